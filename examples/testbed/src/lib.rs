@@ -1,0 +1,8 @@
+//! API servers, links to cut and nodes for tests.
+
+pub mod api;
+pub mod cluster;
+pub mod endpoint;
+pub mod link;
+pub mod pki;
+pub mod semantics;

@@ -1,0 +1,3 @@
+//! yurthub
+
+fn main() {}

@@ -1,0 +1,6 @@
+#![doc = include_str!("../README.md")]
+
+pub mod name;
+pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -1,1 +1,10 @@
-//! codec
+//! How bytes become objects, events and answers, and back. Everything here is pure and
+//! bounded: bytes from a peer never panic and never make us allocate what they declare.
+
+#![cfg_attr(not(test), expect(dead_code, reason = "the mirrors will use it"))]
+#![expect(unused_imports, reason = "the mirrors will use them")]
+
+mod json;
+mod list;
+
+pub(crate) use list::{ListError, ListHead, ListSplitter};

@@ -6,5 +6,9 @@
 
 mod json;
 mod list;
+mod object;
+mod path;
 
 pub(crate) use list::{ListError, ListHead, ListSplitter};
+pub(crate) use object::{ObjectError, ObjectMeta, strip_type, with_resource_version, with_type};
+pub(crate) use path::{JsonPath, JsonPathError};

@@ -8,9 +8,11 @@ mod json;
 mod list;
 mod object;
 mod path;
+mod selector;
 mod watch;
 
 pub(crate) use list::{ListError, ListHead, ListSplitter};
 pub(crate) use object::{ObjectError, ObjectMeta, strip_type, with_resource_version, with_type};
 pub(crate) use path::{JsonPath, JsonPathError};
+pub(crate) use selector::{FieldOperator, FieldSelector, FieldTerm, LabelSelector, SelectorError};
 pub(crate) use watch::{EventLines, EventType, WatchError, bookmark, frame, is_initial_events_end};

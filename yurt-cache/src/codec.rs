@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), expect(dead_code, reason = "the mirrors will use it"))]
 #![expect(unused_imports, reason = "the mirrors will use them")]
 
+pub(crate) mod fields;
 mod json;
 mod list;
 mod object;

@@ -119,6 +119,16 @@ impl Identity {
             key: parsed,
         })
     }
+
+    /// The certificate itself, without the ones that vouch for it.
+    pub(crate) fn leaf(&self) -> &CertificateDer<'static> {
+        self.chain.first().expect("parsed chains are not empty")
+    }
+
+    /// The key.
+    pub(crate) fn key(&self) -> &PrivateKeyDer<'static> {
+        &self.key
+    }
 }
 
 impl fmt::Debug for Identity {

@@ -378,6 +378,32 @@ async fn a_rotated_certificate_is_used_at_the_next_dial_and_a_broken_one_is_not(
 }
 
 #[tokio::test]
+async fn a_goaway_costs_no_write_and_no_watch() {
+    let authority = Authority::new();
+    let server = ApiServer::start(&authority).await;
+    let running = Running::start(config(&authority, &[server.addr]));
+    let watch = running.upstream.send(Credential::Node, get("/watch")).await;
+    let mut watch = watch.unwrap().into_body();
+    watch.frame().await.unwrap().unwrap();
+
+    server.seen.goaway.notify_waiters();
+    while server.seen.connections.load(Ordering::Relaxed) < 2 {
+        let write = Request::post("/echo").body(body::full("once")).unwrap();
+        let sent = running
+            .upstream
+            .send(Credential::Node, write)
+            .await
+            .unwrap();
+        assert_eq!(text(sent.into_body()).await, "once");
+    }
+    tokio::select! {
+        biased;
+        ended = watch.frame() => panic!("the watch ended: {ended:?}"),
+        got = running.get("/whoami") => assert_eq!(got.unwrap(), "system:node:n1"),
+    }
+}
+
+#[tokio::test]
 async fn the_server_is_named_as_it_is_dialled() {
     let authority = Authority::new();
     let server = ApiServer::start(&authority).await;

@@ -17,6 +17,7 @@ use rcgen::{
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -85,6 +86,8 @@ pub(super) struct Seen {
     pub(super) connections: AtomicUsize,
     pub(super) requests: AtomicUsize,
     pub(super) readyz: AtomicU16,
+    /// Tells every connection to take no new requests.
+    pub(super) goaway: Notify,
     streams: u32,
 }
 
@@ -106,6 +109,7 @@ impl ApiServer {
             connections: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             readyz: AtomicU16::new(200),
+            goaway: Notify::new(),
             streams,
         });
         let mut tasks = JoinSet::new();
@@ -143,20 +147,26 @@ async fn serve(socket: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>) {
             let mut names = certificate.subject().iter_common_name();
             names.next().unwrap().as_str().unwrap().to_owned()
         });
-    let streams = seen.streams;
-    let service = service_fn(move |request| answer(request, seen.clone(), caller.clone()));
+    let shared = seen.clone();
+    let service = service_fn(move |request| answer(request, shared.clone(), caller.clone()));
     let io = TokioIo::new(stream);
-    let _ = if is_http2 {
+    if !is_http2 {
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+        let _ = connection.with_upgrades().await;
+        return;
+    }
+    let mut connection = std::pin::pin!(
         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .max_concurrent_streams(streams)
+            .max_concurrent_streams(seen.streams)
             .serve_connection(io, service)
-            .await
-    } else {
-        hyper::server::conn::http1::Builder::new()
-            .serve_connection(io, service)
-            .with_upgrades()
-            .await
-    };
+    );
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = seen.goaway.notified() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
 }
 
 async fn answer(

@@ -96,13 +96,27 @@ impl ApiServer {
         Self::with_streams(authority, 100).await
     }
 
+    pub(super) async fn without_alpn(authority: &Authority) -> Self {
+        Self::serve(authority, 100, |config| config.alpn_protocols.clear()).await
+    }
+
     /// `streams` is what it allows on a connection.
     pub(super) async fn with_streams(authority: &Authority, streams: u32) -> Self {
+        Self::serve(authority, streams, |_| {}).await
+    }
+
+    async fn serve(
+        authority: &Authority,
+        streams: u32,
+        change: impl FnOnce(&mut rustls::ServerConfig),
+    ) -> Self {
         authority.issue("server", "api");
         let identity =
             Identity::read(&authority.path("server.pem"), &authority.path("server.key")).unwrap();
         let roots = tls::read_roots(&authority.path("ca.pem")).unwrap();
-        let config = Arc::new(tls::server_config(identity, Some(roots)).unwrap());
+        let mut config = tls::server_config(identity, Some(roots)).unwrap();
+        change(&mut config);
+        let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Seen {
@@ -186,15 +200,14 @@ async fn answer(
     Ok(match path.as_str() {
         "/whoami" => Response::new(body::full(caller)),
         "/host" => {
-            let named = request
-                .uri()
-                .authority()
-                .map(|authority| authority.to_string());
-            let header = request
-                .headers()
-                .get("host")
-                .map(|host| host.to_str().unwrap().to_owned());
-            Response::new(body::full(named.or(header).unwrap_or_default()))
+            let authority = request.uri().authority().map(ToString::to_string);
+            let host = request.headers().get("host");
+            let host = host.map(|host| host.to_str().unwrap().to_owned());
+            Response::new(body::full(format!(
+                "{} and {}",
+                authority.unwrap_or("nobody".into()),
+                host.unwrap_or("no header".into()),
+            )))
         }
         "/echo" => Response::new(body::incoming(request.into_body())),
         "/watch" => Response::new(endless()),

@@ -36,7 +36,7 @@ fn batch(number: u64) -> Batch {
     for part in 0..scramble(number) % 8 {
         let random = scramble(number * 8 + part);
         let key = format!("key/{}", random % 40);
-        if random % 5 == 0 {
+        if random.is_multiple_of(5) {
             batch.delete(key);
         } else {
             let len = usize::try_from(random % 900).expect("small");
@@ -63,7 +63,7 @@ fn write_until_killed(path: &Path) -> ! {
     let mut out = std::io::stdout();
     for number in number_in(&store) + 1.. {
         store.write(batch(number)).expect("a batch is written");
-        if scramble(number) % 3 == 0 {
+        if scramble(number).is_multiple_of(3) {
             store.sync().expect("a sync returns");
             writeln!(out, "safe {number}").expect("the parent listens");
         }

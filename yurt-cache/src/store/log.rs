@@ -8,6 +8,8 @@ mod commit;
 mod compact;
 mod disk;
 mod index;
+#[cfg(test)]
+mod powercut;
 mod read;
 mod record;
 mod recover;

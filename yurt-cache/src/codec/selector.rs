@@ -5,7 +5,7 @@ mod field;
 mod label;
 mod name;
 
-pub(crate) use field::{FieldOperator, FieldSelector, FieldTerm};
+pub(crate) use field::FieldSelector;
 pub(crate) use label::LabelSelector;
 
 /// Why a text is not a selector; prints the API server's own message.

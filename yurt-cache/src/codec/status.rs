@@ -20,7 +20,7 @@ pub(crate) struct Status {
     /// The human's words.
     pub(crate) message: String,
     /// What it is about.
-    pub(crate) details: Option<Details>,
+    pub(crate) details: Option<Box<Details>>,
     /// Where a list may go on whose `continue` has expired.
     pub(crate) continue_token: Option<String>,
 }
@@ -96,7 +96,7 @@ impl Status {
     }
 
     fn with(mut self, details: Details) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -122,10 +122,24 @@ impl Status {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message).with(subject.details())
     }
 
-    /// 404: there is no such resource.
-    pub(crate) fn unknown_resource() -> Self {
-        let message = "the server could not find the requested resource";
-        Self::new(StatusCode::NOT_FOUND, "NotFound", message).with(Details::default())
+    /// 504: nobody answered in time.
+    pub(crate) fn timeout(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+    }
+
+    /// What another server answered.
+    pub(crate) fn received(code: StatusCode, body: &[u8]) -> Self {
+        let received = ReceivedStatus::parse(body).unwrap_or_default();
+        let code = StatusCode::from_u16(received.code).unwrap_or(code);
+        let mut status = Self::new(code, "", received.message);
+        status.reason = received.reason.into();
+        status
+    }
+
+    /// The same refusal in other words for people.
+    pub(crate) fn saying(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
     }
 
     /// 405: the resource has no such verb.
@@ -142,18 +156,6 @@ impl Status {
             offered.join(", ")
         );
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
-    }
-
-    /// 409: the object is not what the writer thought.
-    pub(crate) fn conflict(subject: Subject<'_>, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {}: {why}", subject.text());
-        Self::new(StatusCode::CONFLICT, "Conflict", message).with(subject.details())
-    }
-
-    /// 409: there is such an object already.
-    pub(crate) fn already_exists(subject: Subject<'_>) -> Self {
-        let message = format!("{} already exists", subject.text());
-        Self::new(StatusCode::CONFLICT, "AlreadyExists", message).with(subject.details())
     }
 
     /// 410: the revision asked of a list is no longer known.
@@ -186,11 +188,6 @@ impl Status {
             "Expired",
             format!("too old resource version: {asked} ({oldest})"),
         )
-    }
-
-    /// 410: whatever it was, it is over.
-    pub(crate) fn gone(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::GONE, "Gone", message)
     }
 
     /// 422: fields of an object are wrong.
@@ -368,7 +365,7 @@ fn write_field(key: &str, value: &str, into: &mut BytesMut) {
 /// What another server's `Status` says; enough to act on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(crate) struct ReceivedStatus {
+struct ReceivedStatus {
     /// The HTTP status; 0 if it names none.
     pub(crate) code: u16,
     /// The machine's word.
@@ -379,13 +376,8 @@ pub(crate) struct ReceivedStatus {
 
 impl ReceivedStatus {
     /// Reads a response's body or the object of an ERROR event.
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
+    fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(body)
-    }
-
-    /// Whether the revision or the page asked for is no longer known.
-    pub(crate) fn is_expired(&self) -> bool {
-        self.code == StatusCode::GONE.as_u16() || matches!(self.reason.as_str(), "Expired" | "Gone")
     }
 }
 

@@ -142,14 +142,13 @@ impl Column {
 
 // === Table ===
 
-/// Opens a table up to its first row. Without columns it refers to those sent before, as
+/// Opens a table up to its first row; `metadata` is the list's, as JSON. Without columns it refers to those sent before, as
 /// every event of a watch but the first does.
-pub(crate) fn table_head(columns: &[Column], resource_version: u64) -> Bytes {
+pub(crate) fn table_head(columns: &[Column], metadata: &str) -> Bytes {
     let mut head = BytesMut::with_capacity(1536);
-    head.put_slice(
-        br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":""#,
-    );
-    head.put_slice(format!("{resource_version}\"}},\"columnDefinitions\":").as_bytes());
+    head.put_slice(br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":"#);
+    head.put_slice(metadata.as_bytes());
+    head.put_slice(br#","columnDefinitions":"#);
     if columns.is_empty() {
         head.put_slice(b"null");
     }
@@ -287,13 +286,6 @@ pub(crate) fn partial_object(object: &[u8]) -> Bytes {
     let mut partial = BytesMut::with_capacity(object.len().min(4096));
     write_partial(object, &mut partial);
     partial.freeze()
-}
-
-/// Opens a `PartialObjectMetadataList` up to its first item.
-pub(crate) fn partial_list_head(resource_version: u64) -> Bytes {
-    Bytes::from(format!(
-        r#"{{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{{"resourceVersion":"{resource_version}"}},"items":["#
-    ))
 }
 
 fn write_partial(object: &[u8], into: &mut BytesMut) {

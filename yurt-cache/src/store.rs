@@ -1,1 +1,7 @@
 //! Implementations of the `Store` contract.
+
+mod log;
+mod memory;
+
+pub use log::{LogConfig, LogStore};
+pub use memory::MemoryStore;

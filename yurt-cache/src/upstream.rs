@@ -1,1 +1,418 @@
-//! upstream
+//! The API servers: their health, the choice among them, and the connections to them.
+
+mod connect;
+mod dial;
+mod files;
+mod pick;
+mod pool;
+mod probe;
+mod response;
+mod set;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::upgrade::Upgraded;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::connect::Shared;
+use self::dial::{Address, DialError};
+use self::files::TlsFiles;
+use self::pool::Permit;
+use self::response::Held;
+use self::set::Set;
+use crate::body::{self, Body};
+use crate::tls::{Protocol, TlsError};
+
+// === Configuration ===
+
+/// Which API servers there are, and how they are reached.
+#[derive(Debug, Clone)]
+pub struct UpstreamConfig {
+    /// The API servers, each `https://host:port`.
+    pub servers: Vec<Uri>,
+    /// The CA that signed their certificates, PEM; read again at every dial.
+    pub ca_file: PathBuf,
+    /// The node's client certificate, PEM; read again at every dial.
+    pub client_certificate: Option<PathBuf>,
+    /// Its key, PEM; the same file if this is not set.
+    pub client_key: Option<PathBuf>,
+    /// Who is asked first.
+    pub order: Order,
+    /// After so long without a byte, a connection is asked for a sign of life.
+    pub keep_alive_interval: Duration,
+    /// After so long without the sign, it is dead.
+    pub keep_alive_timeout: Duration,
+    /// How long a connection may take, TLS included.
+    pub connect_timeout: Duration,
+    /// How often a server that is down is tried.
+    pub probe_interval: Duration,
+}
+
+impl Default for UpstreamConfig {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            ca_file: PathBuf::new(),
+            client_certificate: None,
+            client_key: None,
+            order: Order::RoundRobin,
+            keep_alive_interval: Duration::from_secs(5),
+            keep_alive_timeout: Duration::from_millis(2500),
+            connect_timeout: Duration::from_secs(3),
+            probe_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Which of several healthy API servers is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Each in its turn.
+    RoundRobin,
+    /// The first of the list that is healthy.
+    Priority,
+}
+
+/// Why the upstream could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum UpstreamError {
+    /// The list of servers is empty.
+    #[error("no API server is configured")]
+    NoServers,
+    /// A server's URL is not `https://host:port`.
+    #[error("API server {url:?} is not https://host:port: {reason}")]
+    ServerUrl {
+        /// As configured.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// There is a key, but nothing that it proves.
+    #[error("a client key is configured without a client certificate")]
+    KeyWithoutCertificate,
+    /// The CA or the client certificate cannot be used.
+    #[error("load the CA and the client certificate")]
+    LoadFiles(#[source] TlsError),
+}
+
+// === Upstream ===
+
+/// In whose name a request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// The node's: its client certificate.
+    Node,
+    /// The caller's own: no client certificate, the request carries its `Authorization`.
+    Bearer,
+}
+
+/// Whether any API server can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// The first probes are under way.
+    Unknown,
+    /// At least one can.
+    Online,
+    /// None can.
+    CutOff {
+        /// When the last one went down.
+        since: jiff::Timestamp,
+    },
+}
+
+/// One API server, for the metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServerHealth {
+    /// As configured.
+    pub(crate) url: Uri,
+    /// Whether requests are sent to it.
+    pub(crate) is_up: bool,
+    /// Requests sent so far.
+    pub(crate) requests: u64,
+    /// Those without a response.
+    pub(crate) failures: u64,
+}
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SendError {
+    /// Nobody can be reached.
+    #[error("no API server is reachable")]
+    CutOff,
+    /// The connection broke before a response.
+    #[error("the connection to {server} broke before a response")]
+    Connection {
+        /// Host and port.
+        server: String,
+        /// What broke.
+        source: hyper::Error,
+    },
+    /// There is no connection that could be upgraded.
+    #[error("no connection to {server} for an upgrade")]
+    Dial {
+        /// Host and port.
+        server: String,
+        /// Why not.
+        source: DialError,
+    },
+    /// The server agreed to an upgrade and did not keep to it.
+    #[error("take over the upgraded connection to {server}")]
+    Upgrade {
+        /// Host and port.
+        server: String,
+        /// What broke.
+        source: hyper::Error,
+    },
+}
+
+/// The API servers as one.
+#[derive(Debug, Clone)]
+pub(crate) struct Upstream(Arc<Shared>);
+
+impl Upstream {
+    /// Checks the configuration and reads the files; connects to nobody yet.
+    pub(crate) fn new(config: UpstreamConfig) -> Result<Self, UpstreamError> {
+        if config.servers.is_empty() {
+            return Err(UpstreamError::NoServers);
+        }
+        if config.client_key.is_some() && config.client_certificate.is_none() {
+            return Err(UpstreamError::KeyWithoutCertificate);
+        }
+        let addresses = config
+            .servers
+            .iter()
+            .map(Address::parse)
+            .collect::<Result<Vec<_>, _>>()?;
+        let files = TlsFiles::read(&config).map_err(UpstreamError::LoadFiles)?;
+        let stop = CancellationToken::new();
+        Ok(Self(Arc::new(Shared {
+            set: Set::new(addresses, config.order, stop.clone()),
+            files: Arc::new(files),
+            tasks: TaskTracker::new(),
+            config,
+            stop,
+        })))
+    }
+
+    /// Owns every connection and probe until `shutdown`; nothing is left of them when it returns.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let _stop = self.0.stop.clone().drop_guard();
+        let mut watchers = JoinSet::new();
+        for index in 0..self.0.set.len() {
+            watchers.spawn(probe::watch_over(self.0.clone(), index));
+        }
+        shutdown.cancelled().await;
+        self.0.stop.cancel();
+        watchers.shutdown().await;
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Whether the cloud can be reached, now and later.
+    pub(crate) fn reach(&self) -> watch::Receiver<Reach> {
+        self.0.set.reach()
+    }
+
+    /// Every server with its figures.
+    pub(crate) fn servers(&self) -> Vec<ServerHealth> {
+        self.0.set.report()
+    }
+
+    /// Sends a request whose URI is path and query.
+    ///
+    /// One that never left goes to the next server; a GET or HEAD without a body also does when its
+    /// connection broke before a response.
+    pub(crate) async fn send(
+        &self,
+        credential: Credential,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, SendError> {
+        let head = repeatable(&request);
+        let mut waiting = Some(request);
+        let mut failed = SendError::CutOff;
+        let mut candidates = self.first_candidates().await;
+        // The second round is for a single server whose old connection was the problem.
+        for _ in 0..2 {
+            for index in candidates {
+                let Some(permit) = self.0.acquire(index, credential).await else {
+                    continue;
+                };
+                let again = || Some(Request::from_parts(head.clone()?, body::empty()));
+                let Some(request) = waiting.take().or_else(again) else {
+                    return Err(failed);
+                };
+                match self.send_once(index, permit, request).await {
+                    Ok(response) => return Ok(response),
+                    Err(broken) => (failed, waiting) = *broken,
+                }
+            }
+            candidates = self.0.set.candidates();
+        }
+        Err(failed)
+    }
+
+    /// Sends on one stream; with the error comes the request if nothing of it left.
+    async fn send_once(
+        &self,
+        index: usize,
+        permit: Permit,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Box<(SendError, Option<Request<Body>>)>> {
+        let server = self.0.set.server(index);
+        address_to(&server.address, &mut request);
+        server.requests.fetch_add(1, Ordering::Relaxed);
+        match permit.send(request).await {
+            Ok(response) => Ok(response.map(|body| Held::new(body, permit).boxed_unsync())),
+            Err(mut error) => {
+                server.failures.fetch_add(1, Ordering::Relaxed);
+                let unsent = error.take_message();
+                let failed = SendError::Connection {
+                    server: server.address.authority.to_string(),
+                    source: error.into_error(),
+                };
+                Err(Box::new((failed, unsent)))
+            }
+        }
+    }
+
+    /// Sends a request to upgrade on a connection of its own, never twice.
+    ///
+    /// With a 101 comes the stream itself; otherwise the response is an ordinary one.
+    pub(crate) async fn upgrade(
+        &self,
+        credential: Credential,
+        mut request: Request<Body>,
+    ) -> Result<(Response<Body>, Option<Upgraded>), SendError> {
+        let mut failed = SendError::CutOff;
+        for index in self.first_candidates().await {
+            let server = self.0.set.server(index);
+            let name = server.address.authority.to_string();
+            let mut requests = match self.dial_http1(index, credential).await {
+                Ok(requests) => requests,
+                Err(source) => {
+                    // It may be HTTP/1.1 alone that fails.
+                    server.alarm.notify_one();
+                    failed = SendError::Dial {
+                        server: name,
+                        source,
+                    };
+                    continue;
+                }
+            };
+            name_host(&server.address, &mut request);
+            server.requests.fetch_add(1, Ordering::Relaxed);
+            let mut response = match requests.send_request(request).await {
+                Ok(response) => response,
+                Err(source) => {
+                    server.failures.fetch_add(1, Ordering::Relaxed);
+                    return Err(SendError::Connection {
+                        server: name,
+                        source,
+                    });
+                }
+            };
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Ok((response.map(body::incoming), None));
+            }
+            let upgraded =
+                hyper::upgrade::on(&mut response)
+                    .await
+                    .map_err(|source| SendError::Upgrade {
+                        server: name,
+                        source,
+                    })?;
+            return Ok((response.map(|_| body::empty()), Some(upgraded)));
+        }
+        Err(failed)
+    }
+
+    /// Whom to ask; at the start this waits for the first verdict, afterwards never.
+    async fn first_candidates(&self) -> Vec<usize> {
+        let mut reach = self.reach();
+        let verdict = reach.wait_for(|reach| *reach != Reach::Unknown);
+        // Without a verdict in time nobody is up, and the list is empty.
+        let _ = timeout(self.0.config.connect_timeout, verdict).await;
+        self.0.set.candidates()
+    }
+
+    async fn dial_http1(
+        &self,
+        index: usize,
+        credential: Credential,
+    ) -> Result<hyper::client::conn::http1::SendRequest<Body>, DialError> {
+        let shared = &self.0;
+        let server = shared.set.server(index);
+        let (_, life) = shared.set.state(index);
+        let within = shared.config.connect_timeout;
+        let dialled = async {
+            let tls = shared.read_files(credential, Protocol::Http1).await?;
+            dial::http1(&server.address, tls).await
+        };
+        let (requests, driver) = life
+            .run_until_cancelled(timeout(within, dialled))
+            .await
+            .ok_or(DialError::GivenUp)?
+            .map_err(|_| DialError::TimedOut(within))??;
+        shared.tasks.spawn(async move {
+            // Its error reaches whoever waits for the response or reads the body.
+            let _ = life.run_until_cancelled(driver).await;
+        });
+        Ok(requests)
+    }
+}
+
+/// The head to send again, if the request is a read without a body.
+fn repeatable(request: &Request<Body>) -> Option<Parts> {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    (is_read && request.body().is_end_stream()).then(|| {
+        let mut head = Request::new(()).into_parts().0;
+        head.method = request.method().clone();
+        head.uri = request.uri().clone();
+        head.headers = request.headers().clone();
+        head
+    })
+}
+
+/// Makes a request one for that server over HTTP/2, whose `:authority` replaces `Host`.
+fn address_to(address: &Address, request: &mut Request<Body>) {
+    request.headers_mut().remove(HOST);
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTPS);
+    uri.authority = Some(address.authority.clone());
+    uri.path_and_query = Some(path_of(request.uri()));
+    *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path make a URI");
+    *request.version_mut() = Version::HTTP_2;
+}
+
+/// Makes a request one for that server over HTTP/1.1.
+fn name_host(address: &Address, request: &mut Request<Body>) {
+    *request.uri_mut() = Uri::from(path_of(request.uri()));
+    let host = HeaderValue::from_str(address.authority.as_str())
+        .expect("an authority is made of visible characters");
+    request.headers_mut().insert(HOST, host);
+    *request.version_mut() = Version::HTTP_11;
+}
+
+fn path_of(uri: &Uri) -> PathAndQuery {
+    uri.path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"))
+}
+
+#[cfg(test)]
+mod tests;

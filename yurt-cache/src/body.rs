@@ -1,0 +1,46 @@
+//! The one body type of requests and responses inside the hub.
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+
+/// Whatever went wrong while a body was read.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A streaming body.
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A body of no bytes, which says so before it is read.
+pub(crate) fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body whose bytes are at hand.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// A body that a peer is still sending.
+pub(crate) fn incoming(body: Incoming) -> Body {
+    body.map_err(BoxError::from).boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_body_says_so_before_it_is_read() {
+        assert!(empty().is_end_stream());
+    }
+
+    #[test]
+    fn a_full_body_knows_its_length() {
+        assert_eq!(full("four").size_hint().exact(), Some(4));
+    }
+}

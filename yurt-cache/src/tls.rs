@@ -1,0 +1,247 @@
+//! TLS: the one choice of a crypto provider, PEM files, and what the hub presents and trusts as a
+//! client and as a server.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+/// Why TLS could not be set up from what is on the disk.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum TlsError {
+    /// A file could not be read.
+    #[error("read {}", path.display())]
+    ReadFile {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is longer than any certificate bundle.
+    #[error("{} is longer than {MAX_PEM_BYTES} bytes", path.display())]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A file is not the PEM that it should be.
+    #[error("parse {} as PEM", path.display())]
+    ParsePem {
+        /// Which file.
+        path: PathBuf,
+        /// Where it is broken.
+        source: pem::Error,
+    },
+    /// A file holds no certificate.
+    #[error("no certificate in {}", path.display())]
+    NoCertificate {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A CA certificate cannot be trusted.
+    #[error("add the CA certificate of {}", path.display())]
+    AddRoot {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The provider lacks every protocol version that we allow.
+    #[error("choose the TLS versions")]
+    ChooseVersions(#[source] rustls::Error),
+    /// A certificate and its key do not belong together or cannot be used.
+    #[error("use the certificate and its key")]
+    UseIdentity(#[source] rustls::Error),
+    /// Client certificates cannot be verified against the CA.
+    #[error("build the verifier of client certificates")]
+    BuildVerifier(#[source] VerifierBuilderError),
+}
+
+/// What is offered in a client's ALPN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// `h2`, for everything but upgrades.
+    Http2,
+    /// `http/1.1`, which alone can be upgraded.
+    Http1,
+}
+
+impl Protocol {
+    /// The name in ALPN.
+    pub(crate) fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http2 => b"h2",
+            Self::Http1 => b"http/1.1",
+        }
+    }
+}
+
+/// The crypto provider of every TLS session in this process.
+pub(crate) fn provider() -> CryptoProvider {
+    #[cfg(feature = "aws-lc-rs")]
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+    let provider = rustls::crypto::ring::default_provider();
+    #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+    compile_error!("yurt-cache needs one of its features `ring` and `aws-lc-rs`");
+    provider
+}
+
+// === Identity ===
+
+/// A certificate chain and the key that proves it.
+pub(crate) struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Takes the chain from one PEM file and the key from another, or from the same.
+    pub(crate) fn read(chain: &Path, key: &Path) -> Result<Self, TlsError> {
+        Self::parse((chain, &read_file(chain)?), (key, &read_file(key)?))
+    }
+
+    /// Takes chain and key from what was read already, each with the path it came from.
+    pub(crate) fn parse(chain: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<Self, TlsError> {
+        let parsed = PrivateKeyDer::from_pem_slice(key.1).map_err(|source| TlsError::ParsePem {
+            path: key.0.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            chain: certificates(chain.0, chain.1)?,
+            key: parsed,
+        })
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("certificates", &self.chain.len())
+            .field("key", &format_args!("…"))
+            .finish()
+    }
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self {
+            chain: self.chain.clone(),
+            key: self.key.clone_key(),
+        }
+    }
+}
+
+// === Configurations ===
+
+/// Reads the certificates of a CA file as the only ones to trust.
+pub(crate) fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    parse_roots(path, &read_file(path)?)
+}
+
+/// Takes the certificates of a CA from what was read from `path` already.
+pub(crate) fn parse_roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path, pem)? {
+        roots.add(certificate).map_err(|source| TlsError::AddRoot {
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    Ok(roots)
+}
+
+/// What a client trusts, presents and speaks.
+pub(crate) fn client_config(
+    roots: RootCertStore,
+    identity: Option<Identity>,
+    protocol: Protocol,
+) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::ChooseVersions)?
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some(identity) => builder
+            .with_client_auth_cert(identity.chain, identity.key)
+            .map_err(TlsError::UseIdentity)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![protocol.alpn().to_vec()];
+    Ok(config)
+}
+
+/// What a listener presents, and whose client certificates it verifies; a client without one is let in.
+pub(crate) fn server_config(
+    identity: Identity,
+    client_roots: Option<RootCertStore>,
+) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::ChooseVersions)?;
+    let builder = match client_roots {
+        Some(roots) => builder.with_client_cert_verifier(
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(TlsError::BuildVerifier)?,
+        ),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder
+        .with_single_cert(identity.chain, identity.key)
+        .map_err(TlsError::UseIdentity)?;
+    config.alpn_protocols = vec![
+        Protocol::Http2.alpn().to_vec(),
+        Protocol::Http1.alpn().to_vec(),
+    ];
+    // A resumed session would skip the check of a client certificate that expired meanwhile.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+// === Files ===
+
+/// A file of every public CA has a quarter of this.
+const MAX_PEM_BYTES: u64 = 1 << 20;
+
+/// Reads a PEM file, bounded.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_PEM_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|source| TlsError::ReadFile {
+            path: path.to_owned(),
+            source,
+        })?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_PEM_BYTES) {
+        return Err(TlsError::TooLong {
+            path: path.to_owned(),
+        });
+    }
+    Ok(bytes)
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| TlsError::ParsePem {
+            path: path.to_owned(),
+            source,
+        })?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate {
+            path: path.to_owned(),
+        });
+    }
+    Ok(chain)
+}

@@ -1,0 +1,157 @@
+//! Connections in the making and in the hands of their drivers, all owned by `Upstream::run`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::dial::{self, DialError, Driver, Tasks};
+use super::files::{Current, TlsFiles};
+use super::pick::Health;
+use super::pool::{Connection, Dialing, Permit, Pool};
+use super::set::{Server, Set};
+use super::{Credential, UpstreamConfig};
+use crate::tls::Protocol;
+
+/// What every part of the upstream shares.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: UpstreamConfig,
+    pub(super) set: Set,
+    pub(super) files: Arc<TlsFiles>,
+    /// Every task; `Upstream::run` waits for them.
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+impl Shared {
+    /// A stream to a server: on an open connection, else on one dialled once for all who wait.
+    /// Nothing if the server went down meanwhile, or has no stream to give for long.
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        index: usize,
+        credential: Credential,
+    ) -> Option<Permit> {
+        let server = self.set.server(index);
+        let (Health::Up, life) = self.set.state(index) else {
+            return None;
+        };
+        let pool = server.pool(credential);
+        let found = async {
+            loop {
+                let changed = pool.changed();
+                if let Some(permit) = pool.take(self.files.generation()) {
+                    return permit;
+                }
+                if let Some(dialing) = pool.begin_dial() {
+                    let shared = self.clone();
+                    let life = life.clone();
+                    self.tasks.spawn(async move {
+                        shared.dial_more(index, credential, life, dialing).await;
+                    });
+                }
+                changed.await;
+            }
+        };
+        let found = timeout(self.config.connect_timeout * 2, found);
+        life.run_until_cancelled(found).await?.ok()
+    }
+
+    /// Dials for those who wait; a failure is the server's.
+    async fn dial_more(
+        self: Arc<Self>,
+        index: usize,
+        credential: Credential,
+        life: CancellationToken,
+        dialing: Dialing,
+    ) {
+        let within = self.config.connect_timeout;
+        match self.dial(index, credential, &life, within).await {
+            Ok(connection) => self.set.server(index).pool(credential).add(connection),
+            Err(error) => self.set.mark_down(index, &life, &error),
+        }
+        drop(dialing);
+    }
+
+    /// Opens a connection, which is driven from then on and closed when `life` ends.
+    pub(super) async fn dial(
+        self: &Arc<Self>,
+        index: usize,
+        credential: Credential,
+        life: &CancellationToken,
+        within: Duration,
+    ) -> Result<Arc<Connection>, DialError> {
+        let tls = self.read_files(credential, Protocol::Http2).await?;
+        let generation = tls.generation;
+        let tasks = Tasks {
+            tracker: TaskTracker::new(),
+            closed: life.child_token(),
+        };
+        // A dial that is dropped half-way takes the tasks that hyper has spawned with it.
+        let guard = tasks.closed.clone().drop_guard();
+        let address = &self.set.server(index).address;
+        let dialled = dial::http2(address, tls, &self.config, tasks.clone());
+        let dialled = life
+            .run_until_cancelled(timeout(within, dialled))
+            .await
+            .ok_or(DialError::GivenUp)?
+            .map_err(|_| DialError::TimedOut(within))??;
+        let connection = Connection::new(
+            dialled.requests,
+            dialled.streams_allowed,
+            generation,
+            guard.disarm(),
+        );
+        let shared = self.clone();
+        let driven = connection.clone();
+        self.tasks.spawn(async move {
+            let server = shared.set.server(index);
+            drive(
+                dialled.driver,
+                driven,
+                tasks,
+                server,
+                server.pool(credential),
+            )
+            .await;
+        });
+        Ok(connection)
+    }
+
+    /// The TLS configuration as the files have it now.
+    pub(super) async fn read_files(
+        &self,
+        credential: Credential,
+        protocol: Protocol,
+    ) -> Result<Current, DialError> {
+        let files = self.files.clone();
+        tokio::task::spawn_blocking(move || files.current(credential, protocol))
+            .await
+            .map_err(DialError::ReadFiles)
+    }
+}
+
+/// Carries a connection until it is over, and raises the alarm unless we closed it.
+async fn drive(
+    driver: Driver,
+    connection: Arc<Connection>,
+    tasks: Tasks,
+    server: &Server,
+    pool: &Pool,
+) {
+    let ended = tasks.closed.run_until_cancelled(driver).await;
+    if let Some(Err(error)) = &ended {
+        let error: &(dyn std::error::Error + 'static) = error;
+        tracing::debug!(server = %server.address.authority, error, "a connection broke");
+    }
+    // After a GOAWAY what is in flight goes on, in hyper's own tasks.
+    pool.remove(&connection);
+    tasks.tracker.close();
+    tasks.tracker.wait().await;
+    if !tasks.closed.is_cancelled() {
+        server.alarm.notify_one();
+    }
+    connection.close();
+}

@@ -1,0 +1,225 @@
+//! From an API server's address to an HTTP connection on it.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::Uri;
+use http::uri::Authority;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::files::Current;
+use super::{UpstreamConfig, UpstreamError};
+use crate::body::Body;
+use crate::tls::Protocol;
+
+/// Why there is no connection to an API server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum DialError {
+    /// It took too long.
+    #[error("no connection within {0:?}")]
+    TimedOut(Duration),
+    /// The name has no address, or nobody listens there.
+    #[error("connect")]
+    Connect(#[source] io::Error),
+    /// A socket option was refused.
+    #[error("set the socket up")]
+    SetUpSocket(#[source] io::Error),
+    /// One side does not trust the other, or it is not TLS.
+    #[error("agree on TLS")]
+    Handshake(#[source] io::Error),
+    /// The peer speaks another protocol.
+    #[error("the server does not speak {0:?}")]
+    WrongProtocol(Protocol),
+    /// The peer's first frames were not HTTP.
+    #[error("start HTTP")]
+    StartHttp(#[source] hyper::Error),
+    /// The server was given up, or the hub is stopping.
+    #[error("given up")]
+    GivenUp,
+    /// The disk could not be asked.
+    #[error("read the TLS files")]
+    ReadFiles(#[source] tokio::task::JoinError),
+}
+
+/// Where an API server is.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    pub(super) url: Uri,
+    pub(super) authority: Authority,
+    host: String,
+    port: u16,
+    name: ServerName<'static>,
+}
+
+impl Address {
+    /// Takes `https://host:port` apart.
+    pub(super) fn parse(url: &Uri) -> Result<Self, UpstreamError> {
+        let refuse = |reason| UpstreamError::ServerUrl {
+            url: url.to_string(),
+            reason,
+        };
+        if url.scheme_str() != Some("https") {
+            return Err(refuse("the scheme is not https"));
+        }
+        if url.path_and_query().is_some_and(|path| path != "/") {
+            return Err(refuse("there is a path"));
+        }
+        let authority = url.authority().ok_or_else(|| refuse("there is no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(refuse("there is a user name"));
+        }
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(host.clone())
+            .map_err(|_| refuse("the host is neither a DNS name nor an address"))?;
+        Ok(Self {
+            url: url.clone(),
+            authority: authority.clone(),
+            port: authority.port_u16().unwrap_or(443),
+            host,
+            name,
+        })
+    }
+}
+
+/// Where hyper puts the tasks of one connection: they end with it, and are waited for.
+#[derive(Debug, Clone)]
+pub(super) struct Tasks {
+    pub(super) tracker: TaskTracker,
+    pub(super) closed: CancellationToken,
+}
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        let closed = self.closed.clone();
+        self.tracker.spawn(async move {
+            closed.run_until_cancelled(task).await;
+        });
+    }
+}
+
+type Io = TokioIo<TlsStream<TcpStream>>;
+
+/// Carries a connection until it is over.
+pub(super) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// A new HTTP/2 connection.
+pub(super) struct Http2 {
+    pub(super) requests: http2::SendRequest<Body>,
+    pub(super) driver: Driver,
+    /// How many streams the peer allows at once, as of the last request.
+    pub(super) streams_allowed: Arc<AtomicUsize>,
+}
+
+/// Opens an HTTP/2 connection.
+pub(super) async fn http2(
+    address: &Address,
+    tls: Current,
+    config: &UpstreamConfig,
+    tasks: Tasks,
+) -> Result<Http2, DialError> {
+    let io = secure(address, tls, Protocol::Http2).await?;
+    let (requests, mut connection) = http2::Builder::new(tasks)
+        .timer(TokioTimer::new())
+        // A WAN's bandwidth times its delay; the default of 64 KiB is 5 Mbit/s at 100 ms.
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .adaptive_window(false)
+        .keep_alive_interval(config.keep_alive_interval)
+        .keep_alive_timeout(config.keep_alive_timeout)
+        .keep_alive_while_idle(true)
+        .handshake(io)
+        .await
+        .map_err(DialError::StartHttp)?;
+    let streams_allowed = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+    let allowed = streams_allowed.clone();
+    let driver = Box::pin(poll_fn(move |cx| {
+        let polled = Pin::new(&mut connection).poll(cx);
+        allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
+        polled
+    }));
+    Ok(Http2 {
+        requests,
+        driver,
+        streams_allowed,
+    })
+}
+
+/// Opens an HTTP/1.1 connection.
+pub(super) async fn http1(
+    address: &Address,
+    tls: Current,
+) -> Result<(http1::SendRequest<Body>, Driver), DialError> {
+    let io = secure(address, tls, Protocol::Http1).await?;
+    let (requests, connection) = http1::handshake(io).await.map_err(DialError::StartHttp)?;
+    Ok((requests, Box::pin(connection.with_upgrades())))
+}
+
+async fn secure(address: &Address, tls: Current, protocol: Protocol) -> Result<Io, DialError> {
+    let socket = TcpStream::connect((address.host.as_str(), address.port))
+        .await
+        .map_err(DialError::Connect)?;
+    set_up(&socket).map_err(DialError::SetUpSocket)?;
+    let stream = TlsConnector::from(tls.config)
+        .connect(address.name.clone(), socket)
+        .await
+        .map_err(DialError::Handshake)?;
+    if stream.get_ref().1.alpn_protocol() != Some(protocol.alpn()) {
+        return Err(DialError::WrongProtocol(protocol));
+    }
+    Ok(TokioIo::new(stream))
+}
+
+/// The kernel notices a dead peer too, on connections where HTTP/2's keep-alive does not.
+fn set_up(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(Duration::from_secs(5))
+            .with_interval(Duration::from_secs(2))
+            .with_retries(2),
+    )?;
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(10)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_https_host_and_port_is_an_address() {
+        let table = [
+            ("https://10.0.0.1:6443", Some(("10.0.0.1", 6443))),
+            ("https://10.0.0.1:6443/", Some(("10.0.0.1", 6443))),
+            ("https://api.example", Some(("api.example", 443))),
+            ("https://[fd00::1]:6443", Some(("fd00::1", 6443))),
+            ("http://10.0.0.1:6443", None),
+            ("10.0.0.1:6443", None),
+            ("https://10.0.0.1:6443/path", None),
+            ("https://user@10.0.0.1:6443", None),
+            ("https://-:6443", None),
+        ];
+        for (url, expected) in table {
+            let address = Address::parse(&url.parse().unwrap()).ok();
+            let seen = address.as_ref().map(|a| (a.host.as_str(), a.port));
+            assert_eq!(seen, expected, "{url}");
+        }
+    }
+}

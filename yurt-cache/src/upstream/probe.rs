@@ -1,0 +1,164 @@
+//! Watches over one API server: finds out at the start, looks again when a connection breaks, and
+//! asks a server that is down until it answers.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, StatusCode, Uri};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::connect::Shared;
+use super::dial::DialError;
+use super::pick::{self, Health};
+use super::pool::Connection;
+use super::{Credential, address_to};
+use crate::body;
+
+/// What is left to confirm a broken connection: 5 s + 2.5 s of keep-alive and this make the 8 s
+/// within which a silent cut is noticed.
+const CONFIRM_WITHIN: Duration = Duration::from_millis(500);
+
+/// A connection that was idle for so long is surplus.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why a server does not count as up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+enum ProbeError {
+    /// There is no connection.
+    #[error("dial the API server")]
+    Dial(#[source] DialError),
+    /// The connection broke before the answer.
+    #[error("ask for /readyz")]
+    Ask(#[source] hyper::Error),
+    /// It keeps silent.
+    #[error("no answer to /readyz within {0:?}")]
+    Silent(Duration),
+    /// It says so itself.
+    #[error("/readyz says {0}")]
+    NotReady(StatusCode),
+}
+
+/// Keeps the verdict on one server true until the upstream stops.
+pub(super) async fn watch_over(shared: Arc<Shared>, index: usize) {
+    let server = shared.set.server(index);
+    let mut sweep = interval(SWEEP_INTERVAL);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !shared.stop.is_cancelled() {
+        let (health, life) = shared.set.state(index);
+        match health {
+            Health::Unknown => settle(&shared, index, &life, shared.config.connect_timeout).await,
+            Health::Up => tokio::select! {
+                () = life.cancelled() => {}
+                () = server.alarm.notified() => settle(&shared, index, &life, CONFIRM_WITHIN).await,
+                _ = sweep.tick() => tidy(&shared, index).await,
+            },
+            Health::Down => {
+                let connection = revive(&shared, index, &life).await;
+                welcome(&shared, index, &life, connection);
+            }
+        }
+    }
+}
+
+/// Probes once, and says what came of it.
+async fn settle(shared: &Arc<Shared>, index: usize, life: &CancellationToken, within: Duration) {
+    // Whoever wants a connection meanwhile waits for this one.
+    let dialing = shared.set.server(index).pool(Credential::Node).begin_dial();
+    match probe(shared, index, life, within).await {
+        Ok(connection) => welcome(shared, index, life, connection),
+        Err(error) => shared.set.mark_down(index, life, &error),
+    }
+    drop(dialing);
+}
+
+/// Asks a server that is down until it answers.
+///
+/// A new probe starts at every interval, whatever became of the one before: a SYN that was lost in
+/// the cut is sent again after seconds only.
+async fn revive(shared: &Arc<Shared>, index: usize, life: &CancellationToken) -> Arc<Connection> {
+    let mut probes = JoinSet::new();
+    loop {
+        let pause = sleep(pick::jittered(shared.config.probe_interval, random()));
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => break,
+                Some(probed) = probes.join_next() => match probed {
+                    Ok(Ok(connection)) => return connection,
+                    Ok(Err(error)) => {
+                        let error: &(dyn std::error::Error + 'static) = &error;
+                        tracing::debug!(index, error, "the API server is still down");
+                    }
+                    Err(error) => tracing::error!(%error, "a probe panicked"),
+                },
+            }
+        }
+        let (shared, life) = (shared.clone(), life.clone());
+        probes.spawn(async move {
+            let within = shared.config.connect_timeout;
+            probe(&shared, index, &life, within).await
+        });
+    }
+}
+
+/// Puts a proven connection to use.
+fn welcome(shared: &Shared, index: usize, life: &CancellationToken, connection: Arc<Connection>) {
+    shared
+        .set
+        .server(index)
+        .pool(Credential::Node)
+        .add(connection);
+    shared.set.mark_up(index, life);
+}
+
+/// Dials anew and asks whether the server is ready; one that refuses to tell us is.
+async fn probe(
+    shared: &Arc<Shared>,
+    index: usize,
+    life: &CancellationToken,
+    within: Duration,
+) -> Result<Arc<Connection>, ProbeError> {
+    let connection = shared
+        .dial(index, Credential::Node, life, within)
+        .await
+        .map_err(ProbeError::Dial)?;
+    let guard = connection.guard();
+    let mut request = Request::new(body::empty());
+    *request.uri_mut() = Uri::from_static("/readyz");
+    address_to(&shared.set.server(index).address, &mut request);
+    let patience = shared.config.connect_timeout;
+    let permit = connection.permit();
+    let status = timeout(patience, permit.send(request))
+        .await
+        .map_err(|_| ProbeError::Silent(patience))?
+        .map_err(|failed| ProbeError::Ask(failed.into_error()))?
+        .status();
+    if status.is_server_error() {
+        return Err(ProbeError::NotReady(status));
+    }
+    guard.disarm();
+    Ok(connection)
+}
+
+/// Closes surplus connections, and those of a certificate that was replaced.
+async fn tidy(shared: &Arc<Shared>, index: usize) {
+    let files = shared.files.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || files.refresh()).await {
+        tracing::error!(%error, "reading the TLS files panicked");
+    }
+    let generation = shared.files.generation();
+    let server = shared.set.server(index);
+    // One connection stays to feel the server's pulse.
+    server.pool(Credential::Node).sweep(1, generation);
+    server.pool(Credential::Bearer).sweep(0, generation);
+}
+
+/// Enough to keep nodes out of step.
+fn random() -> u32 {
+    let [a, b, c, d, ..] = RandomState::new().hash_one(()).to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}

@@ -1,0 +1,156 @@
+//! The API servers, what is known of each, and what that says about the cloud.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::dial::Address;
+use super::pick::{self, Health};
+use super::pool::Pool;
+use super::{Credential, Order, Reach, ServerHealth};
+
+/// One API server.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) address: Address,
+    node: Arc<Pool>,
+    bearer: Arc<Pool>,
+    /// Cancelled when the server goes down, with every connection and dial of the time until then.
+    life: Mutex<CancellationToken>,
+    /// Something broke: the server is to be probed.
+    pub(super) alarm: Notify,
+    pub(super) requests: AtomicU64,
+    pub(super) failures: AtomicU64,
+}
+
+impl Server {
+    /// The connections under a credential.
+    pub(super) fn pool(&self, credential: Credential) -> &Arc<Pool> {
+        match credential {
+            Credential::Node => &self.node,
+            Credential::Bearer => &self.bearer,
+        }
+    }
+}
+
+/// All API servers.
+#[derive(Debug)]
+pub(super) struct Set {
+    servers: Vec<Server>,
+    order: Order,
+    turn: AtomicUsize,
+    health: Mutex<Vec<Health>>,
+    reach: watch::Sender<Reach>,
+    stop: CancellationToken,
+}
+
+impl Set {
+    /// Knows nothing of the servers yet; `stop` ends every life.
+    pub(super) fn new(addresses: Vec<Address>, order: Order, stop: CancellationToken) -> Self {
+        let server = |address| Server {
+            address,
+            node: Arc::default(),
+            bearer: Arc::default(),
+            life: Mutex::new(stop.child_token()),
+            alarm: Notify::new(),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        };
+        Self {
+            health: Mutex::new(vec![Health::Unknown; addresses.len()]),
+            servers: addresses.into_iter().map(server).collect(),
+            order,
+            turn: AtomicUsize::new(0),
+            reach: watch::Sender::new(Reach::Unknown),
+            stop,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// One of them, by its place in the configuration.
+    pub(super) fn server(&self, index: usize) -> &Server {
+        &self.servers[index]
+    }
+
+    /// What is known of one, and what ends when it goes down from that.
+    pub(super) fn state(&self, index: usize) -> (Health, CancellationToken) {
+        let life = self.servers[index].life.lock();
+        (self.health.lock()[index], life.clone())
+    }
+
+    /// Whom to ask next, and whom after that.
+    pub(super) fn candidates(&self) -> Vec<usize> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        pick::candidates(&self.health.lock(), self.order, turn)
+    }
+
+    /// Whether the cloud can be reached, now and later.
+    pub(super) fn reach(&self) -> watch::Receiver<Reach> {
+        self.reach.subscribe()
+    }
+
+    /// Every server with its figures.
+    pub(super) fn report(&self) -> Vec<ServerHealth> {
+        let health = self.health.lock();
+        let both = self.servers.iter().zip(health.iter());
+        both.map(|(server, health)| ServerHealth {
+            url: server.address.url.clone(),
+            is_up: *health == Health::Up,
+            requests: server.requests.load(Ordering::Relaxed),
+            failures: server.failures.load(Ordering::Relaxed),
+        })
+        .collect()
+    }
+
+    /// Notes that a server answered during that life; too late if the life is over.
+    pub(super) fn mark_up(&self, index: usize, life: &CancellationToken) {
+        let _current = self.servers[index].life.lock();
+        if !life.is_cancelled() && self.mark(index, Health::Up) {
+            info!(server = %self.servers[index].address.authority, "the API server is up");
+        }
+    }
+
+    /// Notes that a server failed during that life, and closes its connections; old news if the
+    /// life is over.
+    pub(super) fn mark_down(
+        &self,
+        index: usize,
+        life: &CancellationToken,
+        reason: &(dyn std::error::Error + 'static),
+    ) {
+        let server = &self.servers[index];
+        {
+            let mut current = server.life.lock();
+            if life.is_cancelled() || !self.mark(index, Health::Down) {
+                return;
+            }
+            *current = self.stop.child_token();
+            // Under the lock: who comes second must find the life over.
+            life.cancel();
+        }
+        warn!(server = %server.address.authority, reason, "the API server is down");
+    }
+
+    fn mark(&self, index: usize, now: Health) -> bool {
+        let mut health = self.health.lock();
+        if health[index] == now {
+            return false;
+        }
+        health[index] = now;
+        self.reach.send_if_modified(|reach| {
+            let before = *reach;
+            *reach = pick::reach(&health, before, Timestamp::now());
+            *reach != before
+        });
+        true
+    }
+}

@@ -1,0 +1,234 @@
+//! A certificate authority and an API server in the test's own process.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::body::{self, Body, BoxError};
+use crate::tls::{self, Identity};
+
+// === Authority ===
+
+/// Signs for the servers and the clients of one test, whose files lie in `dir`.
+pub(super) struct Authority {
+    pub(super) dir: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(super) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "the cloud");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        let authority = Self {
+            dir: TempDir::new().unwrap(),
+            issuer: Issuer::new(params, key),
+        };
+        authority.write("ca.pem", &certificate.pem());
+        authority
+    }
+
+    pub(super) fn path(&self, file: &str) -> std::path::PathBuf {
+        self.dir.path().join(file)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's files need no crash")]
+    pub(super) fn write(&self, file: &str, content: &str) {
+        std::fs::write(self.path(file), content).unwrap();
+    }
+
+    /// Leaves `<file>.pem` and `<file>.key`.
+    pub(super) fn issue(&self, file: &str, name: &str) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        self.write(&format!("{file}.pem"), &certificate.pem());
+        self.write(&format!("{file}.key"), &key.serialize_pem());
+    }
+}
+
+// === ApiServer ===
+
+pub(super) struct ApiServer {
+    pub(super) addr: SocketAddr,
+    pub(super) seen: Arc<Seen>,
+    _tasks: JoinSet<()>,
+}
+
+/// What the server did and does.
+pub(super) struct Seen {
+    pub(super) connections: AtomicUsize,
+    pub(super) requests: AtomicUsize,
+    pub(super) readyz: AtomicU16,
+    streams: u32,
+}
+
+impl ApiServer {
+    pub(super) async fn start(authority: &Authority) -> Self {
+        Self::with_streams(authority, 100).await
+    }
+
+    /// `streams` is what it allows on a connection.
+    pub(super) async fn with_streams(authority: &Authority, streams: u32) -> Self {
+        authority.issue("server", "api");
+        let identity =
+            Identity::read(&authority.path("server.pem"), &authority.path("server.key")).unwrap();
+        let roots = tls::read_roots(&authority.path("ca.pem")).unwrap();
+        let config = Arc::new(tls::server_config(identity, Some(roots)).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let seen = Arc::new(Seen {
+            connections: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            readyz: AtomicU16::new(200),
+            streams,
+        });
+        let mut tasks = JoinSet::new();
+        let shared = seen.clone();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let socket = listener.accept().await.unwrap().0;
+                let acceptor = TlsAcceptor::from(config.clone());
+                connections.spawn(serve(socket, acceptor, shared.clone()));
+            }
+        });
+        Self {
+            addr,
+            seen,
+            _tasks: tasks,
+        }
+    }
+}
+
+async fn serve(socket: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>) {
+    socket.set_nodelay(true).unwrap();
+    let Ok(stream) = acceptor.accept(socket).await else {
+        return;
+    };
+    seen.connections.fetch_add(1, Ordering::Relaxed);
+    let session = stream.get_ref().1;
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let caller = session
+        .peer_certificates()
+        .map_or("nobody".into(), |certificates| {
+            let certificate = x509_parser::parse_x509_certificate(&certificates[0])
+                .unwrap()
+                .1;
+            let mut names = certificate.subject().iter_common_name();
+            names.next().unwrap().as_str().unwrap().to_owned()
+        });
+    let streams = seen.streams;
+    let service = service_fn(move |request| answer(request, seen.clone(), caller.clone()));
+    let io = TokioIo::new(stream);
+    let _ = if is_http2 {
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .max_concurrent_streams(streams)
+            .serve_connection(io, service)
+            .await
+    } else {
+        hyper::server::conn::http1::Builder::new()
+            .serve_connection(io, service)
+            .with_upgrades()
+            .await
+    };
+}
+
+async fn answer(
+    mut request: Request<Incoming>,
+    seen: Arc<Seen>,
+    caller: String,
+) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    if path == "/readyz" {
+        let status = StatusCode::from_u16(seen.readyz.load(Ordering::Relaxed)).unwrap();
+        return Ok(Response::builder()
+            .status(status)
+            .body(body::empty())
+            .unwrap());
+    }
+    seen.requests.fetch_add(1, Ordering::Relaxed);
+    Ok(match path.as_str() {
+        "/whoami" => Response::new(body::full(caller)),
+        "/host" => {
+            let named = request
+                .uri()
+                .authority()
+                .map(|authority| authority.to_string());
+            let header = request
+                .headers()
+                .get("host")
+                .map(|host| host.to_str().unwrap().to_owned());
+            Response::new(body::full(named.or(header).unwrap_or_default()))
+        }
+        "/echo" => Response::new(body::incoming(request.into_body())),
+        "/watch" => Response::new(endless()),
+        "/silence" => std::future::pending().await,
+        "/upgrade" => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            let mut session = JoinSet::new();
+            session.spawn(async move {
+                let mut stream = TokioIo::new(upgrade.await.unwrap());
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await.unwrap();
+                stream.write_all(&all).await.unwrap();
+                stream.shutdown().await.unwrap();
+            });
+            session.detach_all();
+            Response::builder()
+                .status(StatusCode::SWITCHING_PROTOCOLS)
+                .header("connection", "upgrade")
+                .header("upgrade", "echo")
+                .body(body::empty())
+                .unwrap()
+        }
+        _ => Response::builder()
+            .status(StatusCode::NOT_FOUND)
+            .body(body::full("no such path"))
+            .unwrap(),
+    })
+}
+
+/// One event, then nothing for ever.
+fn endless() -> Body {
+    struct Endless(Option<Bytes>);
+    impl http_body::Body for Endless {
+        type Data = Bytes;
+        type Error = BoxError;
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+            match self.0.take() {
+                Some(bytes) => std::task::Poll::Ready(Some(Ok(http_body::Frame::data(bytes)))),
+                None => std::task::Poll::Pending,
+            }
+        }
+    }
+    Endless(Some(Bytes::from_static(b"event\n"))).boxed_unsync()
+}

@@ -6,3 +6,5 @@ pub mod endpoint;
 pub mod link;
 pub mod pki;
 pub mod semantics;
+
+pub use semantics::client;

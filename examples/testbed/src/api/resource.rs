@@ -112,11 +112,11 @@ impl Registry {
             .any(|resource| resource.group == group && resource.version == version)
     }
 
-    /// Tells whether the group and version came with a CRD.
-    pub(crate) fn is_custom(&self, group: &str) -> bool {
+    /// Tells whether the group, in any version, is the server's own.
+    pub(crate) fn is_built_in(&self, group: &str) -> bool {
         self.resources
             .iter()
-            .any(|resource| resource.group == group && resource.is_custom)
+            .any(|resource| resource.group == group && !resource.is_custom)
     }
 
     /// Puts the versions of a CRD in the place of what it declared before.

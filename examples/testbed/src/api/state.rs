@@ -107,9 +107,7 @@ impl State {
         let registry = &self.registry;
         match registry.find(group, version, plural) {
             Some(resource) => Ok(resource.clone()),
-            None if registry.serves(group, version) && !registry.is_custom(group) => {
-                Err(ApiError::no_such_resource())
-            }
+            None if registry.is_built_in(group) => Err(ApiError::no_such_resource()),
             None => Err(ApiError::no_such_path()),
         }
     }

@@ -1,1 +1,367 @@
-//! cluster
+//! The real API server: etcd and kube-apiserver on loopback ports, for as long as a test lives.
+//!
+//! The programs come from `make assets`. There is no controller manager: what a test creates stays as it
+//! was created, and pods need no service account.
+
+mod binaries;
+mod kubectl;
+mod servers;
+mod shared;
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use self::servers::{Owner, Servers};
+pub use self::{binaries::Binaries, kubectl::Kubectl, shared::shared};
+use crate::{endpoint::Endpoint, pki::Pki};
+
+const ADMIN_TOKEN: &str = "admin-token-of-the-testbed";
+/// A cold start takes 4 s on two idle cores.
+const START_LIMIT: Duration = Duration::from_secs(90);
+/// Another process can take a port between our choice and the server's bind.
+const START_ATTEMPTS: usize = 3;
+
+/// What is different from a cluster with one administrator.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The value of `--authorization-mode`.
+    pub authorization: String,
+    /// Bearer tokens beside the administrator's.
+    pub tokens: Vec<Token>,
+    /// More arguments of kube-apiserver.
+    pub arguments: Vec<String>,
+}
+
+/// A bearer token and who its holder is.
+#[derive(Clone)]
+pub struct Token {
+    /// The token itself, without commas.
+    pub token: String,
+    /// The user's name.
+    pub user: String,
+    /// The user's groups.
+    pub groups: Vec<String>,
+}
+
+/// A running API server; it ends when this value is dropped, or when the process ends, in whatever way.
+///
+/// A test that panics leaves the servers' logs, and prints where.
+#[derive(Debug)]
+pub struct Cluster {
+    endpoint: Endpoint,
+    pki: Pki,
+    kubectl: Kubectl,
+    servers: Servers,
+}
+
+/// Why there is no cluster, or no answer from it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A program is not where it should be.
+    #[error("no {name} at {path}: run `make assets`")]
+    FindBinary {
+        /// The program.
+        name: &'static str,
+        /// Where it was sought.
+        path: PathBuf,
+    },
+    /// A configuration file could not be written, or a log not opened.
+    #[error("cannot write {path}")]
+    WriteFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No free port on 127.0.0.1.
+    #[error("no free port on 127.0.0.1")]
+    PickPort(#[source] io::Error),
+    /// A program could not be started.
+    #[error("cannot start {name}")]
+    Spawn {
+        /// The program.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A server ended by itself.
+    #[error("{name} ended with {status}:\n{log}")]
+    ServerEnded {
+        /// The server.
+        name: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines that it printed.
+        log: String,
+    },
+    /// The API server runs but does not become ready.
+    #[error("kube-apiserver is not ready after {} s, its log is in {folder}: {why}", START_LIMIT.as_secs())]
+    NotReady {
+        /// What it said the last time.
+        why: String,
+        /// The servers' files and logs, kept.
+        folder: PathBuf,
+    },
+    /// kubectl said no.
+    #[error("kubectl {arguments}: {stderr}")]
+    Kubectl {
+        /// What was asked.
+        arguments: String,
+        /// What it answered.
+        stderr: String,
+    },
+    /// The cluster that tests in other processes use too cannot be found.
+    #[error("cannot share a cluster by {path}")]
+    Share {
+        /// The lock, or the file with the endpoint.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+// === ClusterConfig, Token ===
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            authorization: "Node,RBAC".to_owned(),
+            tokens: Vec::new(),
+            arguments: Vec::new(),
+        }
+    }
+}
+
+impl Token {
+    /// A line of kube-apiserver's `--token-auth-file`; the user's id is the name.
+    fn line(&self) -> String {
+        let Self {
+            token,
+            user,
+            groups,
+        } = self;
+        format!("{token},{user},{user},\"{}\"\n", groups.join(","))
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token")
+            .field("token", &"…")
+            .field("user", &self.user)
+            .field("groups", &self.groups)
+            .finish()
+    }
+}
+
+// === Cluster ===
+
+impl Cluster {
+    /// Starts etcd and kube-apiserver and waits until the API server says that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When a program is missing, ends early three times in a row, or is not ready in 90 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future ends what it has started.
+    pub async fn start(config: ClusterConfig) -> Result<Self, Error> {
+        Self::start_in(&std::env::temp_dir(), &Owner::ThisProcess, &config).await
+    }
+
+    /// The API server, as its administrator.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
+    /// The authority that signs its serving certificate and its clients' certificates.
+    #[must_use]
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    /// kubectl as the administrator.
+    #[must_use]
+    pub fn kubectl(&self) -> &Kubectl {
+        &self.kubectl
+    }
+
+    /// Returns the API server's own metrics, as text.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kubectl`] when it does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is left of a dropped future.
+    pub async fn metrics(&self) -> Result<String, Error> {
+        self.kubectl.run(&["get", "--raw=/metrics"]).await
+    }
+
+    async fn start_in(parent: &Path, owner: &Owner, config: &ClusterConfig) -> Result<Self, Error> {
+        let binaries = Binaries::find()?;
+        let mut attempts = 1;
+        loop {
+            match Self::attempt(parent, owner, config, &binaries).await {
+                Err(Error::ServerEnded { .. }) if attempts < START_ATTEMPTS => attempts += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn attempt(
+        parent: &Path,
+        owner: &Owner,
+        config: &ClusterConfig,
+        binaries: &Binaries,
+    ) -> Result<Self, Error> {
+        let folder = tempfile::Builder::new()
+            .prefix("cluster-")
+            .tempdir_in(parent);
+        let folder = folder.map_err(|source| Error::WriteFile {
+            path: parent.to_owned(),
+            source,
+        })?;
+        let [client, peer, secure] = free_ports().map_err(Error::PickPort)?;
+        let pki = Pki::new();
+        write_files(folder.path(), &pki, config)?;
+        let endpoint = Endpoint {
+            url: format!("https://{secure}"),
+            ca_pem: pki.ca_pem().to_owned(),
+            admin_token: ADMIN_TOKEN.to_owned(),
+        };
+        let kubectl = Kubectl::new(&endpoint)?;
+        let mut servers = Servers::new(folder, owner)?;
+        servers.spawn("etcd", &binaries.etcd, &etcd_arguments(client, peer))?;
+        servers.spawn(
+            "kube-apiserver",
+            &binaries.kube_apiserver,
+            &apiserver_arguments(client, secure, config),
+        )?;
+        wait_until_ready(&mut servers, &kubectl).await?;
+        Ok(Self {
+            endpoint,
+            pki,
+            kubectl,
+            servers,
+        })
+    }
+}
+
+async fn wait_until_ready(servers: &mut Servers, kubectl: &Kubectl) -> Result<(), Error> {
+    let deadline = Instant::now() + START_LIMIT;
+    // The namespace is made after the server calls itself ready, and tests write into it at once.
+    for path in ["--raw=/readyz", "--raw=/api/v1/namespaces/default"] {
+        while let Err(error) = kubectl.run(&["get", path]).await {
+            servers.check()?;
+            if Instant::now() > deadline {
+                return Err(Error::NotReady {
+                    why: error.to_string(),
+                    folder: servers.keep_files().to_owned(),
+                });
+            }
+            // kubectl itself takes a tenth of a second of the processor that the server starts on.
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    servers.check()
+}
+
+/// Picks ports that are free now; all are held until the last is picked, so that they differ.
+fn free_ports() -> io::Result<[SocketAddr; 3]> {
+    let pick = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let held = [pick()?, pick()?, pick()?];
+    let [a, b, c] = &held;
+    Ok([a.local_addr()?, b.local_addr()?, c.local_addr()?])
+}
+
+fn write_files(folder: &Path, pki: &Pki, config: &ClusterConfig) -> Result<(), Error> {
+    let (certificate, key) = pki.server(&["127.0.0.1", "localhost"]);
+    let service_accounts = pki.service_account_keys();
+    let admin = Token {
+        token: ADMIN_TOKEN.to_owned(),
+        user: "admin".to_owned(),
+        groups: vec!["system:masters".to_owned()],
+    };
+    let tokens: String = [&admin]
+        .into_iter()
+        .chain(&config.tokens)
+        .map(Token::line)
+        .collect();
+    for (name, text) in [
+        ("ca.pem", pki.ca_pem()),
+        ("serving.pem", &certificate),
+        ("serving.key", &key),
+        ("service-accounts.pub", &service_accounts.public_pem),
+        ("service-accounts.key", &service_accounts.private_pem),
+        ("tokens.csv", &tokens),
+    ] {
+        write(folder.join(name), text)?;
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's files need not survive a crash"
+)]
+fn write(path: PathBuf, text: &str) -> Result<(), Error> {
+    fs::write(&path, text).map_err(|source| Error::WriteFile { path, source })
+}
+
+/// The servers run in the folder of their files, so that paths are relative.
+fn etcd_arguments(client: SocketAddr, peer: SocketAddr) -> Vec<String> {
+    vec![
+        "--data-dir=etcd".to_owned(),
+        format!("--listen-client-urls=http://{client}"),
+        format!("--advertise-client-urls=http://{client}"),
+        format!("--listen-peer-urls=http://{peer}"),
+        format!("--initial-advertise-peer-urls=http://{peer}"),
+        format!("--initial-cluster=default=http://{peer}"),
+        "--unsafe-no-fsync".to_owned(),
+        "--log-level=warn".to_owned(),
+    ]
+}
+
+fn apiserver_arguments(
+    etcd: SocketAddr,
+    secure: SocketAddr,
+    config: &ClusterConfig,
+) -> Vec<String> {
+    let mut arguments = vec![
+        format!("--etcd-servers=http://{etcd}"),
+        format!("--bind-address={}", secure.ip()),
+        format!("--secure-port={}", secure.port()),
+        format!("--authorization-mode={}", config.authorization),
+    ];
+    let fixed = [
+        "--tls-cert-file=serving.pem",
+        "--tls-private-key-file=serving.key",
+        "--client-ca-file=ca.pem",
+        "--token-auth-file=tokens.csv",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        "--service-account-key-file=service-accounts.pub",
+        "--service-account-signing-key-file=service-accounts.key",
+        "--service-cluster-ip-range=10.96.0.0/16",
+        "--allow-privileged=true",
+        // A loopback address is not a valid endpoint of the Service kubernetes.
+        "--endpoint-reconciler-type=none",
+        "--enable-admission-plugins=NodeRestriction",
+        // Without a controller manager no namespace has its default service account.
+        "--disable-admission-plugins=ServiceAccount",
+    ];
+    arguments.extend(fixed.map(str::to_owned));
+    arguments.extend_from_slice(&config.arguments);
+    arguments
+}

@@ -22,11 +22,17 @@ pub mod writing;
 /// Makes one test of every case.
 ///
 /// The argument is a path to an `async fn() -> (Endpoint, Guard)`; the guard is kept until the
-/// case is over.
+/// case is over. With `ignore = "reason"` the tests are run only when asked for.
 #[macro_export]
 macro_rules! api_semantics {
     ($open:path) => {
-        $crate::for_each_case!($open,
+        $crate::api_semantics!(@every $open, []);
+    };
+    ($open:path, ignore = $reason:literal) => {
+        $crate::api_semantics!(@every $open, [#[ignore = $reason]]);
+    };
+    (@every $open:path, $attributes:tt) => {
+        $crate::for_each_case!($open, $attributes,
             reading: [
                 an_object_is_read_as_it_was_written,
                 a_typed_list_names_its_kind_once,
@@ -149,16 +155,18 @@ macro_rules! api_semantics {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! for_each_case {
-    ($open:path, $($area:ident: [$($case:ident,)*],)*) => {
+    ($open:path, $attributes:tt, $($area:ident: [$($case:ident,)*],)*) => {
         $(mod $area {
-            $(
-                #[tokio::test]
-                async fn $case() -> Result<(), $crate::client::Error> {
-                    let (endpoint, _guard) = $open().await;
-                    let client = $crate::client::Client::new(&endpoint)?;
-                    $crate::semantics::$area::$case(&client).await
-                }
-            )*
+            $($crate::for_each_case!(@one $open, $attributes, $area, $case);)*
         })*
+    };
+    (@one $open:path, [$($attribute:tt)*], $area:ident, $case:ident) => {
+        #[tokio::test]
+        $($attribute)*
+        async fn $case() -> Result<(), $crate::client::Error> {
+            let (endpoint, _guard) = $open().await;
+            let client = $crate::client::Client::new(&endpoint)?;
+            $crate::semantics::$area::$case(&client).await
+        }
     };
 }

@@ -1,3 +1,74 @@
-//! yurthub
+//! The hub as a program: configuration, assembly, drain.
 
-fn main() {}
+mod config;
+
+use std::{error::Error, process::ExitCode};
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
+use yurt_cache::store::{LogConfig, LogStore};
+
+use self::config::{Flags, Settings};
+
+/// The exit code of a configuration that cannot work.
+const BAD_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let settings = match config::load(Flags::parse()) {
+        Ok(settings) => settings,
+        Err(mistakes) => {
+            mistakes
+                .iter()
+                .for_each(|mistake| say(&mistake.to_string()));
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+        .with(settings.log.clone())
+        .init();
+    match serve(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&with_sources(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Opens the store and waits for a signal.
+#[tokio::main(flavor = "current_thread")]
+async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let _store = LogStore::open(settings.data_dir.join("store"), LogConfig::default())?;
+    asked_to_end().await?;
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn asked_to_end() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// An error and all that led to it, in one line.
+fn with_sources(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "before there is a log, and when there is none any more"
+)]
+fn say(message: &str) {
+    eprintln!("yurthub: {message}");
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Builds the servers that the tests run against, once per version, into the cache folder:
+#   ${YURT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/yurt}/bin/{etcd,kubernetes}-VERSION/
+# The versions are those of the go.mod files beside this script. With KUBEBUILDER_ASSETS set nothing is
+# built: that folder has to hold etcd, kube-apiserver and kubectl.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${YURT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/yurt}
+
+fail() {
+  echo "servers: $*" >&2
+  exit 1
+}
+
+# required_version MODULE_DIR MODULE: the version that its go.mod requires, without the v.
+required_version() {
+  awk -v module="$2" '$1 == module && $2 ~ /^v/ { print substr($2, 2); exit }' "$here/$1/go.mod"
+}
+
+# build MODULE_DIR TARGET LDFLAGS PACKAGE[=NAME]...
+build() {
+  local module=$1 target=$2 ldflags=$3 staging log package name
+  shift 3
+  local missing=0
+  for package in "$@"; do
+    name=${package##*=}
+    [ -x "$target/${name##*/}" ] || missing=1
+  done
+  [ "$missing" = 1 ] || return 0
+
+  command -v go >/dev/null ||
+    fail "Go is missing: install Go 1.24 or newer from https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
+  mkdir -p "$(dirname "$target")"
+  staging=$(mktemp -d "$target.building.XXXXXX")
+  # shellcheck disable=SC2064  # the folder of now
+  trap "rm -rf '$staging'" EXIT
+  log=$staging/log
+
+  cd "$here/$module"
+  # Fetching and compiling fail for different reasons, so they are two steps.
+  echo "servers: fetching the sources of ${target##*/}"
+  go list -mod=readonly -deps "${@%%=*}" >/dev/null 2>"$log" ||
+    fail "cannot fetch the sources of ${target##*/}: is there a network, and does GOPROXY point to a Go module proxy? $(tail -n 1 "$log")"
+  echo "servers: compiling ${target##*/} (minutes, once)"
+  for package in "$@"; do
+    name=${package##*=}
+    CGO_ENABLED=0 go build -mod=readonly -buildvcs=false -trimpath -ldflags="-s -w $ldflags" \
+      -o "$staging/bin/${name##*/}" "${package%%=*}" 2>"$log" ||
+      fail "cannot compile ${package%%=*}: $(tail -n 1 "$log")"
+  done
+  # Only a finished build gets the name that tests look for. A folder of that name is a build that lacks
+  # a program, or another process was faster: both may be replaced.
+  rm -rf "$target"
+  mv -T "$staging/bin" "$target" 2>/dev/null || [ -d "$target" ] || fail "cannot write $target"
+  rm -rf "$staging"
+  trap - EXIT
+}
+
+if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+  for name in etcd kube-apiserver kubectl; do
+    [ -x "$KUBEBUILDER_ASSETS/$name" ] ||
+      fail "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS has no $name: add it, or unset the variable to have the servers built"
+  done
+  echo "servers: $KUBEBUILDER_ASSETS"
+  exit 0
+fi
+
+etcd=$(required_version etcd go.etcd.io/etcd/server/v3)
+kubernetes=$(required_version kubernetes-1.34 k8s.io/kubernetes)
+IFS=. read -r major minor _ <<<"$kubernetes"
+component=k8s.io/component-base/version
+
+build etcd "$cache/bin/etcd-$etcd" "" go.etcd.io/etcd/server/v3=etcd
+build kubernetes-1.34 "$cache/bin/kubernetes-$kubernetes" \
+  "-X $component.gitVersion=v$kubernetes -X $component.gitMajor=$major -X $component.gitMinor=$minor" \
+  k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl
+echo "servers: $cache/bin/{etcd-$etcd,kubernetes-$kubernetes}"

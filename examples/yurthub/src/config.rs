@@ -1,0 +1,107 @@
+//! From the file and the flags to what the hub is built of, or every mistake in them at once.
+
+mod check;
+mod file;
+mod given;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, fs, net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+use tracing_subscriber::filter::Targets;
+use yurt_cache::UpstreamConfig;
+use yurt_core::name::NodeName;
+
+use self::given::Given;
+
+/// A node's own API server: it keeps answering while the cloud is away.
+///
+/// Every flag is a key of the file too; the flag wins.
+#[derive(Debug, Default, Parser)]
+#[command(version)]
+pub(crate) struct Flags {
+    /// The configuration file, YAML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The node's name in the cluster
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// An API server, https://host:port; may be repeated
+    #[arg(long = "server", value_name = "URL")]
+    servers: Vec<String>,
+    /// Which API server is asked: roundRobin (default) or priority
+    #[arg(long, value_name = "ORDER")]
+    order: Option<String>,
+    /// The CA of the API servers, PEM
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<String>,
+    /// The node's client certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    client_certificate: Option<String>,
+    /// Its key, PEM; by default in the certificate's file
+    #[arg(long, value_name = "FILE")]
+    client_key: Option<String>,
+    /// Where local clients are served [default: 127.0.0.1:10268]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The certificate for local clients, PEM; by default the hub makes a CA and a certificate
+    #[arg(long, value_name = "FILE")]
+    serving_certificate: Option<String>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE")]
+    serving_key: Option<String>,
+    /// The CA of local clients' certificates, PEM
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: Option<String>,
+    /// Where health and metrics are served [default: 127.0.0.1:10267]
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// Where the hub remembers [default: /var/lib/yurthub]
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<String>,
+    /// A level, or target=level with commas between [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// A configuration without a mistake.
+#[derive(Debug)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the hub that takes them comes next")
+)]
+pub(crate) struct Settings {
+    pub(crate) node_name: NodeName,
+    pub(crate) upstream: UpstreamConfig,
+    pub(crate) listen: SocketAddr,
+    pub(crate) serving_certificate: Option<PathBuf>,
+    pub(crate) serving_key: Option<PathBuf>,
+    pub(crate) client_ca_file: Option<PathBuf>,
+    pub(crate) admin_listen: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) log: Targets,
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    place: String,
+    problem: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.problem)
+    }
+}
+
+/// Reads the file, lays the flags over it and checks every value.
+pub(crate) fn load(flags: Flags) -> Result<Settings, Vec<Mistake>> {
+    let mut given = Given::default();
+    if let Some(path) = &flags.config {
+        given.read_file(path.display().to_string(), fs::read_to_string(path));
+    }
+    given.lay_over(flags);
+    given.check()
+}

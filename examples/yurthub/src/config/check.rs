@@ -1,0 +1,98 @@
+//! What makes one value wrong, in words that follow its place.
+
+use std::{fs, net::SocketAddr, path::Path};
+
+use http::Uri;
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{Error, PemObject},
+};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+/// An API server's URL: scheme, host and perhaps a port, nothing else.
+pub(crate) fn server(text: &str) -> Result<Uri, String> {
+    let url: Uri = text
+        .parse()
+        .map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    if url.scheme_str() != Some("https") {
+        Err(format!("{text:?} is not https"))
+    } else if authority.contains('@') || url.host().is_none_or(str::is_empty) {
+        Err(format!("{text:?} is not https://host:port"))
+    } else if !matches!(
+        url.path_and_query().map(|path| path.as_str()),
+        None | Some("/")
+    ) {
+        Err(format!("{text:?} has a path: only https://host:port"))
+    } else {
+        Ok(url)
+    }
+}
+
+/// The same for the same server: the port is 443 where none is given.
+pub(crate) fn host_and_port(url: &Uri) -> (String, u16) {
+    let host = url.host().unwrap_or_default().to_ascii_lowercase();
+    (host, url.port_u16().unwrap_or(443))
+}
+
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:10268"))
+}
+
+/// A PEM file with at least one certificate.
+pub(crate) fn certificates(path: &Path) -> Result<(), String> {
+    let bytes = read(path)?;
+    let mut found = false;
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        certificate.map_err(|error| unreadable(path, &error))?;
+        found = true;
+    }
+    if found {
+        Ok(())
+    } else {
+        Err(format!("{} holds no certificate in PEM", path.display()))
+    }
+}
+
+/// A PEM file with a private key.
+pub(crate) fn private_key(path: &Path) -> Result<(), String> {
+    match PrivateKeyDer::from_pem_slice(&read(path)?) {
+        Ok(_) => Ok(()),
+        Err(Error::NoItemsFound) => Err(format!("{} holds no private key in PEM", path.display())),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+/// The folder for the hub's files: made at start, but never in place of a file.
+pub(crate) fn folder(path: &Path) -> Result<(), String> {
+    if path.exists() && !path.is_dir() {
+        Err(format!("{} is not a folder", path.display()))
+    } else if path.is_absolute() {
+        Ok(())
+    } else {
+        Err(format!("{} is not an absolute path", path.display()))
+    }
+}
+
+/// A level, or `target=level` with commas between: `Targets` would take a misspelt level for a target.
+pub(crate) fn log(text: &str) -> Result<Targets, String> {
+    for directive in text.split(',') {
+        let level = directive.rsplit('=').next().unwrap_or_default();
+        if level.trim().parse::<LevelFilter>().is_err() {
+            return Err(format!(
+                "{level:?} is not a level: off, error, warn, info, debug, trace"
+            ));
+        }
+    }
+    text.parse()
+        .map_err(|error| format!("{text:?} is not a filter: {error}"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+fn unreadable(path: &Path, error: &Error) -> String {
+    format!("{} is not PEM: {error}", path.display())
+}

@@ -1,0 +1,283 @@
+//! What was given for each key, by the file and by flags, on its way to settings or mistakes.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use http::Uri;
+use yurt_cache::{Order, UpstreamConfig};
+
+use super::{
+    Flags, Mistake, Settings, check,
+    file::{self, Entry},
+};
+
+/// The keys of the file and the flags that override them.
+pub(super) const KEYS: [(&str, &str); 13] = [
+    ("nodeName", "--node-name"),
+    ("servers", "--server"),
+    ("order", "--order"),
+    ("caFile", "--ca-file"),
+    ("clientCertificate", "--client-certificate"),
+    ("clientKey", "--client-key"),
+    ("listen", "--listen"),
+    ("servingCertificate", "--serving-certificate"),
+    ("servingKey", "--serving-key"),
+    ("clientCaFile", "--client-ca-file"),
+    ("adminListen", "--admin-listen"),
+    ("dataDir", "--data-dir"),
+    ("log", "--log"),
+];
+
+/// What was given for each key and where, and the mistakes so far.
+#[derive(Default)]
+pub(super) struct Given {
+    texts: BTreeMap<&'static str, Vec<Placed>>,
+    mistakes: Vec<Mistake>,
+    /// What is missing may be in the file that could not be read: that it could not is told already.
+    is_file_unread: bool,
+}
+
+struct Placed {
+    place: String,
+    text: String,
+}
+
+impl Given {
+    pub(super) fn read_file(&mut self, name: String, text: io::Result<String>) {
+        let entries = text
+            .map_err(|error| {
+                (
+                    "--config".to_owned(),
+                    format!("cannot read {name}: {error}"),
+                )
+            })
+            .and_then(|text| file::parse(&text).map_err(|error| (name.clone(), error)));
+        match entries {
+            Ok(entries) => {
+                for (key, entry) in entries {
+                    self.take_entry(&name, &key, entry);
+                }
+            }
+            Err((place, problem)) => {
+                self.is_file_unread = true;
+                self.mistake(place, problem);
+            }
+        }
+    }
+
+    fn take_entry(&mut self, file: &str, key: &str, entry: Entry) {
+        let place = format!("{file}: {key}");
+        let Some((key, _)) = KEYS.iter().find(|(known, _)| *known == key) else {
+            return self.mistake(place, "there is no such key");
+        };
+        let texts = match (*key, entry) {
+            (_, Entry::Empty) => Vec::new(),
+            ("servers", Entry::List(texts)) => {
+                let placed = |(index, text)| Placed {
+                    place: format!("{place}[{index}]"),
+                    text,
+                };
+                texts.into_iter().enumerate().map(placed).collect()
+            }
+            ("servers", _) => return self.mistake(place, "a list of texts is expected"),
+            (_, Entry::Text(text)) => vec![Placed { place, text }],
+            (_, Entry::List(_) | Entry::Nested) => {
+                return self.mistake(place, "a text is expected");
+            }
+        };
+        self.texts.insert(key, texts);
+    }
+
+    pub(super) fn lay_over(&mut self, flags: Flags) {
+        let one = |flag: Option<String>| flag.into_iter().collect();
+        let texts: [Vec<String>; KEYS.len()] = [
+            one(flags.node_name),
+            flags.servers,
+            one(flags.order),
+            one(flags.ca_file),
+            one(flags.client_certificate),
+            one(flags.client_key),
+            one(flags.listen),
+            one(flags.serving_certificate),
+            one(flags.serving_key),
+            one(flags.client_ca_file),
+            one(flags.admin_listen),
+            one(flags.data_dir),
+            one(flags.log),
+        ];
+        for ((key, flag), texts) in KEYS.into_iter().zip(texts) {
+            if !texts.is_empty() {
+                let place = || flag.to_owned();
+                let placed = texts.into_iter().map(|text| Placed {
+                    place: place(),
+                    text,
+                });
+                self.texts.insert(key, placed.collect());
+            }
+        }
+    }
+
+    pub(super) fn check(mut self) -> Result<Settings, Vec<Mistake>> {
+        let node_name = self.required("nodeName", |text| text.parse().map_err(display));
+        let servers = self.servers();
+        let order = self.or("order", "roundRobin", |text| match text {
+            "roundRobin" => Ok(Order::RoundRobin),
+            "priority" => Ok(Order::Priority),
+            _ => Err(format!("{text:?} is neither roundRobin nor priority")),
+        });
+        let ca_file = self.required("caFile", |text| path(text, check::certificates));
+        let client = self.pair(("clientCertificate", "clientKey"));
+        let serving = self.pair(("servingCertificate", "servingKey"));
+        let client_ca_file = self.optional("clientCaFile", |text| path(text, check::certificates));
+        let listen = self.or("listen", "127.0.0.1:10268", check::address);
+        let admin_listen = self.or("adminListen", "127.0.0.1:10267", check::address);
+        if listen == admin_listen
+            && let Some(address) = listen
+        {
+            self.mistake(
+                "adminListen",
+                format!("{address} is the address of listen too"),
+            );
+        }
+        let data_dir = self.or("dataDir", "/var/lib/yurthub", |text| {
+            path(text, check::folder)
+        });
+        let log = self.or("log", "info", check::log);
+
+        let settings = || {
+            let (client_certificate, client_key) = client;
+            let (serving_certificate, serving_key) = serving;
+            Some(Settings {
+                node_name: node_name?,
+                upstream: UpstreamConfig {
+                    servers,
+                    ca_file: ca_file?,
+                    client_certificate,
+                    client_key,
+                    order: order?,
+                    ..UpstreamConfig::default()
+                },
+                listen: listen?,
+                serving_certificate,
+                serving_key,
+                client_ca_file,
+                admin_listen: admin_listen?,
+                data_dir: data_dir?,
+                log: log?,
+            })
+        };
+        match settings() {
+            Some(settings) if self.mistakes.is_empty() => Ok(settings),
+            _ => Err(self.mistakes),
+        }
+    }
+
+    fn servers(&mut self) -> Vec<Uri> {
+        let given = self.texts.remove("servers").unwrap_or_default();
+        if given.is_empty() {
+            self.missing("servers");
+        }
+        let mut known = BTreeMap::new();
+        let mut servers = Vec::new();
+        for Placed { place, text } in given {
+            match check::server(&text) {
+                Ok(url) => match known.insert(check::host_and_port(&url), place.clone()) {
+                    None => servers.push(url),
+                    Some(_) => self.mistake(place, format!("{text:?} is given twice")),
+                },
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        servers
+    }
+
+    /// A certificate and its key: the key may be in the certificate's file, but not alone.
+    fn pair(&mut self, (certificate, key): (&str, &str)) -> (Option<PathBuf>, Option<PathBuf>) {
+        let is_key_alone = !self.is_given(certificate) && self.is_given(key);
+        let is_key_in_file = self.is_given(certificate) && !self.is_given(key);
+        if is_key_alone {
+            let place = self.texts[key].first().map(|placed| placed.place.clone());
+            self.mistake(
+                place.unwrap_or_default(),
+                format!("a key without {certificate}"),
+            );
+        }
+        let chain = self.optional(certificate, |text| {
+            path(text, |file| {
+                check::certificates(file)?;
+                if is_key_in_file {
+                    check::private_key(file)
+                } else {
+                    Ok(())
+                }
+            })
+        });
+        let key = self.optional(key, |text| path(text, check::private_key));
+        // Who takes both names gets both.
+        let key = if is_key_in_file { chain.clone() } else { key };
+        (chain, key)
+    }
+
+    fn required<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        if !self.is_given(key) {
+            self.missing(key);
+        }
+        self.optional(key, parse)
+    }
+
+    fn or<T>(
+        &mut self,
+        key: &str,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        if self.is_given(key) {
+            self.optional(key, parse)
+        } else {
+            parse(default)
+                .map_err(|problem| self.mistake(key, problem))
+                .ok()
+        }
+    }
+
+    fn optional<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let Placed { place, text } = self.texts.remove(key)?.pop()?;
+        parse(&text)
+            .map_err(|problem| self.mistake(place, problem))
+            .ok()
+    }
+
+    fn is_given(&self, key: &str) -> bool {
+        self.texts.get(key).is_some_and(|texts| !texts.is_empty())
+    }
+
+    fn missing(&mut self, key: &str) {
+        if self.is_file_unread {
+            return;
+        }
+        let flag = KEYS
+            .iter()
+            .find(|(known, _)| *known == key)
+            .map_or("", |(_, flag)| flag);
+        self.mistake(key, format!("missing: set it in the file or by {flag}"));
+    }
+
+    fn mistake(&mut self, place: impl Into<String>, problem: impl Into<String>) {
+        self.mistakes.push(Mistake {
+            place: place.into(),
+            problem: problem.into(),
+        });
+    }
+}
+
+fn path(text: &str, check: impl Fn(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    check(&path).map(|()| path)
+}
+
+fn display(error: impl fmt::Display) -> String {
+    error.to_string()
+}

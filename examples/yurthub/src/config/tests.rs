@@ -1,0 +1,243 @@
+use std::path::Path;
+
+use testbed::pki::Pki;
+use yurt_cache::Order;
+
+use super::*;
+
+const SAMPLE: &str = include_str!("../../deploy/config.yaml");
+
+/// A folder with a CA, a certificate, its key, both in one file, and a file that is not PEM.
+fn folder() -> tempfile::TempDir {
+    let pki = Pki::new();
+    let (certificate, key) = pki.client("system:node:edge-1", &["system:nodes"]);
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("ca.pem", pki.ca_pem()),
+        ("node.pem", &certificate),
+        ("node.key", &key),
+        ("both.pem", &format!("{certificate}{key}")),
+        ("text", "no PEM at all"),
+        (
+            "broken.pem",
+            "-----BEGIN CERTIFICATE-----\nMII!\n-----END CERTIFICATE-----\n",
+        ),
+    ] {
+        write(&folder.path().join(name), text);
+    }
+    folder
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's files need not survive a crash"
+)]
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+}
+
+/// Loads a file with this text and these flags, DIR standing for the folder in all of them.
+fn load_in(folder: &Path, text: &str, flags: &[&str]) -> Result<Settings, String> {
+    let dir = folder.to_str().unwrap();
+    let path = folder.join("config.yaml");
+    write(&path, &text.replace("DIR", dir));
+    let flags = flags.iter().map(|flag| flag.replace("DIR", dir));
+    let mut flags = Flags::try_parse_from(["yurthub".to_owned()].into_iter().chain(flags)).unwrap();
+    flags.config.get_or_insert(path);
+    load(flags).map_err(|mistakes| {
+        let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        lines.join("\n").replace(dir, "DIR")
+    })
+}
+
+const GOOD: &str = "nodeName: edge-1\nservers: [https://a:6443]\ncaFile: DIR/ca.pem\n";
+
+#[test]
+fn every_mistake_of_a_file_is_told_at_once() {
+    let folder = folder();
+    let text = "\
+nodeName: Edge_1
+servers: [https://a:6443, 'http://b', https://A:6443, 'a b', https://c/api]
+order: random
+caFile: DIR/none.pem
+clientCertificate: DIR/text
+clientKey: DIR/node.pem
+listen: localhost
+servingKey: DIR/node.key
+clientCaFile: DIR/broken.pem
+adminListen: [a]
+dataDir: var
+log: loud
+colour: green
+tls: {caFile: x}
+";
+    let expected = "\
+DIR/config.yaml: adminListen: a text is expected
+DIR/config.yaml: colour: there is no such key
+DIR/config.yaml: tls: there is no such key
+DIR/config.yaml: nodeName: \"Edge_1\" is not a name: lower case letters, digits, '-' and '.', at most 253
+DIR/config.yaml: servers[1]: \"http://b\" is not https
+DIR/config.yaml: servers[2]: \"https://A:6443\" is given twice
+DIR/config.yaml: servers[3]: \"a b\" is not a URL: invalid uri character
+DIR/config.yaml: servers[4]: \"https://c/api\" has a path: only https://host:port
+DIR/config.yaml: order: \"random\" is neither roundRobin nor priority
+DIR/config.yaml: caFile: cannot read DIR/none.pem: No such file or directory (os error 2)
+DIR/config.yaml: clientCertificate: DIR/text holds no certificate in PEM
+DIR/config.yaml: clientKey: DIR/node.pem holds no private key in PEM
+DIR/config.yaml: servingKey: a key without servingCertificate
+DIR/config.yaml: clientCaFile: DIR/broken.pem is not PEM: base64 decode error: InvalidCharacter(33)
+DIR/config.yaml: listen: \"localhost\" is not an address such as 127.0.0.1:10268
+DIR/config.yaml: dataDir: var is not an absolute path
+DIR/config.yaml: log: \"loud\" is not a level: off, error, warn, info, debug, trace";
+    assert_eq!(load_in(folder.path(), text, &[]).unwrap_err(), expected);
+}
+
+#[test]
+fn each_mistake_names_its_place_and_what_to_do() {
+    let folder = folder();
+    for (text, flags, expected) in [
+        (
+            "",
+            &[][..],
+            "nodeName: missing: set it in the file or by --node-name\n\
+             servers: missing: set it in the file or by --server\n\
+             caFile: missing: set it in the file or by --ca-file",
+        ),
+        (
+            GOOD,
+            &["--ca-file", "DIR/node.key"],
+            "--ca-file: DIR/node.key holds no certificate in PEM",
+        ),
+        (
+            GOOD,
+            &["--server", "https://u:p@a"],
+            "--server: \"https://u:p@a\" is not https://host:port",
+        ),
+        (
+            GOOD,
+            &["--client-certificate", "DIR/node.pem"],
+            "--client-certificate: DIR/node.pem holds no private key in PEM",
+        ),
+        (
+            GOOD,
+            &["--client-key", "DIR/node.key"],
+            "--client-key: a key without clientCertificate",
+        ),
+        (
+            GOOD,
+            &["--listen", "127.0.0.1:10267"],
+            "adminListen: 127.0.0.1:10267 is the address of listen too",
+        ),
+        (
+            GOOD,
+            &["--data-dir", "DIR/text"],
+            "--data-dir: DIR/text is not a folder",
+        ),
+        (
+            GOOD,
+            &["--log", "info,yurt_cache=chatty"],
+            "--log: \"chatty\" is not a level: off, error, warn, info, debug, trace",
+        ),
+        (
+            GOOD,
+            &["--config", "DIR/none.yaml"],
+            "--config: cannot read DIR/none.yaml: No such file or directory (os error 2)",
+        ),
+        (
+            "servers: https://a",
+            &["--node-name", "n", "--ca-file", "DIR/ca.pem"],
+            "DIR/config.yaml: servers: a list of texts is expected\n\
+             servers: missing: set it in the file or by --server",
+        ),
+    ] {
+        let told = load_in(folder.path(), text, flags).unwrap_err();
+        assert_eq!(told, expected, "{text} {flags:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_map_of_keys_is_told_in_one_line_with_its_place() {
+    let folder = folder();
+    for text in ["nodeName: [a", "- a", "log: info\nlog: warn"] {
+        let told = load_in(folder.path(), text, &[]).unwrap_err();
+        assert!(told.starts_with("DIR/config.yaml: "), "{told}");
+        assert!(told.contains("line ") && told.contains("column "), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
+
+#[test]
+fn flags_win_over_the_file_and_defaults_fill_the_rest() {
+    let folder = folder();
+    let flags = [
+        "--server",
+        "https://b",
+        "--server",
+        "https://c:1/",
+        "--order",
+        "priority",
+        "--node-name",
+        "n2",
+        "--client-certificate",
+        "DIR/both.pem",
+        "--log",
+        "warn,yurt_cache=trace",
+    ];
+    let settings = load_in(folder.path(), GOOD, &flags).unwrap();
+    assert_eq!(settings.node_name.as_str(), "n2");
+    let servers: Vec<String> = settings
+        .upstream
+        .servers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(servers, ["https://b/", "https://c:1/"]);
+    assert_eq!(settings.upstream.order, Order::Priority);
+    assert_eq!(settings.upstream.ca_file, folder.path().join("ca.pem"));
+    let both = Some(folder.path().join("both.pem"));
+    assert_eq!(settings.upstream.client_certificate, both);
+    assert_eq!(settings.upstream.client_key, both);
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:10268");
+    assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:10267");
+    assert_eq!(settings.data_dir, Path::new("/var/lib/yurthub"));
+    assert_eq!(
+        (settings.serving_certificate, settings.serving_key),
+        (None, None)
+    );
+    assert_eq!(settings.client_ca_file, None);
+    assert!(
+        settings
+            .log
+            .would_enable("yurt_cache::hub", &tracing::Level::TRACE)
+    );
+    assert!(!settings.log.would_enable("hyper", &tracing::Level::INFO));
+}
+
+#[test]
+fn the_sample_is_right_but_for_the_files_of_another_machine() {
+    let folder = folder();
+    let sample = SAMPLE
+        .replace("/etc/kubernetes/pki/ca.crt", "DIR/ca.pem")
+        .replace(
+            "/var/lib/kubelet/pki/kubelet-client-current.pem",
+            "DIR/both.pem",
+        )
+        .replace("# clientKey: only", "clientKey: DIR/node.key # only")
+        .replace(
+            "# servingCertificate: /etc/yurthub/serving.pem",
+            "servingCertificate: DIR/node.pem",
+        )
+        .replace(
+            "# servingKey: /etc/yurthub/serving.key",
+            "servingKey: DIR/node.key",
+        );
+    let settings = load_in(folder.path(), &sample, &[]).unwrap();
+    assert_eq!(settings.upstream.servers.len(), 2);
+    assert_eq!(settings.serving_key, Some(folder.path().join("node.key")));
+    for (key, _) in given::KEYS {
+        assert!(
+            sample.contains(&format!("{key}:")),
+            "the sample shows {key}"
+        );
+    }
+}

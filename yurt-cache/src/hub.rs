@@ -213,6 +213,8 @@ impl Hub {
             stop.clone(),
         ));
         registry.start();
+        let (clients, admin) = (self.local_addr(), self.admin_addr());
+        tracing::info!(?clients, ?admin, ca_file = ?self.authority, "the hub serves");
         if let Some(admin) = self.admin {
             let admin_state = admin::Admin {
                 registry,

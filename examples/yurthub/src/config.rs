@@ -10,7 +10,7 @@ use std::{fmt, fs, net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 use tracing_subscriber::filter::Targets;
-use yurt_cache::UpstreamConfig;
+use yurt_cache::hub::UpstreamConfig;
 use yurt_core::name::NodeName;
 
 use self::given::Given;

@@ -67,10 +67,6 @@ pub(crate) struct Flags {
 
 /// A configuration without a mistake.
 #[derive(Debug)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the hub that takes them comes next")
-)]
 pub(crate) struct Settings {
     pub(crate) node_name: NodeName,
     pub(crate) upstream: UpstreamConfig,

@@ -16,6 +16,8 @@ mod recover;
 mod scan;
 mod segment;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};

@@ -17,11 +17,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     auth::User,
+    body::json_body,
     present,
     reply::{self, Reply},
     request::{Query, Target},
     resource::Resource,
-    serve::{Server, json_body, plain_json, text},
+    serve::{Server, plain_json, text},
     state::{State, format_time},
     status::ApiError,
     write::Write,
@@ -238,9 +239,11 @@ fn change_pod(
         ca_pem: &server.ca_pem,
     };
     if is_binding {
+        // Past the update: a binding is no change of the spec, and counts no generation.
         let mut pod = pod.clone();
         pod["spec"]["nodeName"] = body["target"]["name"].clone();
-        write.update(state, pod)?;
+        let key = state.key(&write.resource, target.namespace.as_deref(), target.name());
+        state.store.put(key, pod);
     } else {
         write.delete(state, &body["deleteOptions"])?;
     }

@@ -230,8 +230,9 @@ fn change_pod(
     };
     let mut guard = server.state.lock();
     let state: &mut State = &mut guard;
+    let resource = state.resolve(&target)?;
     let write = Write {
-        resource: state.resolve(&target)?,
+        resource: resource.clone(),
         target: &target,
         query,
         now: (server.config.clock)(),
@@ -239,6 +240,17 @@ fn change_pod(
         ca_pem: &server.ca_pem,
     };
     if is_binding {
+        if pod["spec"]["nodeName"]
+            .as_str()
+            .is_some_and(|node| !node.is_empty())
+        {
+            let why = format!(
+                "pod {} is already assigned to node {}",
+                target.name(),
+                pod["spec"]["nodeName"]
+            );
+            return Err(ApiError::conflict(&resource, target.name(), &why));
+        }
         // Past the update: a binding is no change of the spec, and counts no generation.
         let mut pod = pod.clone();
         pod["spec"]["nodeName"] = body["target"]["name"].clone();

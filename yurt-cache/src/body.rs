@@ -1,6 +1,6 @@
 //! The one body type of requests and responses inside the hub.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -26,6 +26,21 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 /// A body that a peer is still sending.
 pub(crate) fn incoming(body: Incoming) -> Body {
     body.map_err(BoxError::from).boxed_unsync()
+}
+
+/// Reads a body that is small by nature, and no more of it than `limit`.
+pub(crate) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BoxError> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(chunk) = frame?.into_data() else {
+            continue;
+        };
+        if read.len() + chunk.len() > limit {
+            return Err("the body is too long".into());
+        }
+        read.extend_from_slice(&chunk);
+    }
+    Ok(read.freeze())
 }
 
 #[cfg(test)]

@@ -1,16 +1,26 @@
 //! How bytes become objects, events and answers, and back. Everything here is pure and
 //! bounded: bytes from a peer never panic and never make us allocate what they declare.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "the mirrors will use it"))]
-#![expect(unused_imports, reason = "the mirrors will use them")]
-
+mod compact;
+pub(crate) mod fields;
+mod inflate;
 mod json;
 mod list;
 mod object;
 mod path;
+mod selector;
+mod status;
+mod table;
 mod watch;
 
+pub(crate) use compact::compact;
+pub(crate) use inflate::Inflate;
 pub(crate) use list::{ListError, ListHead, ListSplitter};
 pub(crate) use object::{ObjectError, ObjectMeta, strip_type, with_resource_version, with_type};
-pub(crate) use path::{JsonPath, JsonPathError};
+pub(crate) use path::JsonPath;
+pub(crate) use selector::{FieldSelector, LabelSelector};
+pub(crate) use status::{Cause, Status, Subject};
+pub(crate) use table::{
+    Column, IncludeObject, PrinterColumn, partial_object, table_head, table_row,
+};
 pub(crate) use watch::{EventLines, EventType, WatchError, bookmark, frame, is_initial_events_end};

@@ -1,22 +1,17 @@
 #![doc = include_str!("../README.md")]
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the hub that calls this comes next")
-)]
+mod answer;
+mod authorize;
+mod backoff;
 mod body;
 mod codec;
+mod documents;
+pub mod hub;
 mod identity;
+mod metrics;
+mod mirror;
+mod proxy;
 pub mod store;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the hub that calls this comes next")
-)]
+mod tasks;
 mod tls;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the hub that calls this comes next")
-)]
 mod upstream;
-
-pub use upstream::{Order, UpstreamConfig};

@@ -119,6 +119,16 @@ impl Identity {
             key: parsed,
         })
     }
+
+    /// The certificate itself, without the ones that vouch for it.
+    pub(crate) fn leaf(&self) -> &CertificateDer<'static> {
+        self.chain.first().expect("parsed chains are not empty")
+    }
+
+    /// The key.
+    pub(crate) fn key(&self) -> &PrivateKeyDer<'static> {
+        &self.key
+    }
 }
 
 impl fmt::Debug for Identity {
@@ -244,4 +254,97 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
         });
     }
     Ok(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::pki_types::ServerName;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    struct Authority(Issuer<'static, KeyPair>, String);
+
+    impl Authority {
+        fn new() -> Self {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let pem = params.self_signed(&key).unwrap().pem();
+            Self(Issuer::new(params, key), pem)
+        }
+
+        fn roots(&self) -> RootCertStore {
+            parse_roots(Path::new("ca"), self.1.as_bytes()).unwrap()
+        }
+
+        fn issue(&self, until: i32) -> Identity {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(["hub".to_owned()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(until, 1, 1);
+            let pem = params.signed_by(&key, &self.0).unwrap().pem() + &key.serialize_pem();
+            let combined = (Path::new("both"), pem.as_bytes());
+            Identity::parse(combined, combined).unwrap()
+        }
+    }
+
+    /// What was agreed on, and whether the client showed a certificate; nothing if it was refused.
+    async fn shake(server: ServerConfig, client: ClientConfig) -> Option<(Vec<u8>, bool)> {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let name = ServerName::try_from("hub").unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let connector = TlsConnector::from(Arc::new(client));
+        let (server, _client) = tokio::join!(acceptor.accept(far), connector.connect(name, near));
+        let server = server.ok()?;
+        let session = server.get_ref().1;
+        let is_shown = session.peer_certificates().is_some();
+        Some((session.alpn_protocol()?.to_vec(), is_shown))
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_is_verified_where_one_is_shown() {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        let table = [
+            (None, Some(false)),
+            (Some(ours.issue(4000)), Some(true)),
+            (Some(ours.issue(2001)), None),
+            (Some(theirs.issue(4000)), None),
+        ];
+        for (shown, expected) in table {
+            let server = server_config(ours.issue(4000), Some(ours.roots())).unwrap();
+            let client = client_config(ours.roots(), shown, Protocol::Http2).unwrap();
+            let agreed = shake(server, client).await;
+            assert_eq!(agreed, expected.map(|is_shown| (b"h2".to_vec(), is_shown)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_of_another_ca_is_refused() {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        let server = server_config(theirs.issue(4000), None).unwrap();
+        let client = client_config(ours.roots(), None, Protocol::Http1).unwrap();
+        assert_eq!(shake(server, client).await, None);
+        let server = server_config(ours.issue(4000), None).unwrap();
+        let client = client_config(ours.roots(), None, Protocol::Http1).unwrap();
+        let agreed = shake(server, client).await;
+        assert_eq!(agreed, Some((b"http/1.1".to_vec(), false)));
+    }
+
+    #[test]
+    fn a_file_is_refused_with_its_path_and_reason() {
+        let path = Path::new("some.pem");
+        let refused = |pem: &[u8]| parse_roots(path, pem).unwrap_err().to_string();
+        assert_eq!(refused(b""), "no certificate in some.pem");
+        let broken = b"-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n";
+        assert_eq!(refused(broken), "parse some.pem as PEM");
+        let other = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert_eq!(refused(other), "add the CA certificate of some.pem");
+    }
+
+    #[test]
+    fn a_file_without_end_is_not_read_to_the_end() {
+        let endless = read_file(Path::new("/dev/zero"));
+        assert!(matches!(endless, Err(TlsError::TooLong { .. })));
+    }
 }

@@ -1,1 +1,5 @@
-//! What an outsider brings.
+#![doc = include_str!("../README.md")]
+
+mod store;
+
+pub use store::SqliteStore;

@@ -10,7 +10,7 @@ use std::{fmt, fs, net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 use tracing_subscriber::filter::Targets;
-use yurt_cache::UpstreamConfig;
+use yurt_cache::hub::UpstreamConfig;
 use yurt_core::name::NodeName;
 
 use self::given::Given;
@@ -67,10 +67,6 @@ pub(crate) struct Flags {
 
 /// A configuration without a mistake.
 #[derive(Debug)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the hub that takes them comes next")
-)]
 pub(crate) struct Settings {
     pub(crate) node_name: NodeName,
     pub(crate) upstream: UpstreamConfig,

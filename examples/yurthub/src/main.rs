@@ -2,11 +2,14 @@
 
 mod config;
 
-use std::{error::Error, io::IsTerminal, process::ExitCode};
+use std::{error::Error, io::IsTerminal, process::ExitCode, sync::Arc};
 
 use clap::Parser;
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
+use yurt_cache::hub::{Config, Hub};
 use yurt_cache::store::{LogConfig, LogStore};
 
 use self::config::{Flags, Settings};
@@ -40,12 +43,26 @@ fn main() -> ExitCode {
     }
 }
 
-/// Opens the store and waits for a signal.
-#[tokio::main(flavor = "current_thread")]
+/// Assembles the hub and runs it until a signal.
+#[tokio::main(worker_threads = 2)]
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
-    let _store = LogStore::open(settings.data_dir.join("store"), LogConfig::default())?;
-    asked_to_end().await?;
-    Ok(())
+    let store = LogStore::open(settings.data_dir.join("store"), LogConfig::default())?;
+    let mut config = Config::new(settings.node_name, settings.upstream, settings.data_dir);
+    config.listen = settings.listen;
+    config.serving_certificate = settings.serving_certificate;
+    config.serving_key = settings.serving_key;
+    config.client_ca_file = settings.client_ca_file;
+    config.admin_listen = Some(settings.admin_listen);
+    let hub = Hub::new(config, Arc::new(store), Timestamp::now())?;
+    let shutdown = CancellationToken::new();
+    let ends = shutdown.clone().drop_guard();
+    let (ran, ()) = tokio::join!(hub.run(shutdown), async move {
+        if let Err(error) = asked_to_end().await {
+            tracing::error!(%error, "signals cannot be received");
+        }
+        drop(ends);
+    });
+    Ok(ran?)
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -8,12 +8,16 @@ mod commit;
 mod compact;
 mod disk;
 mod index;
+#[cfg(test)]
+mod powercut;
 mod read;
 mod record;
 mod recover;
 mod scan;
 mod segment;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};

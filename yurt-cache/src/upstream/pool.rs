@@ -192,3 +192,101 @@ impl Drop for Dialing {
         self.0.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::client::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// A connection to nobody, which allows five streams of which four are used.
+    async fn connection(generation: u64) -> (Arc<Connection>, impl Sized) {
+        let (near, far): (_, DuplexStream) = tokio::io::duplex(1024);
+        let (requests, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(near))
+            .await
+            .unwrap();
+        let closed = CancellationToken::new();
+        let allowed = Arc::new(AtomicUsize::new(5));
+        let connection = Connection::new(requests, allowed, generation, closed);
+        (connection, (driver, far))
+    }
+
+    fn is_same(permit: Option<&Permit>, connection: &Arc<Connection>) -> bool {
+        permit.is_some_and(|permit| Arc::ptr_eq(&permit.0, connection))
+    }
+
+    #[tokio::test]
+    async fn the_oldest_connection_with_room_is_taken() {
+        let pool = Arc::new(Pool::default());
+        let ((first, _first), (second, _second)) = (connection(0).await, connection(0).await);
+        pool.add(first.clone());
+        pool.add(second.clone());
+        let mut permits: Vec<_> = (0..4).map(|_| pool.take(0)).collect();
+        assert!(
+            permits
+                .iter()
+                .all(|permit| is_same(permit.as_ref(), &first))
+        );
+        assert!(is_same(pool.take(0).as_ref(), &second));
+        permits.pop();
+        assert!(is_same(pool.take(0).as_ref(), &first));
+    }
+
+    #[tokio::test]
+    async fn a_full_pool_shares_its_least_used_connection() {
+        let pool = Arc::new(Pool::default());
+        let mut held = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            assert!(pool.take(0).is_none());
+            let (connection, peer) = connection(0).await;
+            pool.add(connection);
+            let permits: Vec<_> = (0..4).map(|_| pool.take(0).unwrap()).collect();
+            held.push((permits, peer));
+        }
+        held[7].0.clear();
+        let spare: Vec<_> = (0..6).map(|_| pool.take(0).unwrap()).collect();
+        let used: Vec<_> = spare.iter().map(|permit| permit.0.in_flight()).collect();
+        // Four fill the empty one, the others are spread.
+        assert_eq!(used, [4, 4, 4, 4, 5, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_a_replaced_certificate_takes_no_more_requests() {
+        let pool = Arc::new(Pool::default());
+        let (old, _old) = connection(0).await;
+        pool.add(old.clone());
+        let permit = pool.take(0).unwrap();
+        assert!(pool.take(1).is_none());
+        pool.sweep(1, 1);
+        assert!(old.is_open(), "a request is still in flight");
+        drop(permit);
+        pool.sweep(1, 1);
+        assert!(!old.is_open());
+    }
+
+    #[tokio::test]
+    async fn a_sweep_closes_what_was_idle_since_the_last_one() {
+        let pool = Arc::new(Pool::default());
+        let ((first, _first), (second, _second)) = (connection(0).await, connection(0).await);
+        pool.add(first.clone());
+        pool.add(second.clone());
+        pool.sweep(1, 0);
+        assert!(second.is_open(), "it was used since the last sweep");
+        pool.sweep(1, 0);
+        assert!(first.is_open() && !second.is_open());
+        pool.sweep(0, 0);
+        assert!(!first.is_open());
+        assert!(pool.take(0).is_none());
+    }
+
+    #[test]
+    fn one_dial_at_a_time() {
+        let pool = Arc::new(Pool::default());
+        let dialing = pool.begin_dial();
+        assert!(dialing.is_some() && pool.begin_dial().is_none());
+        drop(dialing);
+        assert!(pool.begin_dial().is_some());
+    }
+}

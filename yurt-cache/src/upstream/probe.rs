@@ -17,9 +17,9 @@ use super::pool::Connection;
 use super::{Credential, address_to};
 use crate::body;
 
-/// What is left to confirm a broken connection: 5 s + 2.5 s of keep-alive and this make the 8 s
+/// What is left to confirm a broken connection: with 5 s + 2.5 s of keep-alive it stays below the 8 s
 /// within which a silent cut is noticed.
-const CONFIRM_WITHIN: Duration = Duration::from_millis(500);
+const CONFIRM_WITHIN: Duration = Duration::from_millis(400);
 
 /// A connection that was idle for so long is surplus.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);

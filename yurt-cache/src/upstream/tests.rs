@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::cloud::{ApiServer, Authority};
 use self::relay::{Link, Relay};
+use super::dial::DialError;
 use super::{Credential, Order, Reach, SendError, Upstream, UpstreamConfig, UpstreamError};
 use crate::body::{self, Body};
+use crate::tls::Protocol;
 
 /// Ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -232,6 +234,18 @@ async fn a_silent_cut_ends_what_is_in_flight_and_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_silent_cut_is_noticed_while_nobody_asks() {
+    let authority = Authority::new();
+    let server = ApiServer::start(&authority).await;
+    let relay = Relay::to(server.addr).await;
+    let running = Running::start(config(&authority, &[relay.addr]));
+    running.online().await;
+    relay.set(Link::Silent);
+    let limit = Duration::from_millis(300 + 200 + 500 + 200);
+    timeout(limit, running.cut_off()).await.unwrap();
+}
+
+#[tokio::test]
 async fn at_the_start_a_request_waits_for_the_first_verdict() {
     let authority = Authority::new();
     let server = ApiServer::start(&authority).await;
@@ -341,6 +355,7 @@ async fn a_write_that_never_left_goes_to_the_next_server() {
         .unwrap();
     assert_eq!(text(sent.into_body()).await, "once");
     assert_eq!(servers[1].seen.requests.load(Ordering::Relaxed), 1);
+    assert!(!running.upstream.servers()[0].is_up, "the dial failed");
 }
 
 #[tokio::test]
@@ -378,6 +393,32 @@ async fn a_rotated_certificate_is_used_at_the_next_dial_and_a_broken_one_is_not(
 }
 
 #[tokio::test]
+async fn a_goaway_costs_no_write_and_no_watch() {
+    let authority = Authority::new();
+    let server = ApiServer::start(&authority).await;
+    let running = Running::start(config(&authority, &[server.addr]));
+    let watch = running.upstream.send(Credential::Node, get("/watch")).await;
+    let mut watch = watch.unwrap().into_body();
+    watch.frame().await.unwrap().unwrap();
+
+    server.seen.goaway.notify_waiters();
+    while server.seen.connections.load(Ordering::Relaxed) < 2 {
+        let write = Request::post("/echo").body(body::full("once")).unwrap();
+        let sent = running
+            .upstream
+            .send(Credential::Node, write)
+            .await
+            .unwrap();
+        assert_eq!(text(sent.into_body()).await, "once");
+    }
+    tokio::select! {
+        biased;
+        ended = watch.frame() => panic!("the watch ended: {ended:?}"),
+        got = running.get("/whoami") => assert_eq!(got.unwrap(), "system:node:n1"),
+    }
+}
+
+#[tokio::test]
 async fn the_server_is_named_as_it_is_dialled() {
     let authority = Authority::new();
     let server = ApiServer::start(&authority).await;
@@ -387,7 +428,7 @@ async fn the_server_is_named_as_it_is_dialled() {
     headers.insert("host", "hub.example:10268".parse().unwrap());
     let response = running.upstream.send(Credential::Node, request).await;
     let named = text(response.unwrap().into_body()).await;
-    assert_eq!(named, server.addr.to_string());
+    assert_eq!(named, format!("{} and no header", server.addr));
 
     let (response, stream) = running
         .upstream
@@ -396,7 +437,8 @@ async fn the_server_is_named_as_it_is_dialled() {
         .unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert!(stream.is_none());
-    assert_eq!(text(response.into_body()).await, server.addr.to_string());
+    let named = text(response.into_body()).await;
+    assert_eq!(named, format!("nobody and {}", server.addr));
 }
 
 #[tokio::test]
@@ -458,6 +500,17 @@ async fn a_server_that_the_ca_did_not_sign_is_never_up() {
     let running = Running::start(config(&authority, &[server.addr]));
     running.cut_off().await;
     assert_eq!(server.seen.connections.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_server_without_http2_is_said_to_be_one() {
+    let authority = Authority::new();
+    let server = ApiServer::without_alpn(&authority).await;
+    let upstream = Upstream::new(config(&authority, &[server.addr])).unwrap();
+    let life = CancellationToken::new();
+    let dialled = upstream.0.dial(0, Credential::Node, &life, PATIENCE).await;
+    let refused = matches!(dialled, Err(DialError::WrongProtocol(Protocol::Http2)));
+    assert!(refused, "{dialled:?}");
 }
 
 #[tokio::test]

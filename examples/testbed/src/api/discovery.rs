@@ -24,6 +24,7 @@ const VERBS: [&str; 8] = [
     "update",
     "watch",
 ];
+const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Tells whether a path is open to everybody.
@@ -82,6 +83,11 @@ pub(crate) fn answer(
             StatusCode::OK,
             &resource_list(registry, name, version),
         )),
+        // An empty protobuf message: kubectl finds no schema in it, and validates nothing.
+        ["openapi", "v2"] if accept.contains("protobuf") => {
+            let empty = reply::json(StatusCode::OK, Vec::new());
+            Ok(reply::with_type(empty, OPENAPI_PROTOBUF))
+        }
         ["openapi", "v2"] => Ok(plain_json(StatusCode::OK, &openapi())),
         ["openapi", "v3"] => Ok(plain_json(StatusCode::OK, &json!({"paths": {}}))),
         [""] | [] => Ok(plain_json(StatusCode::OK, &paths(registry))),

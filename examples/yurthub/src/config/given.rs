@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::Uri;
-use yurt_cache::{Order, UpstreamConfig};
+use yurt_cache::hub::{Order, UpstreamConfig};
 
 use super::{
     Flags, Mistake, Settings, check,

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use testbed::pki::Pki;
-use yurt_cache::Order;
+use yurt_cache::hub::Order;
 
 use super::*;
 

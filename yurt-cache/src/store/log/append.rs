@@ -48,6 +48,13 @@ enum Behind {
     Void,
 }
 
+/// What a new segment is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Growth,
+    Rescue,
+}
+
 /// A record to be written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record<'a> {
@@ -164,6 +171,10 @@ impl Writer {
             );
         }
         let written = Written::new(active, records);
+        if records.is_empty() {
+            // No record would carry the sequence number, and the batches behind would look torn off.
+            return Ok(written);
+        }
         let result = shared.write_at(&*active.file, &self.buffer, active.end);
         if let Err(error) = result {
             // What stands there now is void. Should the process die before the segment is closed, the
@@ -194,7 +205,7 @@ impl Writer {
         }
         self.close(shared)?;
         let previous = self.active.as_ref().map(|active| (active.id, active.end));
-        self.active = Some(self.begin(shared, previous, bytes)?);
+        self.active = Some(self.begin(shared, previous, bytes, Purpose::Growth)?);
         Ok(())
     }
 
@@ -242,13 +253,19 @@ impl Writer {
         shared: &Shared,
         previous: Option<(SegmentId, u32)>,
         bytes: u64,
+        purpose: Purpose,
     ) -> Result<Active, Error> {
-        for blank in self.blanks.drain(..) {
-            // Only an empty file is left behind if this fails.
-            let _ = shared.disk.remove(&segment::name(blank));
+        while let Some(blank) = self.blanks.last() {
+            // It may be a rescue that was not finished: with a successor it would count.
+            match shared.disk.remove(&segment::name(*blank)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(refused("remove a segment that was never used", error));
+                }
+                _ => drop(self.blanks.pop()),
+            }
         }
         let begin = segment::HEADER_LEN_U32;
-        let least = u64::from(begin + MARK_LEN) + bytes;
+        let least = u64::from(begin + 2 * MARK_LEN) + bytes;
         let capacity = u32::try_from(least)
             .map_err(|_| too_large())?
             .max(shared.segment_bytes);
@@ -259,6 +276,13 @@ impl Writer {
             .create(&segment::name(id), u64::from(capacity))
             .map_err(|error| refused("create a segment", error))?;
         let header = Header::new(shared.salt, id, previous, self.sequence.saturating_add(1));
+        let header = match purpose {
+            Purpose::Rescue if bytes > 0 => {
+                let end = u64::from(begin) + bytes;
+                header.rescuing_until(u32::try_from(end).map_err(|_| too_large())?)
+            }
+            Purpose::Rescue | Purpose::Growth => header,
+        };
         if let Err(error) = shared.write_at(&*file, &header.encode(), 0) {
             let _ = shared.disk.remove(&segment::name(id));
             return Err(refused("begin a segment", error));
@@ -317,7 +341,7 @@ impl Writer {
 
     /// After a failed sync: writes what may be lost once more, into a segment of its own.
     ///
-    /// Until that is synced, nothing is promised and the old segment is still read.
+    /// Until all of that is safe, the new segment does not count and the old one is the last.
     pub(super) fn rescue(&mut self, shared: &Shared) -> Result<(), Error> {
         let Some(old) = self.active.clone() else {
             shared.clear_suspicion();
@@ -326,7 +350,7 @@ impl Writer {
         let copies = Copies::of(shared, old.id, old.synced);
         let records = copies.records();
         let bytes = records.iter().map(Record::span).sum();
-        let fresh = self.begin(shared, Some((old.id, old.synced)), bytes)?;
+        let fresh = self.begin(shared, Some((old.id, old.end)), bytes, Purpose::Rescue)?;
         let fresh_id = fresh.id;
         self.active = Some(fresh);
         let rewritten = self.append_here(shared, &records).and_then(|written| {
@@ -342,17 +366,15 @@ impl Writer {
                 if let Some(active) = &mut self.active {
                     active.synced = active.end;
                 }
-                let is_cut = old.file.truncate(u64::from(old.synced)).is_ok();
+                let cut = old.file.truncate(u64::from(old.end));
+                let is_cut = cut.and_then(|()| old.file.sync()).is_ok();
                 let mut index = shared.index.write();
                 for (record, location) in records.iter().zip(written.locations()) {
                     index.relocate(record.key, record.change(), location);
                 }
-                let disk_bytes = u64::from(if is_cut {
-                    old.synced
-                } else {
-                    old.end.max(old.capacity)
-                });
-                index.set_extent(old.id, old.synced, disk_bytes);
+                if is_cut {
+                    index.set_extent(old.id, old.end, u64::from(old.end));
+                }
                 shared.clear_suspicion();
                 Ok(())
             }

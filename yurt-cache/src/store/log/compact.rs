@@ -2,114 +2,98 @@
 //!
 //! A little with each write, so that no write waits long and no thread is needed.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use yurt_core::store::Error;
 
 use super::Shared;
-use super::append::{Record, Writer, refused};
+use super::append::{Active, Record, Writer, refused};
 use super::index::{Index, Location, State};
 use super::read;
 use super::record::{self, Kind};
-use super::scan::{Item, Scanner};
-use super::segment::{self, SegmentId};
+use super::segment::{self, Segment, SegmentId};
 
 /// A segment that is being emptied.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Compaction {
     victim: SegmentId,
-    at: u32,
+    /// What is to be copied, the first last.
+    pending: Vec<(Location, Box<[u8]>)>,
 }
 
 /// A write copies at least this much, so that a store of small writes keeps up.
 const LEAST_COPY: u64 = 64 << 10;
 
-/// A write reads at most this much of the segment that it empties.
-const MOST_READ: u32 = 1 << 20;
+/// A write copies up to so many times what it wrote itself.
+const PACE: u64 = 2;
 
-/// Returns the segment to be emptied next, if the log is larger than it should be.
+/// Returns the segment to be emptied next, if it is time.
 ///
-/// Twice what is alive may be on the disk, and half a segment for the time that emptying takes.
-/// Where records are so small that their headers outweigh them, a quarter above the records' own size.
-fn victim(index: &Index, active: SegmentId, segment_bytes: u32) -> Option<SegmentId> {
-    let sealed = || index.segments().iter().filter(|(id, _)| **id != active);
+/// The log may take twice what is alive, and one segment more beside the room in the open one. Where
+/// records are so small that their headers outweigh them, a quarter more than the records themselves.
+/// As late as possible: the longer a segment waits, the less of it is alive.
+fn victim(index: &Index, active: &Active, segment_bytes: u32) -> Option<SegmentId> {
+    let sealed = || index.segments().iter().filter(|(id, _)| **id != active.id);
     // Behind its end stands what must not come back; its successor is what says so.
-    if let Some((id, _)) = sealed().find(|(_, segment)| segment.disk_bytes > u64::from(segment.end))
-    {
+    let has_rest = |segment: &Segment| segment.disk_bytes > u64::from(segment.end);
+    if let Some((id, _)) = sealed().find(|(_, segment)| has_rest(segment)) {
         return Some(*id);
     }
-    let occupied: u64 = sealed().map(|(_, segment)| u64::from(segment.end)).sum();
+    let (id, emptiest) = sealed().min_by_key(|(_, segment)| segment.live)?;
+    let occupied: u64 = index
+        .segments()
+        .values()
+        .map(|segment| u64::from(segment.end))
+        .sum();
     let alive: u64 = index.segments().values().map(|segment| segment.live).sum();
-    let limit = (2 * index.live_bytes()).max(alive + alive / 4) + u64::from(segment_bytes / 2);
-    if occupied <= limit {
-        return None;
-    }
-    sealed()
-        .min_by_key(|(_, segment)| segment.live)
-        .map(|(id, _)| *id)
+    let allowed = (2 * index.live_bytes()).max(alive + alive / 4) + u64::from(segment_bytes);
+    // The log grows by the copies, by what is written meanwhile, and by a last step.
+    let growth = emptiest.live + emptiest.live / PACE + u64::from(segment_bytes / 16);
+    let has_gain = emptiest.live <= u64::from(emptiest.end) / 4 * 3;
+    let is_due = emptiest.live == 0 || (has_gain && occupied + growth > allowed);
+    is_due.then_some(*id)
 }
 
 impl Writer {
-    /// Copies about as much as was just written, if there is something to be gained.
+    /// Copies in the measure of what was just written, if there is something to be gained.
     pub(super) fn compact(&mut self, shared: &Shared, written: u64) -> Result<(), Error> {
-        let Some(active) = self.active.as_ref().map(|active| active.id) else {
+        let Some(active) = &self.active else {
             return Ok(());
         };
-        let compaction = match self.compaction {
+        let compaction = match self.compaction.take() {
             Some(compaction) => compaction,
-            None => match victim(&shared.index.read(), active, shared.segment_bytes) {
-                Some(victim) => Compaction {
-                    victim,
-                    at: segment::HEADER_LEN_U32,
-                },
-                None => return Ok(()),
-            },
-        };
-        self.compaction = Some(compaction);
-        match self.copy(shared, compaction, written.max(LEAST_COPY))? {
-            Some(at) => self.compaction = Some(Compaction { at, ..compaction }),
             None => {
-                self.compaction = None;
-                self.discard(shared, compaction.victim)?;
+                let index = shared.index.read();
+                let Some(victim) = victim(&index, active, shared.segment_bytes) else {
+                    return Ok(());
+                };
+                let mut pending = index.alive_in(victim, 0);
+                pending.reverse();
+                Compaction { victim, pending }
             }
-        }
-        Ok(())
+        };
+        // Whatever fails, it begins anew with the next write: what was copied is not copied again.
+        self.advance(shared, compaction, (PACE * written).max(LEAST_COPY))
     }
 
-    /// Copies up to `budget` bytes; returns where to go on, or `None` if nothing alive is left.
-    fn copy(
+    fn advance(
         &mut self,
         shared: &Shared,
-        compaction: Compaction,
+        mut compaction: Compaction,
         budget: u64,
-    ) -> Result<Option<u32>, Error> {
-        let Compaction { victim, at: start } = compaction;
-        let (file, end) = match shared.index.read().segments().get(&victim) {
-            Some(segment) if segment.live > 0 => (Arc::clone(&segment.file), segment.end),
-            _ => return Ok(None),
-        };
-        let mut scanner = Scanner::new(&*file, shared.salt, start, end);
+    ) -> Result<(), Error> {
         let mut copies = Copies::default();
-        let mut at = start;
-        while at < start.saturating_add(MOST_READ) && copies.bytes < budget {
-            let Some(item) = scanner.next() else { break };
-            at = item.end();
-            if let Item::Record(found) = item {
-                let location = Location {
-                    segment: victim,
-                    offset: found.offset,
-                };
-                copies.consider(shared, &found.key, location);
-            }
+        while copies.bytes < budget
+            && let Some((location, key)) = compaction.pending.pop()
+        {
+            copies.consider(shared, &key, location);
         }
         self.place(shared, &copies)?;
-        if at < end {
-            return Ok(Some(at));
+        if compaction.pending.is_empty() {
+            self.discard(shared, compaction.victim)
+        } else {
+            self.compaction = Some(compaction);
+            Ok(())
         }
-        // What the index knows to be here and the scan did not find.
-        self.place(shared, &Copies::of(shared, victim, 0))?;
-        Ok(None)
     }
 
     fn place(&mut self, shared: &Shared, copies: &Copies) -> Result<(), Error> {

@@ -1,5 +1,8 @@
 //! The few things the log asks of a disk, so that a test can play a disk that loses its power.
 
+#[cfg(test)]
+pub(super) mod recorded;
+
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;

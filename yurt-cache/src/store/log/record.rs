@@ -26,7 +26,7 @@ pub(super) enum Kind {
     Lost,
     /// Everything up to `sequence` was synced.
     Mark,
-    /// As a mark, and nothing follows in this segment.
+    /// Nothing follows in this segment.
     Seal,
 }
 
@@ -44,14 +44,6 @@ impl Kind {
             Self::Lost => 3,
             Self::Mark => 4,
             Self::Seal => 5,
-        }
-    }
-
-    /// Returns whether the record is of the log and not of a batch.
-    pub(super) const fn is_mark(self) -> bool {
-        match self {
-            Self::Mark | Self::Seal => true,
-            Self::Put | Self::Delete | Self::Lost => false,
         }
     }
 }

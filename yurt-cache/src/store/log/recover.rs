@@ -59,6 +59,7 @@ pub(super) fn recover(disk: &dyn Disk) -> io::Result<Recovered> {
     }
     recovered.salt = salt(&candidates);
     recovered.sort_out(&mut candidates);
+    recovered.drop_unfinished_rescue(&mut candidates);
     recovered.replay_all(&candidates);
     recovered
         .index
@@ -121,6 +122,20 @@ impl Recovered {
                 Some(_) => true,
             }
         });
+    }
+
+    /// Leaves out a last segment that was to replace the end of the one before, and does not yet.
+    fn drop_unfinished_rescue(&mut self, candidates: &mut BTreeMap<SegmentId, Candidate>) {
+        while let Some((id, last)) = candidates.last_key_value() {
+            let is_finished = last.header.is_none_or(|header| {
+                header.rescue_end == 0 || self.judge(last).end >= header.rescue_end
+            });
+            if is_finished {
+                break;
+            }
+            self.blanks.push(*id);
+            candidates.pop_last();
+        }
     }
 
     fn replay_all(&mut self, candidates: &BTreeMap<SegmentId, Candidate>) {

@@ -6,10 +6,10 @@ use super::disk::DiskFile;
 use super::record;
 
 /// The length of a segment's header; the first record begins here.
-pub(super) const HEADER_LEN: usize = 40;
+pub(super) const HEADER_LEN: usize = 48;
 
 /// The same, as a place in the file.
-pub(super) const HEADER_LEN_U32: u32 = 40;
+pub(super) const HEADER_LEN_U32: u32 = 48;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"yurtlog1");
 const SUFFIX: &str = ".segment";
@@ -41,6 +41,8 @@ pub(super) struct Header {
     pub(super) previous_end: u32,
     /// The sequence number of the first batch in this segment.
     pub(super) sequence: u64,
+    /// Where the batch ends without which the segment does not count; zero if there is none.
+    pub(super) rescue_end: u32,
 }
 
 impl Header {
@@ -59,6 +61,16 @@ impl Header {
             previous,
             previous_end,
             sequence,
+            rescue_end: 0,
+        }
+    }
+
+    /// Makes the segment count only once its first batch, which ends at `end`, is whole.
+    #[must_use]
+    pub(super) fn rescuing_until(self, end: u32) -> Self {
+        Self {
+            rescue_end: end,
+            ..self
         }
     }
 

@@ -3,7 +3,7 @@
 //! What a mark vouches for was synced, so what is broken there is damage and costs only itself. Behind
 //! it writes may be missing, torn or out of order: the log ends before the first batch that is not whole.
 
-use super::record::Place;
+use super::record::{Kind, Place};
 use super::scan::{Condition, Content, Item};
 
 /// A piece of the last segment, as far as it matters here.
@@ -17,7 +17,9 @@ pub(super) struct Piece {
 enum PieceKind {
     Whole(Place),
     Broken(Place),
-    Mark { sequence: u64, is_seal: bool },
+    Mark(u64),
+    /// Written before the sync of a full segment, so that it vouches for nothing in the last one.
+    Seal,
     Garbage,
     Zeros,
 }
@@ -27,13 +29,11 @@ impl From<&Item> for Piece {
         match item {
             Item::Record(found) => {
                 let place = found.header.place;
-                let kind = match (found.header.kind.is_mark(), found.condition) {
-                    (true, _) => PieceKind::Mark {
-                        sequence: place.sequence,
-                        is_seal: found.header.kind == super::record::Kind::Seal,
-                    },
-                    (false, Condition::Intact | Condition::Repaired) => PieceKind::Whole(place),
-                    (false, Condition::Damaged) => PieceKind::Broken(place),
+                let kind = match (found.header.kind, found.condition) {
+                    (Kind::Mark, _) => PieceKind::Mark(place.sequence),
+                    (Kind::Seal, _) => PieceKind::Seal,
+                    (_, Condition::Intact | Condition::Repaired) => PieceKind::Whole(place),
+                    (_, Condition::Damaged) => PieceKind::Broken(place),
                 };
                 Self {
                     end: found.end,
@@ -86,9 +86,9 @@ pub(super) fn judge(start: u32, first: Option<u64>, pieces: &[Piece]) -> Tail {
     let mut sealed = false;
     for (at, piece) in pieces.iter().enumerate().skip(known) {
         match piece.kind {
-            PieceKind::Mark { is_seal, .. } if next_index == 0 => {
+            PieceKind::Mark(_) | PieceKind::Seal if next_index == 0 => {
                 end = piece.end;
-                sealed = is_seal;
+                sealed = piece.kind == PieceKind::Seal;
             }
             PieceKind::Whole(place)
                 if place.sequence == *expected.get_or_insert(place.sequence)
@@ -123,7 +123,7 @@ fn rest(next_index: u32, sealed: bool, behind: &[Piece]) -> Rest {
     let begins_a_batch = |piece: &Piece| {
         matches!(
             piece.kind,
-            PieceKind::Whole(Place { index: 0, .. }) | PieceKind::Mark { .. }
+            PieceKind::Whole(Place { index: 0, .. }) | PieceKind::Mark(_)
         )
     };
     if next_index == 0 && is_blank {
@@ -139,7 +139,7 @@ fn rest(next_index: u32, sealed: bool, behind: &[Piece]) -> Rest {
 impl Piece {
     fn mark(&self) -> Option<u64> {
         match self.kind {
-            PieceKind::Mark { sequence, .. } => Some(sequence),
+            PieceKind::Mark(sequence) => Some(sequence),
             _ => None,
         }
     }
@@ -158,7 +158,7 @@ impl Piece {
 mod tests {
     use super::*;
 
-    /// `b1.0/2`: record 0 of 2 of batch 1; `x…` the same, broken; `m1` a mark, `s1` a seal; `?` garbage; `_` zeros.
+    /// `b1.0/2`: record 0 of 2 of batch 1; `x…` the same, broken; `m1` a mark, `s` a seal; `?` garbage; `_` zeros.
     fn pieces(text: &str) -> Vec<Piece> {
         let number = |text: &str| text.parse::<u32>().unwrap();
         let piece = |(at, word): (usize, &str)| {
@@ -175,10 +175,8 @@ mod tests {
             let kind = match letter {
                 "b" => PieceKind::Whole(place()),
                 "x" => PieceKind::Broken(place()),
-                "m" | "s" => PieceKind::Mark {
-                    sequence: number(rest).into(),
-                    is_seal: letter == "s",
-                },
+                "m" => PieceKind::Mark(number(rest).into()),
+                "s" => PieceKind::Seal,
                 "?" => PieceKind::Garbage,
                 _ => PieceKind::Zeros,
             };
@@ -197,8 +195,8 @@ mod tests {
             ("_", 0, Rest::Room),
             ("b1.0/1 b2.0/2 b2.1/2", 3, Rest::Room),
             ("b1.0/1 b2.0/2 b2.1/2 _", 3, Rest::Room),
-            ("b1.0/1 m1 s1", 3, Rest::Sealed),
-            ("b1.0/1 m1 s1 _", 3, Rest::Sealed),
+            ("b1.0/1 m1 s", 3, Rest::Sealed),
+            ("b1.0/1 m1 s _", 3, Rest::Sealed),
             // Torn in the middle, or its first part missing.
             ("b1.0/1 b2.0/2", 1, Rest::Torn),
             ("b1.0/1 b2.0/2 _", 1, Rest::Torn),
@@ -214,6 +212,8 @@ mod tests {
             // A mark vouches only for what was written before its sync.
             ("b1.0/1 b2.0/1 m1 x3.0/1", 3, Rest::Torn),
             ("b1.0/1 x2.0/1 m1 b3.0/1", 1, Rest::Dubious),
+            // Nor does a seal: it is written before its sync.
+            ("b1.0/1 ? b2.1/2 s", 1, Rest::Torn),
             // Left over from a batch that was refused.
             ("b1.0/1 b1.1/3 b1.2/3", 1, Rest::Torn),
             ("b1.0/1 b3.0/1", 1, Rest::Dubious),

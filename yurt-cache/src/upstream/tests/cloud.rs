@@ -17,6 +17,7 @@ use rcgen::{
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -85,6 +86,8 @@ pub(super) struct Seen {
     pub(super) connections: AtomicUsize,
     pub(super) requests: AtomicUsize,
     pub(super) readyz: AtomicU16,
+    /// Tells every connection to take no new requests.
+    pub(super) goaway: Notify,
     streams: u32,
 }
 
@@ -93,19 +96,34 @@ impl ApiServer {
         Self::with_streams(authority, 100).await
     }
 
+    pub(super) async fn without_alpn(authority: &Authority) -> Self {
+        Self::serve(authority, 100, |config| config.alpn_protocols.clear()).await
+    }
+
     /// `streams` is what it allows on a connection.
     pub(super) async fn with_streams(authority: &Authority, streams: u32) -> Self {
+        Self::serve(authority, streams, |_| {}).await
+    }
+
+    async fn serve(
+        authority: &Authority,
+        streams: u32,
+        change: impl FnOnce(&mut rustls::ServerConfig),
+    ) -> Self {
         authority.issue("server", "api");
         let identity =
             Identity::read(&authority.path("server.pem"), &authority.path("server.key")).unwrap();
         let roots = tls::read_roots(&authority.path("ca.pem")).unwrap();
-        let config = Arc::new(tls::server_config(identity, Some(roots)).unwrap());
+        let mut config = tls::server_config(identity, Some(roots)).unwrap();
+        change(&mut config);
+        let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Seen {
             connections: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             readyz: AtomicU16::new(200),
+            goaway: Notify::new(),
             streams,
         });
         let mut tasks = JoinSet::new();
@@ -143,20 +161,26 @@ async fn serve(socket: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>) {
             let mut names = certificate.subject().iter_common_name();
             names.next().unwrap().as_str().unwrap().to_owned()
         });
-    let streams = seen.streams;
-    let service = service_fn(move |request| answer(request, seen.clone(), caller.clone()));
+    let shared = seen.clone();
+    let service = service_fn(move |request| answer(request, shared.clone(), caller.clone()));
     let io = TokioIo::new(stream);
-    let _ = if is_http2 {
+    if !is_http2 {
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+        let _ = connection.with_upgrades().await;
+        return;
+    }
+    let mut connection = std::pin::pin!(
         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .max_concurrent_streams(streams)
+            .max_concurrent_streams(seen.streams)
             .serve_connection(io, service)
-            .await
-    } else {
-        hyper::server::conn::http1::Builder::new()
-            .serve_connection(io, service)
-            .with_upgrades()
-            .await
-    };
+    );
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = seen.goaway.notified() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
 }
 
 async fn answer(
@@ -176,15 +200,14 @@ async fn answer(
     Ok(match path.as_str() {
         "/whoami" => Response::new(body::full(caller)),
         "/host" => {
-            let named = request
-                .uri()
-                .authority()
-                .map(|authority| authority.to_string());
-            let header = request
-                .headers()
-                .get("host")
-                .map(|host| host.to_str().unwrap().to_owned());
-            Response::new(body::full(named.or(header).unwrap_or_default()))
+            let authority = request.uri().authority().map(ToString::to_string);
+            let host = request.headers().get("host");
+            let host = host.map(|host| host.to_str().unwrap().to_owned());
+            Response::new(body::full(format!(
+                "{} and {}",
+                authority.unwrap_or("nobody".into()),
+                host.unwrap_or("no header".into()),
+            )))
         }
         "/echo" => Response::new(body::incoming(request.into_body())),
         "/watch" => Response::new(endless()),

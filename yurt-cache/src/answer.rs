@@ -1,0 +1,132 @@
+//! What mirrors and the store hold, made into what Kubernetes answers: GET, LIST and WATCH with their
+//! exact semantics. Never the network.
+
+pub(crate) mod list;
+pub(crate) mod object;
+pub(crate) mod select;
+pub(crate) mod watch;
+pub(crate) mod write;
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
+use http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::body::{self, Body};
+use crate::codec::Status;
+
+/// When a client may ask again for what the cloud has to answer. Clients repeat a refused request ten times
+/// at this pace before they tell anybody, so it is short; a refused read does not say it at all.
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+
+/// Marks the hub's own continue tokens.
+const TOKEN_VERSION: &str = "yurt/v1";
+
+/// Where a paged list goes on.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Token {
+    v: String,
+    rv: u64,
+    start: String,
+}
+
+/// Returns whether a continue token is the hub's and not the server's.
+pub(crate) fn is_our_token(token: &str) -> bool {
+    Token::parse(token).is_some()
+}
+
+impl Token {
+    fn parse(token: &str) -> Option<Self> {
+        let json = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let token: Self = serde_json::from_slice(&json).ok()?;
+        (token.v == TOKEN_VERSION).then_some(token)
+    }
+
+    fn text(rv: u64, start: &str) -> String {
+        let token = Self {
+            v: TOKEN_VERSION.to_owned(),
+            rv,
+            start: start.to_owned(),
+        };
+        URL_SAFE_NO_PAD
+            .encode(serde_json::to_vec(&token).expect("a struct of plain fields is JSON"))
+    }
+}
+
+/// Makes an answer of JSON.
+pub(crate) fn json(code: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// Makes an answer of a status.
+pub(crate) fn status(status: &Status) -> Response<Body> {
+    let mut response = json(status.code, body::full(status.body()));
+    if let Some(seconds) = status.retry_after_seconds() {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Adds a warning that people see (`kubectl` prints it).
+pub(crate) fn warn(response: &mut Response<Body>, text: &str) {
+    let text: String = text
+        .chars()
+        .map(|one| {
+            if one == '"' || one == '\\' || one.is_control() {
+                ' '
+            } else {
+                one
+            }
+        })
+        .collect();
+    if let Ok(value) = HeaderValue::from_str(&format!("299 yurthub \"{text}\"")) {
+        response.headers_mut().append(WARNING, value);
+    }
+}
+
+/// Marks where an answer came from.
+pub(crate) fn mark(response: &mut Response<Body>, served_from: &'static str) {
+    response.headers_mut().insert(
+        HeaderName::from_static("x-yurt-served-from"),
+        HeaderValue::from_static(served_from),
+    );
+}
+
+/// Reads on the store where that is allowed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> yurt_core::store::Result<T> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work)
+        .await
+        .expect("work on the store does not panic");
+    done.map_err(|error| Status::internal(&format!("read the node's store: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hubs_continue_token_is_told_from_the_servers() {
+        let ours = Token::text(7, "a/b");
+        assert_eq!(Token::parse(&ours).unwrap().start, "a/b");
+        assert!(is_our_token(&ours));
+        assert!(!is_our_token(
+            "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOiJhIn0"
+        ));
+        assert!(!is_our_token("garbage!"));
+    }
+}

@@ -1,0 +1,186 @@
+//! LIST: a mirror at one revision, streamed from the store.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream;
+use http::{Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+
+use super::select::Selection;
+use super::write::Writer;
+use super::{Token, blocking, json};
+use crate::body::{self, Body};
+use crate::codec::{ObjectMeta, Status};
+use crate::mirror::Mirror;
+use crate::mirror::kind::{Item, Snapshot};
+use crate::proxy::request::Options;
+use crate::proxy::route::Freshness;
+
+/// Bytes of a list that are read at a time.
+const PORTION: usize = 128 << 10;
+
+/// Answers a LIST from a synced mirror.
+///
+/// # Errors
+/// The status that the server would give: a revision to come or gone by, a token that is too old.
+pub(crate) async fn list(
+    mirror: &Arc<Mirror>,
+    selection: Selection,
+    options: &Options,
+    fresh: Freshness,
+    writer: Writer,
+) -> Result<Response<Body>, Status> {
+    let view = mirror.view(selection.within());
+    check(view.revision, fresh)?;
+    let token = options
+        .continue_token
+        .as_deref()
+        .map(|token| {
+            Token::parse(token).ok_or_else(|| Status::bad_request("continue key is not valid"))
+        })
+        .transpose()?;
+    let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
+    let is_paged = limit > 0
+        && (fresh != Freshness::Any || options.revision != crate::proxy::request::Revision::Zero);
+    let mut snapshot = view.snapshot;
+    if !selection.is_by_key() {
+        snapshot = filter(snapshot, selection.clone()).await?;
+    }
+    if let Some(token) = token {
+        if token.rv != view.revision {
+            return Err(Status::expired_continue(Token::text(
+                view.revision,
+                &token.start,
+            )));
+        }
+        snapshot.items.retain(|item| *item.key > *token.start);
+    }
+    let mut paging = None;
+    if is_paged && snapshot.items.len() > limit {
+        let remaining = snapshot.items.len() - limit;
+        snapshot.items.truncate(limit);
+        let last = snapshot
+            .items
+            .last()
+            .expect("a limit above zero leaves an item");
+        paging = Some((
+            Token::text(view.revision, &last.key),
+            selection.is_by_key().then_some(remaining),
+        ));
+    }
+    let head = writer.head(
+        view.revision,
+        paging
+            .as_ref()
+            .map(|(token, remaining)| (token.as_str(), *remaining)),
+    );
+    Ok(json(StatusCode::OK, stream_items(snapshot, head, writer)))
+}
+
+/// Checks that a mirror at `revision` is what was asked for.
+fn check(revision: u64, fresh: Freshness) -> Result<(), Status> {
+    match fresh {
+        Freshness::AtLeast(wanted) | Freshness::Exactly(wanted) if wanted > revision => {
+            Err(Status::too_large_resource_version(wanted, revision))
+        }
+        Freshness::Exactly(wanted) if wanted < revision => Err(Status::expired_list()),
+        _ => Ok(()),
+    }
+}
+
+/// Leaves the items that are selected. Reads them all.
+async fn filter(mut snapshot: Snapshot, selection: Selection) -> Result<Snapshot, Status> {
+    blocking(move || {
+        let kind = snapshot.kind().clone();
+        let mut kept = Vec::new();
+        for item in std::mem::take(&mut snapshot.items) {
+            let Some(body) = kind.read(&item.key, item.revision)? else {
+                continue;
+            };
+            let is_wanted = ObjectMeta::parse(&body)
+                .is_ok_and(|meta| selection.matches(&item.key, &kind.traits(&meta, &body)));
+            if is_wanted {
+                kept.push(item);
+            }
+        }
+        snapshot.items = kept;
+        Ok(snapshot)
+    })
+    .await
+}
+
+struct Sending {
+    snapshot: Arc<Snapshot>,
+    at: usize,
+    head: Option<Bytes>,
+    writer: Writer,
+    is_done: bool,
+}
+
+fn stream_items(snapshot: Snapshot, head: Bytes, writer: Writer) -> Body {
+    let sending = Sending {
+        snapshot: Arc::new(snapshot),
+        at: 0,
+        head: Some(head),
+        writer,
+        is_done: false,
+    };
+    let chunks = stream::unfold(sending, |mut sending| async move {
+        if sending.is_done {
+            return None;
+        }
+        let chunk = sending.next().await;
+        sending.is_done |= chunk.is_err();
+        Some((chunk.map(Frame::data), sending))
+    });
+    StreamBody::new(chunks).boxed_unsync()
+}
+
+impl Sending {
+    async fn next(&mut self) -> Result<Bytes, body::BoxError> {
+        let (snapshot, at, head, writer) = (
+            self.snapshot.clone(),
+            self.at,
+            self.head.take(),
+            self.writer.clone(),
+        );
+        let work = move || portion(&snapshot, at, head, &writer);
+        let (chunk, at) = tokio::task::spawn_blocking(work)
+            .await
+            .expect("work on the store does not panic")?;
+        self.at = at;
+        self.is_done = at >= self.snapshot.items.len();
+        Ok(chunk)
+    }
+}
+
+/// Reads the next items; a version that is gone ends the list, which the client sees as cut off.
+fn portion(
+    snapshot: &Snapshot,
+    mut at: usize,
+    head: Option<Bytes>,
+    writer: &Writer,
+) -> Result<(Bytes, usize), body::BoxError> {
+    let mut chunk = BytesMut::with_capacity(PORTION + (16 << 10));
+    chunk.extend(head);
+    while at < snapshot.items.len() && chunk.len() < PORTION {
+        let Item { key, revision, .. } = &snapshot.items[at];
+        let body = snapshot
+            .kind()
+            .read(key, *revision)?
+            .ok_or("a version of the list is gone")?;
+        if at > 0 {
+            chunk.put_u8(b',');
+        }
+        if !writer.item(&body, &mut chunk) {
+            return Err("an object of the list cannot be shaped".into());
+        }
+        at += 1;
+    }
+    if at >= snapshot.items.len() {
+        chunk.put_slice(Writer::tail());
+    }
+    Ok((chunk.freeze(), at))
+}

@@ -1,0 +1,81 @@
+//! GET: one stored object, or what its absence is worth.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+
+use super::write::Writer;
+use super::{blocking, json};
+use crate::body::{self, Body};
+use crate::codec::{Status, Subject};
+use crate::mirror::kind::{Form, Kind};
+use crate::proxy::request::{Path, Revision};
+
+/// Answers a GET from the store.
+///
+/// # Errors
+/// 404 if `is_absence_proven`, 503 if nobody knows.
+pub(crate) async fn object(
+    kind: Option<Arc<Kind>>,
+    path: &Path,
+    revision: &Revision,
+    is_absence_proven: bool,
+    writer: impl FnOnce(&Kind, Arc<Form>) -> Writer,
+) -> Result<Response<Body>, Status> {
+    let name = path.name.clone().unwrap_or_default();
+    let namespace = path.namespace.clone().unwrap_or_default();
+    let found = match kind {
+        None => None,
+        Some(kind) => {
+            let reading = kind.clone();
+            blocking(move || reading.newest(&namespace, &name))
+                .await?
+                .zip(Some(kind))
+        }
+    };
+    let Some(((at, stored), kind)) = found else {
+        return Err(absent(path, is_absence_proven));
+    };
+    if let Revision::At(wanted) = revision
+        && *wanted > at
+        && !is_absence_proven
+    {
+        return Err(Status::too_large_resource_version(*wanted, at));
+    }
+    let form = kind.form().unwrap_or_else(|| Arc::new(form_of(&stored)));
+    let shaped = writer(&kind, form)
+        .single(&stored)
+        .ok_or_else(|| Status::internal("the stored object cannot be shaped"))?;
+    Ok(json(StatusCode::OK, body::full(shaped)))
+}
+
+fn absent(path: &Path, is_absence_proven: bool) -> Status {
+    let name = path.name.as_deref().unwrap_or_default();
+    if is_absence_proven {
+        Status::not_found(Subject {
+            group: &path.resource.group,
+            resource: &path.resource.plural,
+            name,
+        })
+    } else {
+        let message = format!(
+            "the cloud is not reachable and this node has never seen {} {name:?}",
+            path.resource
+        );
+        Status::unavailable(message, None)
+    }
+}
+
+/// What a remembered object says of itself, where no list has said it.
+fn form_of(object: &[u8]) -> Form {
+    let meta = crate::codec::ObjectMeta::parse(object).ok();
+    let (api_version, kind) = meta
+        .map(|meta| (meta.api_version, meta.kind))
+        .unwrap_or_default();
+    let kind = kind.unwrap_or_default();
+    Form {
+        api_version: api_version.unwrap_or_default(),
+        list_kind: format!("{kind}List"),
+        kind,
+    }
+}

@@ -1,0 +1,283 @@
+//! WATCH: a client's own place in a mirror's history. It lives in the hub, so it survives a cut.
+
+mod replay;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream;
+use http::{Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::replay::Replay;
+use super::json;
+use super::select::Selection;
+use super::write::Writer;
+use crate::body::{self, Body};
+use crate::codec::{self, EventType, Status};
+use crate::mirror::window::{Event, Step};
+use crate::mirror::{Mirror, Read};
+use crate::proxy::request::{Options, Revision};
+
+/// Bytes of events that are sent at a time.
+const PORTION: usize = 64 << 10;
+
+/// How often a silent watch is told its revision: as the server does.
+const BOOKMARKS: Duration = Duration::from_secs(60);
+
+/// How long a watch lasts that does not say: as the server, half an hour and up to as much again.
+const LASTS: Duration = Duration::from_secs(1_800);
+
+/// Answers a WATCH from a synced mirror.
+pub(crate) fn watch(
+    mirror: &Arc<Mirror>,
+    selection: Selection,
+    options: &Options,
+    writer: Writer,
+    stop: CancellationToken,
+) -> Response<Body> {
+    let (stage, reached) = begin(mirror, &selection, options, &writer);
+    let lasts = options
+        .timeout_seconds
+        .map_or_else(|| LASTS.mul_f64(1.0 + fastrand::f64()), Duration::from_secs);
+    let now = Instant::now();
+    let first_bookmark = BOOKMARKS
+        .mul_f64(0.9 + 0.2 * fastrand::f64())
+        .min(lasts.saturating_sub((lasts / 2).min(Duration::from_secs(2))));
+    let watching = Watching {
+        changed: mirror.changed(),
+        _counted: Counted::new(mirror.clone()),
+        mirror: mirror.clone(),
+        selection,
+        writer,
+        reached,
+        sends_bookmarks: options.allows_bookmarks,
+        ends_at: now + lasts,
+        bookmark_at: now + first_bookmark,
+        stage,
+        stop,
+    };
+    let chunks = stream::unfold(watching, |mut watching| async move {
+        let chunk = watching.next().await?;
+        Some((Ok::<_, body::BoxError>(Frame::data(chunk)), watching))
+    });
+    json(StatusCode::OK, StreamBody::new(chunks).boxed_unsync())
+}
+
+fn begin(
+    mirror: &Arc<Mirror>,
+    selection: &Selection,
+    options: &Options,
+    writer: &Writer,
+) -> (Stage, u64) {
+    let wants_state = options
+        .initial_events
+        .unwrap_or(!matches!(options.revision, Revision::At(_)));
+    if wants_state {
+        let view = mirror.view(selection.within());
+        if let Revision::At(wanted) = options.revision
+            && wanted > view.revision
+        {
+            let status = Status::too_large_resource_version(wanted, view.revision);
+            return (Stage::End(Some(status)), view.revision);
+        }
+        let replay = Replay::state(view, options.allows_bookmarks, selection, writer);
+        let revision = replay.revision();
+        return (Stage::Replay(replay), revision);
+    }
+    let Revision::At(from) = options.revision else {
+        let view = mirror.view(selection.within());
+        return (Stage::Live { place: view.place }, view.revision);
+    };
+    if let Some(place) = mirror.place_after(from) {
+        return (Stage::Live { place }, from);
+    }
+    match Replay::since(mirror, from, selection, writer) {
+        Some(replay) => (Stage::Replay(replay), from),
+        None => (
+            Stage::End(Some(Status::expired_watch(from, mirror.revision()))),
+            from,
+        ),
+    }
+}
+
+struct Watching {
+    mirror: Arc<Mirror>,
+    changed: watch::Receiver<()>,
+    selection: Selection,
+    writer: Writer,
+    stage: Stage,
+    /// The revision that the client has reached: it began there, or was sent an event or a bookmark of it.
+    reached: u64,
+    sends_bookmarks: bool,
+    ends_at: Instant,
+    bookmark_at: Instant,
+    stop: CancellationToken,
+    _counted: Counted,
+}
+
+enum Stage {
+    /// Sending what is or was there, then going on in the window.
+    Replay(Replay),
+    /// Sending what comes.
+    Live { place: u64 },
+    /// Sending the last word, if there is one, then nothing.
+    End(Option<Status>),
+}
+
+impl Watching {
+    /// Returns the next bytes for the client, `None` at the end. Nothing waits for a client that does not read.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        loop {
+            // The mirror's changes from here on wake the wait below.
+            self.changed.mark_unchanged();
+            match &mut self.stage {
+                Stage::Replay(replay) => match replay.next().await {
+                    Ok(Some(chunk)) => return Some(chunk),
+                    Ok(None) => {
+                        self.reached = self.reached.max(replay.revision());
+                        self.stage = Stage::Live {
+                            place: replay.place(),
+                        };
+                    }
+                    Err(status) => self.stage = Stage::End(Some(status)),
+                },
+                Stage::End(status) => {
+                    let status = status.take()?;
+                    codec::frame(EventType::Error, &status.object(), &mut out);
+                    return Some(out.freeze());
+                }
+                Stage::Live { .. } if Instant::now() >= self.ends_at => {
+                    self.stage = Stage::End(None)
+                }
+                Stage::Live { place } => {
+                    let place = *place;
+                    self.stage = self.advance(place, &mut out);
+                    if !out.is_empty() {
+                        return Some(out.freeze());
+                    }
+                    if let Stage::Live { place: now } = self.stage
+                        && now == place
+                    {
+                        self.wait(&mut out).await;
+                        if !out.is_empty() {
+                            return Some(out.freeze());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, mut place: u64, out: &mut BytesMut) -> Stage {
+        let steps = match self.mirror.read(place, PORTION) {
+            Read::Idle(_) => return Stage::Live { place },
+            Read::Lost => {
+                return Stage::End(Some(Status::expired_watch(
+                    self.reached,
+                    self.mirror.revision(),
+                )));
+            }
+            Read::Ended(status) => return Stage::End(Some(status)),
+            Read::Steps(steps) => steps,
+        };
+        for step in steps {
+            match &*step {
+                Step::Event(event) if event.revision > self.reached => {
+                    self.send(event, out);
+                    self.reached = event.revision;
+                }
+                Step::Event(_) => {}
+                Step::Jump { to } if *to <= self.reached => {}
+                Step::Jump { .. } => {
+                    return match Replay::since(
+                        &self.mirror,
+                        self.reached,
+                        &self.selection,
+                        &self.writer,
+                    ) {
+                        Some(replay) => Stage::Replay(replay),
+                        None => Stage::End(Some(Status::expired_watch(
+                            self.reached,
+                            self.mirror.revision(),
+                        ))),
+                    };
+                }
+            }
+            place += 1;
+        }
+        Stage::Live { place }
+    }
+
+    fn send(&self, event: &Event, out: &mut BytesMut) {
+        if self.selection.is_everything() && self.writer.is_plain() {
+            return out.put_slice(&event.line);
+        }
+        let is = self.selection.matches(&event.key, &event.traits);
+        let was = match &event.before {
+            Some(before) => self.selection.matches(&event.key, &before.traits),
+            None => is && event.event_type != EventType::Added,
+        };
+        match (event.event_type, was, is) {
+            (EventType::Deleted, true, _) => {
+                self.writer.event(EventType::Deleted, &event.object, out)
+            }
+            (EventType::Deleted, false, _) | (_, false, false) => {}
+            (_, false, true) => self.writer.event(EventType::Added, &event.object, out),
+            (_, true, true) => self.writer.event(EventType::Modified, &event.object, out),
+            (_, true, false) => {
+                // It left the selection: the client is told of what it knew, at the revision of the change.
+                let known = event
+                    .before
+                    .as_ref()
+                    .map_or(&event.object, |before| &before.object);
+                let gone = codec::with_resource_version(known, event.revision)
+                    .unwrap_or_else(|_| known.clone());
+                self.writer.event(EventType::Deleted, &gone, out);
+            }
+        }
+    }
+
+    /// Waits for the mirror, the next bookmark or the end.
+    async fn wait(&mut self, out: &mut BytesMut) {
+        tokio::select! {
+            biased;
+            changed = self.changed.changed() => changed.expect("the mirror holds the sender"),
+            () = self.stop.cancelled() => self.stage = Stage::End(None),
+            () = tokio::time::sleep_until(self.ends_at) => self.stage = Stage::End(None),
+            () = tokio::time::sleep_until(self.bookmark_at) => {
+                self.bookmark_at += BOOKMARKS;
+                if let Stage::Live { place } = self.stage
+                    && self.sends_bookmarks
+                    && let Read::Idle(revision) = self.mirror.read(place, 1)
+                {
+                    self.reached = self.reached.max(revision);
+                    self.writer.bookmark(self.reached, false, out);
+                }
+            }
+        }
+    }
+}
+
+/// Counts a client of a mirror while it watches.
+struct Counted(Arc<Mirror>);
+
+impl Counted {
+    fn new(mirror: Arc<Mirror>) -> Self {
+        mirror.counters.watchers.fetch_add(1, Ordering::Relaxed);
+        Self(mirror)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counters.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,209 @@
+//! Makes events of what a mirror holds: its state for a new client, or what changed since a revision.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use yurt_core::store::Store;
+
+use super::super::blocking;
+use super::super::select::Selection;
+use super::super::write::Writer;
+use super::PORTION;
+use crate::codec::{EventType, ObjectMeta, Status};
+use crate::mirror::ingest::shown;
+use crate::mirror::kind::{Key, Snapshot};
+use crate::mirror::saved::{decode_tombstone, tombstone_key};
+use crate::mirror::{Mirror, Since, View};
+
+/// Events that are being made.
+pub(super) struct Replay {
+    source: Arc<Source>,
+    entries: VecDeque<Entry>,
+    revision: u64,
+    place: u64,
+    since: Option<u64>,
+    ends_initial_events: bool,
+}
+
+/// Where the events' objects are read, and how they are written.
+struct Source {
+    snapshot: Snapshot,
+    store: Arc<dyn Store>,
+    mirror: u32,
+    selection: Selection,
+    writer: Writer,
+}
+
+#[derive(Clone)]
+struct Entry {
+    event_type: EventType,
+    key: Key,
+    revision: u64,
+}
+
+impl Replay {
+    /// Makes the state into events; `ends` asks for the bookmark that ends initial events.
+    pub(super) fn state(
+        mut view: View,
+        ends: bool,
+        selection: &Selection,
+        writer: &Writer,
+    ) -> Self {
+        let items = std::mem::take(&mut view.snapshot.items);
+        let entries = items.into_iter().map(|item| Entry {
+            event_type: EventType::Added,
+            key: item.key,
+            revision: item.revision,
+        });
+        Self {
+            entries: entries.collect(),
+            revision: view.revision,
+            place: view.place,
+            since: None,
+            ends_initial_events: ends,
+            source: Arc::new(Source::new(view.snapshot, None, selection, writer)),
+        }
+    }
+
+    /// Makes what changed since `revision` into events; `None` if that is no longer known.
+    pub(super) fn since(
+        mirror: &Arc<Mirror>,
+        revision: u64,
+        selection: &Selection,
+        writer: &Writer,
+    ) -> Option<Self> {
+        let Since { mut view, deleted } = mirror.since(revision, selection.within())?;
+        let changed = std::mem::take(&mut view.snapshot.items)
+            .into_iter()
+            .map(|item| {
+                let event_type = if item.added > revision {
+                    EventType::Added
+                } else {
+                    EventType::Modified
+                };
+                Entry {
+                    event_type,
+                    key: item.key,
+                    revision: item.revision,
+                }
+            });
+        let gone = deleted.into_iter().map(|stone| Entry {
+            event_type: EventType::Deleted,
+            key: stone.key,
+            revision: stone.revision,
+        });
+        let mut entries: Vec<Entry> = changed.chain(gone).collect();
+        entries.sort_by_key(|entry| entry.revision);
+        Some(Self {
+            entries: entries.into(),
+            revision: view.revision,
+            place: view.place,
+            since: Some(revision),
+            ends_initial_events: false,
+            source: Arc::new(Source::new(view.snapshot, Some(mirror), selection, writer)),
+        })
+    }
+
+    /// Returns the revision that the client has reached after the last event.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Returns where the window goes on.
+    pub(super) fn place(&self) -> u64 {
+        self.place
+    }
+
+    /// Returns the next bytes, `None` after the last.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        while !self.entries.is_empty() {
+            let (source, since) = (self.source.clone(), self.since);
+            let mut entries = std::mem::take(&mut self.entries);
+            let (chunk, entries) = blocking(move || {
+                let chunk = source.portion(&mut entries, since)?;
+                Ok((chunk, entries))
+            })
+            .await?;
+            self.entries = entries;
+            let chunk = chunk
+                .ok_or_else(|| Status::expired_watch(self.since.unwrap_or(0), self.revision))?;
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+        if std::mem::take(&mut self.ends_initial_events) {
+            let mut out = BytesMut::new();
+            self.source.writer.bookmark(self.revision, true, &mut out);
+            return Ok(Some(out.freeze()));
+        }
+        Ok(None)
+    }
+}
+
+impl Source {
+    fn new(
+        snapshot: Snapshot,
+        mirror: Option<&Arc<Mirror>>,
+        selection: &Selection,
+        writer: &Writer,
+    ) -> Self {
+        let store = snapshot.kind().store().clone();
+        let mirror = mirror.map_or(0, |mirror| mirror.id);
+        Self {
+            snapshot,
+            store,
+            mirror,
+            selection: selection.clone(),
+            writer: writer.clone(),
+        }
+    }
+
+    /// Writes the next events; `None` if what the client may know of an object cannot be told any more.
+    fn portion(
+        &self,
+        entries: &mut VecDeque<Entry>,
+        since: Option<u64>,
+    ) -> yurt_core::store::Result<Option<Bytes>> {
+        let mut out = BytesMut::new();
+        while out.len() < PORTION {
+            let Some(entry) = entries.pop_front() else {
+                break;
+            };
+            let kind = self.snapshot.kind();
+            let body = if entry.event_type == EventType::Deleted {
+                let stored = self
+                    .store
+                    .get(&tombstone_key(self.mirror, entry.revision))?;
+                stored.and_then(decode_tombstone).map(|(_, _, body)| body)
+            } else {
+                kind.read(&entry.key, entry.revision)?
+            };
+            let Some(body) = body else { return Ok(None) };
+            if !self.selection.is_by_key() {
+                let Ok(meta) = ObjectMeta::parse(&body) else {
+                    return Ok(None);
+                };
+                if !self
+                    .selection
+                    .matches(&entry.key, &kind.traits(&meta, &body))
+                {
+                    // A new object that is not selected is nothing to the client; of another nobody knows
+                    // whether it was selected before.
+                    if since.is_none() || entry.event_type == EventType::Added {
+                        continue;
+                    }
+                    return Ok(None);
+                }
+            } else if !self
+                .selection
+                .matches(&entry.key, &crate::mirror::window::Traits::default())
+            {
+                continue;
+            }
+            self.writer
+                .event(entry.event_type, &shown(&body, &self.writer.form), &mut out);
+        }
+        Ok(Some(out.freeze()))
+    }
+}

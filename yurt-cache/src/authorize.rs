@@ -1,0 +1,332 @@
+//! May this caller see this? The cloud is asked with the caller's own identity; its word is remembered
+//! and honoured while the cloud is away.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{Request, StatusCode};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+use yurt_core::store::{Batch, Result, Store};
+
+use crate::body;
+use crate::codec::{Status, Subject};
+use crate::identity::Caller;
+use crate::mirror::fetch::AGENT;
+use crate::mirror::scope::Resource;
+use crate::upstream::{SendError, Upstream};
+
+/// How long a verdict is used without asking again while the cloud is there. As kube-apiserver's own webhooks
+/// cache an allow for minutes and a deny for half of one, and we serve what can be secrets: shorter.
+const ALLOWED_FOR: Duration = Duration::from_secs(60);
+const DENIED_FOR: Duration = Duration::from_secs(10);
+
+/// How long a verdict that was only learned for later is not asked for again.
+const LEARNED_FOR: Duration = Duration::from_secs(600);
+
+/// Verdicts that are remembered at most; beyond, the oldest half is forgotten.
+const VERDICTS: usize = 10_000;
+
+/// A read that somebody wants to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Access {
+    pub(crate) verb: &'static str,
+    pub(crate) resource: Resource,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: Option<String>,
+}
+
+/// What the cloud said of who may see what.
+#[derive(Debug)]
+pub(crate) struct Verdicts {
+    store: Arc<dyn Store>,
+    known: Mutex<HashMap<String, Verdict>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Verdict {
+    is_allowed: bool,
+    /// None: remembered from before this process.
+    asked: Option<Instant>,
+}
+
+#[derive(Deserialize)]
+struct Review {
+    status: ReviewStatus,
+}
+
+#[derive(Deserialize)]
+struct ReviewStatus {
+    #[serde(default)]
+    allowed: bool,
+}
+
+impl Verdicts {
+    /// Opens what the store remembers. Blocks on the store.
+    pub(crate) fn open(store: Arc<dyn Store>) -> Result<Self> {
+        let mut keys = Vec::new();
+        store.keys(b"a/", None, &mut |key, _| {
+            keys.extend(String::from_utf8(key.to_vec()));
+            std::ops::ControlFlow::Continue(())
+        })?;
+        let mut known = HashMap::new();
+        for key in keys {
+            if let Ok(Some(value)) = store.get(key.as_bytes()) {
+                known.insert(
+                    key,
+                    Verdict {
+                        is_allowed: &value[..] == b"1",
+                        asked: None,
+                    },
+                );
+            }
+        }
+        Ok(Self {
+            store,
+            known: Mutex::new(known),
+        })
+    }
+
+    /// Returns whether the cloud has ever recognised the caller.
+    pub(crate) fn is_known(&self, caller: &Caller) -> bool {
+        let prefix = format!("a/{}/", caller.id());
+        self.known.lock().keys().any(|key| key.starts_with(&prefix))
+    }
+
+    /// Returns if the caller may do it; asks the cloud unless it has said so lately.
+    ///
+    /// # Errors
+    /// 403 if the cloud says no, 401 if it does not know the caller; what the cloud said when asked in vain.
+    pub(crate) async fn check(
+        &self,
+        upstream: &Upstream,
+        caller: &Caller,
+        access: &Access,
+    ) -> std::result::Result<(), Status> {
+        let key = access.key(caller);
+        let known = self.known.lock().get(&key).copied();
+        if let Some(verdict) = known.filter(Verdict::is_fresh) {
+            return verdict.as_result(access);
+        }
+        match ask(upstream, caller, access).await {
+            Ok(is_allowed) => {
+                let verdict = Verdict {
+                    is_allowed,
+                    asked: Some(Instant::now()),
+                };
+                self.remember(key, verdict);
+                verdict.as_result(access)
+            }
+            Err(Refusal::Status(status)) => Err(status),
+            Err(Refusal::Unreachable) => self.check_offline(caller, access),
+        }
+    }
+
+    /// Returns if the cloud has ever recognised the caller here.
+    ///
+    /// # Errors
+    /// 401 otherwise.
+    pub(crate) fn check_known(&self, caller: &Caller) -> std::result::Result<(), Status> {
+        if *caller == Caller::Node || self.is_known(caller) {
+            return Ok(());
+        }
+        Err(Status::unauthorized()
+            .saying("the cloud is not reachable and this node has not seen this token before"))
+    }
+
+    /// Returns if the cloud said, when it was last there, that the caller may do it.
+    ///
+    /// # Errors
+    /// 401 for a caller whom the cloud has never recognised here, 403 for what it never allowed.
+    pub(crate) fn check_offline(
+        &self,
+        caller: &Caller,
+        access: &Access,
+    ) -> std::result::Result<(), Status> {
+        if let Some(verdict) = self.known.lock().get(&access.key(caller)).copied() {
+            return verdict.as_result(access);
+        }
+        // Who may do it by any name may do it by this one.
+        let wider = [(None, &access.namespace), (None, &None)];
+        let allowed = wider.iter().any(|(name, namespace)| {
+            let access = Access {
+                name: (*name).clone(),
+                namespace: (*namespace).clone(),
+                ..access.clone()
+            };
+            self.known
+                .lock()
+                .get(&access.key(caller))
+                .is_some_and(|verdict| verdict.is_allowed)
+        });
+        if allowed {
+            return Ok(());
+        }
+        self.check_known(caller)?;
+        Err(access.forbidden("and the cloud is not reachable to ask"))
+    }
+
+    /// Notes that the cloud has just let the caller do it.
+    pub(crate) fn grant(&self, caller: &Caller, access: &Access) {
+        self.remember(
+            access.key(caller),
+            Verdict {
+                is_allowed: true,
+                asked: Some(Instant::now()),
+            },
+        );
+    }
+
+    /// Returns whether the cloud has said something not too long ago, good enough for when it is away.
+    pub(crate) fn is_asked(&self, caller: &Caller, access: &Access) -> bool {
+        let asked = self
+            .known
+            .lock()
+            .get(&access.key(caller))
+            .and_then(|verdict| verdict.asked);
+        asked.is_some_and(|asked| asked.elapsed() < LEARNED_FOR)
+    }
+
+    fn remember(&self, key: String, verdict: Verdict) {
+        let mut known = self.known.lock();
+        if known.len() >= VERDICTS {
+            let mut forgotten = Batch::new();
+            let keys: Vec<String> = known.keys().take(VERDICTS / 2).cloned().collect();
+            for key in keys {
+                known.remove(&key);
+                forgotten.delete(key);
+            }
+            self.write(forgotten);
+        }
+        let before = known.insert(key.clone(), verdict);
+        drop(known);
+        if before.is_none_or(|before| before.is_allowed != verdict.is_allowed) {
+            let mut batch = Batch::new();
+            batch.put(key, if verdict.is_allowed { "1" } else { "0" });
+            self.write(batch);
+        }
+    }
+
+    fn write(&self, batch: Batch) {
+        if let Err(error) = self.store.write(batch) {
+            tracing::warn!(%error, "a verdict is not remembered");
+        }
+    }
+}
+
+enum Refusal {
+    Status(Status),
+    Unreachable,
+}
+
+/// Asks the cloud by a SelfSubjectAccessReview, with the caller's own identity.
+async fn ask(
+    upstream: &Upstream,
+    caller: &Caller,
+    access: &Access,
+) -> std::result::Result<bool, Refusal> {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": { "resourceAttributes": {
+            "verb": access.verb,
+            "group": access.resource.group,
+            "version": access.resource.version,
+            "resource": access.resource.plural,
+            "namespace": access.namespace.as_deref().unwrap_or_default(),
+            "name": access.name.as_deref().unwrap_or_default(),
+        }},
+    });
+    let mut request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+        .header(ACCEPT, "application/json")
+        .header(CONTENT_TYPE, "application/json")
+        .header(USER_AGENT, AGENT)
+        .body(body::full(review.to_string()))
+        .expect("the parts of the request are constant");
+    caller.sign(request.headers_mut());
+    let response =
+        upstream
+            .send(caller.credential(), request)
+            .await
+            .map_err(|error| match error {
+                SendError::CutOff | SendError::Connection { .. } => Refusal::Unreachable,
+                error => Refusal::Status(Status::internal(&format!(
+                    "ask the cloud who may see it: {error}"
+                ))),
+            })?;
+    let code = response.status();
+    let text = body::read(response.into_body(), 64 << 10)
+        .await
+        .map_err(|_| Refusal::Unreachable)?;
+    if code != StatusCode::CREATED && code != StatusCode::OK {
+        return Err(Refusal::Status(Status::received(code, &text)));
+    }
+    let review: Review = serde_json::from_slice(&text).map_err(|error| {
+        Refusal::Status(Status::internal(&format!(
+            "read the access review: {error}"
+        )))
+    })?;
+    Ok(review.status.allowed)
+}
+
+impl Verdict {
+    fn is_fresh(&self) -> bool {
+        let lasts = if self.is_allowed {
+            ALLOWED_FOR
+        } else {
+            DENIED_FOR
+        };
+        self.asked.is_some_and(|asked| asked.elapsed() < lasts)
+    }
+
+    fn as_result(self, access: &Access) -> std::result::Result<(), Status> {
+        if self.is_allowed {
+            Ok(())
+        } else {
+            Err(access.forbidden(""))
+        }
+    }
+}
+
+impl Access {
+    fn key(&self, caller: &Caller) -> String {
+        format!(
+            "a/{}/{}/{}/{}/{}/{}",
+            caller.id(),
+            self.verb,
+            self.resource.group,
+            self.resource.plural,
+            self.namespace.as_deref().unwrap_or_default(),
+            self.name.as_deref().unwrap_or_default()
+        )
+    }
+
+    fn forbidden(&self, addition: &str) -> Status {
+        let place = self.namespace.as_ref().map_or_else(
+            || "at the cluster scope".to_owned(),
+            |namespace| format!("in the namespace {namespace:?}"),
+        );
+        let name = self.name.as_deref().unwrap_or_default();
+        let why = format!(
+            "the caller cannot {} resource {:?} in API group {:?} {place}",
+            self.verb, self.resource.plural, self.resource.group
+        );
+        let why = if addition.is_empty() {
+            why
+        } else {
+            format!("{why}, {addition}")
+        };
+        Status::forbidden(
+            Subject {
+                group: &self.resource.group,
+                resource: &self.resource.plural,
+                name,
+            },
+            &why,
+        )
+    }
+}

@@ -1,0 +1,325 @@
+//! The hub: assembly, listeners, shutdown.
+
+mod admin;
+mod flush;
+mod listen;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use yurt_core::name::NodeName;
+use yurt_core::store::Store;
+
+use self::flush::Flushing;
+use crate::authorize::Verdicts;
+use crate::documents::Documents;
+use crate::identity::certificate::ServingCertificate;
+use crate::metrics::Metrics;
+use crate::mirror::reflector::Keeping;
+use crate::mirror::registry::Registry;
+use crate::mirror::window::Limit;
+use crate::proxy::Proxy;
+use crate::tls;
+use crate::upstream::{Reach, Upstream};
+
+pub use crate::upstream::{Order, UpstreamConfig};
+
+/// How often mirrors that nobody needs are looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// What a hub is told. Plain data; [`Config::new`] sets what has a default.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The node that the hub serves.
+    pub node_name: NodeName,
+    /// The API servers and how to reach them.
+    pub upstream: UpstreamConfig,
+    /// Where clients reach the hub, by HTTPS.
+    pub listen: SocketAddr,
+    /// The serving certificate, PEM; without it the hub makes a CA of its own beside the data.
+    pub serving_certificate: Option<PathBuf>,
+    /// The serving certificate's key, PEM.
+    pub serving_key: Option<PathBuf>,
+    /// The CA of the callers' certificates, PEM; without it the CA of the API servers.
+    pub client_ca_file: Option<PathBuf>,
+    /// Where health and metrics are served, by plain HTTP; nowhere if `None`.
+    pub admin_listen: Option<SocketAddr>,
+    /// Where the hub keeps its certificates; the store is given to [`Hub::new`].
+    pub data_dir: PathBuf,
+    /// How long a mirror stays that nobody asks for, while the cloud is there.
+    pub mirror_idle: Duration,
+    /// The largest object, in bytes, that a mirror takes.
+    pub object_limit: usize,
+    /// Events that a mirror keeps in memory for its watchers, and their bytes.
+    pub window_events: usize,
+    /// See `window_events`.
+    pub window_bytes: usize,
+    /// How long running requests may go on after the shutdown began.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// Returns a configuration with the defaults: clients at 127.0.0.1:10268, administration at 127.0.0.1:10267.
+    #[must_use]
+    pub fn new(node_name: NodeName, upstream: UpstreamConfig, data_dir: PathBuf) -> Self {
+        Self {
+            node_name,
+            upstream,
+            listen: SocketAddr::from(([127, 0, 0, 1], 10_268)),
+            serving_certificate: None,
+            serving_key: None,
+            client_ca_file: None,
+            admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 10_267))),
+            data_dir,
+            mirror_idle: Duration::from_secs(3_600),
+            object_limit: 3 << 20,
+            window_events: 4_096,
+            window_bytes: 4 << 20,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What keeps a hub from starting or running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A listener's address cannot be had.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The way to the API servers cannot be set up.
+    #[error("set up the way to the API servers")]
+    Upstream(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The serving certificate cannot be had.
+    #[error("set up the serving certificate")]
+    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store cannot be read.
+    #[error("read the store")]
+    Store(#[source] yurt_core::store::Error),
+}
+
+/// The node's own API server.
+#[derive(Debug)]
+pub struct Hub {
+    config: Config,
+    store: Arc<dyn Store>,
+    flushing: Arc<Flushing>,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    upstream: Upstream,
+    tls: Arc<rustls::ServerConfig>,
+    authority: Option<PathBuf>,
+}
+
+impl Hub {
+    /// Makes a hub that keeps what it remembers in `store`. It listens from now on and answers in [`Hub::run`].
+    ///
+    /// # Errors
+    /// What of the configuration does not work: an address, a certificate, a key.
+    pub fn new(config: Config, store: Arc<dyn Store>, now: jiff::Timestamp) -> Result<Self, Error> {
+        let upstream = Upstream::new(config.upstream.clone())
+            .map_err(|error| Error::Upstream(error.into()))?;
+        let names = names(config.listen, &config.node_name);
+        let serving = match (&config.serving_certificate, &config.serving_key) {
+            (Some(certificate), Some(key)) => ServingCertificate::load(certificate, key),
+            _ => ServingCertificate::load_or_make(&config.data_dir, &names, now),
+        };
+        let serving = serving.map_err(|error| Error::Certificate(error.into()))?;
+        let authority = serving.authority_file().map(Path::to_owned);
+        let client_ca = config
+            .client_ca_file
+            .as_ref()
+            .unwrap_or(&config.upstream.ca_file);
+        let roots = tls::read_roots(client_ca).map_err(|error| Error::Certificate(error.into()))?;
+        let tls = tls::server_config(serving.identity().clone(), Some(roots))
+            .map_err(|error| Error::Certificate(error.into()))?;
+        let listener = bind(config.listen)?;
+        let admin = config.admin_listen.map(bind).transpose()?;
+        let flushing = Arc::new(Flushing::new(store));
+        let store: Arc<dyn Store> = flushing.clone();
+        Ok(Self {
+            config,
+            store,
+            flushing,
+            listener,
+            admin,
+            upstream,
+            tls: Arc::new(tls),
+            authority,
+        })
+    }
+
+    /// Returns where clients reach the hub.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+
+    /// Returns where health and metrics are served.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
+    }
+
+    /// Returns the file with the CA that clients must trust, where the hub made its own.
+    #[must_use]
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.authority.as_deref()
+    }
+
+    /// Serves until `shutdown`, then lets running requests end. When it returns nothing of the hub is left.
+    ///
+    /// # Errors
+    /// If what the store remembers cannot be read at the start.
+    ///
+    /// # Cancel safety
+    /// Dropping it ends everything at once; what was answered is in the store, up to the last sync.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let stop = CancellationToken::new();
+        // Whatever ends this future ends its tasks.
+        let _guard = stop.clone().drop_guard();
+        let tasks = TaskTracker::new();
+        let (registry, verdicts) = self.open(&tasks, &stop).await?;
+        let metrics = Arc::new(Metrics::new());
+        metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
+        let proxy = Arc::new(Proxy {
+            registry: registry.clone(),
+            upstream: self.upstream.clone(),
+            verdicts,
+            documents: Documents::new(self.store.clone()),
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            stop: shutdown.clone(),
+            object_limit: self.config.object_limit,
+            clock: jiff::Timestamp::now,
+        });
+        tasks.spawn(self.upstream.clone().run(stop.clone()));
+        tasks.spawn(self.flushing.clone().run(stop.clone()));
+        tasks.spawn(sweep(
+            registry.clone(),
+            self.upstream.clone(),
+            self.config.mirror_idle,
+            stop.clone(),
+        ));
+        registry.start();
+        let (clients, admin) = (self.local_addr(), self.admin_addr());
+        tracing::info!(?clients, ?admin, ca_file = ?self.authority, "the hub serves");
+        if let Some(admin) = self.admin {
+            let admin_state = admin::Admin {
+                registry,
+                upstream: self.upstream.clone(),
+                store: self.store.clone(),
+                metrics,
+            };
+            tasks.spawn(admin::serve(
+                admin,
+                Arc::new(admin_state),
+                tasks.clone(),
+                stop.clone(),
+            ));
+        }
+        let listening = listen::Listening {
+            tls: self.tls,
+            node: self.config.node_name.clone(),
+            proxy,
+            tasks: tasks.clone(),
+            shutdown: shutdown.clone(),
+            drain: self.config.drain,
+        };
+        listening.serve(self.listener).await;
+        tracing::info!("the hub has drained");
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<(Arc<Registry>, Verdicts), Error> {
+        let keeping = Keeping {
+            upstream: self.upstream.clone(),
+            object_limit: self.config.object_limit,
+            has_node_identity: self.config.upstream.client_certificate.is_some(),
+        };
+        let window = Limit {
+            steps: self.config.window_events,
+            bytes: self.config.window_bytes,
+        };
+        let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
+        let open = move || {
+            let registry =
+                Registry::open(store.clone(), window, keeping, tasks, stop, Instant::now())?;
+            Ok((Arc::new(registry), Verdicts::open(store)?))
+        };
+        tokio::task::spawn_blocking(open)
+            .await
+            .expect("reading the store does not panic")
+            .map_err(Error::Store)
+    }
+}
+
+/// Under which names clients reach the hub: the address it listens on, the loopback, and the API server's own.
+fn names(listen: SocketAddr, node: &NodeName) -> Vec<String> {
+    let mut names: Vec<String> = [
+        "127.0.0.1",
+        "::1",
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
+    .map(str::to_owned)
+    .into();
+    if !listen.ip().is_unspecified() && !listen.ip().is_loopback() {
+        names.push(listen.ip().to_string());
+    }
+    names.push(node.to_string());
+    names
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    let listener =
+        TcpListener::bind(address).map_err(|source| Error::Listen { address, source })?;
+    listener
+        .set_nonblocking(true)
+        .map_err(|source| Error::Listen { address, source })?;
+    Ok(listener)
+}
+
+async fn sweep(
+    registry: Arc<Registry>,
+    upstream: Upstream,
+    idle: Duration,
+    stop: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(SWEEP.min(idle));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let is_cut_off = !matches!(*upstream.reach().borrow(), Reach::Online);
+        let registry = registry.clone();
+        let swept =
+            tokio::task::spawn_blocking(move || registry.sweep(Instant::now(), idle, is_cut_off))
+                .await;
+        if let Err(error) = swept.expect("work on the store does not panic") {
+            tracing::warn!(%error, "a mirror that nobody needs is not erased");
+        }
+    }
+}

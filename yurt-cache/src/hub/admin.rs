@@ -1,0 +1,139 @@
+//! Health and metrics, for the node's own people.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use yurt_core::store::Store;
+
+use crate::body::{self, Body};
+use crate::metrics::Metrics;
+use crate::mirror::registry::Registry;
+use crate::proxy::{elapsed, human};
+use crate::upstream::{Reach, Upstream};
+
+/// What is told about.
+#[derive(Debug)]
+pub(super) struct Admin {
+    pub(super) registry: Arc<Registry>,
+    pub(super) upstream: Upstream,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Serves until `stop`.
+pub(super) async fn serve(
+    listener: TcpListener,
+    admin: Arc<Admin>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the admin listener cannot be used"),
+    };
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let (admin, stop) = (admin.clone(), stop.clone());
+        tasks.spawn(async move {
+            let service = service_fn(|request| {
+                let answer = admin.answer(&request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let mut builder = http1::Builder::new();
+            let connection = builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(std::time::Duration::from_secs(10));
+            let connection = connection.serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // A client that breaks off is its own affair.
+                _ended = connection => {}
+            }
+        });
+    }
+}
+
+impl Admin {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        match request.uri().path() {
+            "/healthz" | "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
+            "/readyz" => self.readyz(),
+            "/metrics" => {
+                let mut response = text(StatusCode::OK, self.metrics.text());
+                let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                response
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+                response
+            }
+            path => text(
+                StatusCode::NOT_FOUND,
+                format!("{path} is not served here: /healthz, /readyz, /metrics\n"),
+            ),
+        }
+    }
+
+    /// Ready means: a client that asks now gets an answer, from the cloud or from here.
+    fn readyz(&self) -> Response<Body> {
+        let mirrors = self.registry.all();
+        let synced = mirrors.iter().filter(|mirror| mirror.is_synced()).count();
+        let reach = *self.upstream.reach().borrow();
+        let (is_ready, cloud) = match reach {
+            Reach::Online => (true, "[+] cloud reachable".to_owned()),
+            Reach::Unknown => (false, "[-] cloud not asked yet".to_owned()),
+            Reach::CutOff { since } => {
+                let ago = human(elapsed(since, jiff::Timestamp::now()));
+                let mark = if synced > 0 { '+' } else { '-' };
+                (
+                    synced > 0,
+                    format!(
+                        "[{mark}] cloud not reachable for {ago}, answering from {synced} mirrors"
+                    ),
+                )
+            }
+        };
+        let health = self.store.health();
+        let mut report = cloud;
+        let _written = write!(
+            report,
+            "\n[+] mirrors: {synced} synced of {}\n[+] store: {} records, {} bytes, {} damaged\n",
+            mirrors.len(),
+            health.records,
+            health.live_bytes,
+            health.damaged
+        );
+        report.push_str(if is_ready { "ready\n" } else { "not ready\n" });
+        text(
+            if is_ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            },
+            report,
+        )
+    }
+}
+
+fn text(code: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(body::full(text));
+    *response.status_mut() = code;
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}

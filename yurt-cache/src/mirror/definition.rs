@@ -1,0 +1,187 @@
+//! What a CustomResourceDefinition says that answers need: the columns of its tables and the fields that
+//! selectors may name. It is fetched beside a mirror and remembered like any object.
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::fetch::get;
+use super::kind::{Custom, Kind};
+use super::registry::Registry;
+use super::scope::Resource;
+use crate::body;
+use crate::codec::{Column, JsonPath, ObjectMeta, PrinterColumn};
+use crate::documents::inflate;
+use crate::identity::Caller;
+use crate::upstream::Upstream;
+
+#[derive(Deserialize)]
+struct Definition {
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    #[serde(default)]
+    versions: Vec<Version>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    name: String,
+    #[serde(default)]
+    additional_printer_columns: Vec<PrinterColumn>,
+    #[serde(default)]
+    selectable_fields: Vec<SelectableField>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SelectableField {
+    json_path: String,
+}
+
+/// The longest definition: etcd takes no object beyond a megabyte and a half.
+const LIMIT: usize = 4 << 20;
+
+/// The resource of definitions.
+pub(crate) fn definitions() -> Resource {
+    Resource {
+        group: "apiextensions.k8s.io".into(),
+        version: "v1".into(),
+        plural: "customresourcedefinitions".into(),
+    }
+}
+
+/// Returns whether a resource may have a definition: the server's own groups have none.
+fn may_be_custom(resource: &Resource) -> bool {
+    let group = resource.group.as_str();
+    let is_own =
+        !group.contains('.') || (group.ends_with(".k8s.io") && !group.ends_with(".x-k8s.io"));
+    !is_own || group == "snapshot.storage.k8s.io" || group == "gateway.networking.k8s.io"
+}
+
+/// Fetches the definition of a mirrored resource, as somebody who may see the resource, and takes it over.
+pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind, caller: &Caller) {
+    if !may_be_custom(&kind.resource) || kind.custom().is_defined {
+        return;
+    }
+    let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
+    let path = format!("{}/{name}", definitions().path(None));
+    let Ok(response) = get(upstream, caller, &path).await else {
+        return;
+    };
+    if response.status() != http::StatusCode::OK {
+        return;
+    }
+    let encoding = response
+        .headers()
+        .get(http::header::CONTENT_ENCODING)
+        .cloned();
+    let Ok(text) = body::read(response.into_body(), LIMIT).await else {
+        return;
+    };
+    let Some(text) = inflate(encoding.as_ref(), &text) else {
+        return;
+    };
+    take(kind, &text);
+    let Ok(meta) = ObjectMeta::parse(text.trim_ascii_end()) else {
+        return;
+    };
+    let definitions = registry.kind(&definitions());
+    let kept = Bytes::copy_from_slice(text.trim_ascii_end());
+    let remember = move || definitions.remember("", &name, meta.resource_version, kept);
+    let remembered = tokio::task::spawn_blocking(remember)
+        .await
+        .expect("work on the store does not panic");
+    if let Err(error) = remembered {
+        tracing::warn!(%path, %error, "a definition is not remembered");
+    }
+}
+
+/// Takes over what the store remembers of a resource's definition. Blocks on the store.
+pub(crate) fn recall(registry: &Registry, kind: &Kind) {
+    let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
+    if let Some(definitions) = registry.known_kind(&definitions())
+        && let Ok(Some((_, text))) = definitions.newest("", &name)
+    {
+        take(kind, &text);
+    }
+}
+
+fn take(kind: &Kind, text: &[u8]) {
+    let Ok(definition) = serde_json::from_slice::<Definition>(text) else {
+        return;
+    };
+    let version = definition
+        .spec
+        .versions
+        .into_iter()
+        .find(|version| version.name == kind.resource.version);
+    if let Some(version) = version {
+        kind.learn_custom(version.into_custom());
+    }
+}
+
+impl Version {
+    fn into_custom(self) -> Custom {
+        let selectable = self.selectable_fields.into_iter().filter_map(|field| {
+            let label = field
+                .json_path
+                .strip_prefix('.')
+                .unwrap_or(&field.json_path)
+                .to_owned();
+            Some((label, JsonPath::parse(&field.json_path).ok()?))
+        });
+        Custom {
+            is_defined: true,
+            columns: Column::custom(self.additional_printer_columns),
+            selectable: selectable.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_says_columns_and_selectable_fields_of_the_version() {
+        let text = br#"{"spec":{"versions":[
+            {"name":"v1","additionalPrinterColumns":[{"name":"Size","type":"integer","jsonPath":".spec.size"},{"name":"Bad","type":"string","jsonPath":"..*"}],
+             "selectableFields":[{"jsonPath":".spec.color"}]},
+            {"name":"v2"}]}}"#;
+        let definition: Definition = serde_json::from_slice(text).unwrap();
+        let custom = definition
+            .spec
+            .versions
+            .into_iter()
+            .next()
+            .unwrap()
+            .into_custom();
+        assert_eq!(
+            custom.columns.len(),
+            3,
+            "the name, and one for each column, readable or not"
+        );
+        assert_eq!(custom.selectable[0].0, "spec.color");
+    }
+
+    #[test]
+    fn the_servers_own_groups_have_no_definitions() {
+        for (group, expected) in [
+            ("", false),
+            ("apps", false),
+            ("rbac.authorization.k8s.io", false),
+            ("example.com", true),
+            ("cluster.x-k8s.io", true),
+        ] {
+            let resource = Resource {
+                group: group.into(),
+                version: "v1".into(),
+                plural: "things".into(),
+            };
+            assert_eq!(may_be_custom(&resource), expected, "{group}");
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The mirror's requests to the cloud: a list in pages, a list as a watch, and the watch.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::kind::{Form, Key, key};
+use super::relist::Listed;
+use super::{Mirror, Phase};
+use crate::body::{self, Body};
+use crate::codec::{
+    self, EventLines, EventType, Inflate, ListError, ListHead, ListSplitter, ObjectError,
+    ObjectMeta, Status,
+};
+use crate::identity::Caller;
+use crate::upstream::{SendError, Upstream};
+
+/// Objects of one page of a list.
+const PAGE: u32 = 500;
+
+/// Bytes of a list that are given to the store at a time.
+const PORTION: usize = 256 << 10;
+
+/// How the hub names itself to the cloud.
+pub(crate) const AGENT: &str = concat!("yurthub/", env!("CARGO_PKG_VERSION"));
+
+/// Why a list or a watch ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    #[error("send the request")]
+    Send(#[source] SendError),
+    #[error("read the answer")]
+    Read(#[source] body::BoxError),
+    #[error("the server refused with {}", .0.code)]
+    Refused(Status),
+    #[error("the revision is no longer there")]
+    Expired,
+    #[error("read the list")]
+    List(#[from] ListError),
+    #[error("read an object")]
+    Object(#[from] ObjectError),
+    #[error("read the watch")]
+    Events(#[from] codec::WatchError),
+    #[error("decompress the answer")]
+    Inflate(#[source] std::io::Error),
+    #[error("take what came")]
+    Take(#[source] yurt_core::store::Error),
+    #[error("the initial events had no end")]
+    Unended,
+}
+
+/// Which list is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListAt {
+    /// What the cloud has now.
+    Latest,
+    /// What the cloud had at a revision.
+    Exactly(u64),
+}
+
+impl Mirror {
+    /// Fetches the whole scope and makes it visible.
+    pub(crate) async fn fetch_list(
+        self: &Arc<Self>,
+        upstream: &Upstream,
+        caller: &Caller,
+        limit: usize,
+        at: ListAt,
+    ) -> Result<(), FetchError> {
+        self.counters.lists.fetch_add(1, Ordering::Relaxed);
+        let mirror = self.clone();
+        blocking(move || mirror.unstage()).await?;
+        let mut seen = HashSet::new();
+        let mut next = None;
+        loop {
+            let mut query = self.query();
+            query.push(("limit", PAGE.to_string()));
+            match (&next, at) {
+                (Some(token), _) => query.push(("continue", String::clone(token))),
+                (None, ListAt::Exactly(revision)) => {
+                    query.push(("resourceVersion", revision.to_string()));
+                    query.push(("resourceVersionMatch", "Exact".to_owned()));
+                }
+                (None, ListAt::Latest) => {}
+            }
+            let response = self.ask(upstream, caller, &query).await?;
+            let head = self.take_page(response, limit, &mut seen).await?;
+            match head.continue_token {
+                Some(token) => next = Some(token),
+                None => return self.finish(head, seen).await,
+            }
+        }
+    }
+
+    /// Fetches the whole scope as the initial events of a watch, for when pages expire faster than they come.
+    pub(crate) async fn fetch_watch_list(
+        self: &Arc<Self>,
+        upstream: &Upstream,
+        caller: &Caller,
+        limit: usize,
+    ) -> Result<(), FetchError> {
+        self.counters.lists.fetch_add(1, Ordering::Relaxed);
+        let mirror = self.clone();
+        blocking(move || mirror.unstage()).await?;
+        let mut query = self.query();
+        query.extend([
+            ("watch", "1".to_owned()),
+            ("sendInitialEvents", "true".to_owned()),
+            ("resourceVersionMatch", "NotOlderThan".to_owned()),
+            ("allowWatchBookmarks", "true".to_owned()),
+        ]);
+        let mut body = self.ask(upstream, caller, &query).await?.into_body();
+        let mut lines = EventLines::new(limit);
+        let mut seen = HashSet::new();
+        let mut end = None;
+        while let Some(chunk) = self.next_chunk(&mut body).await? {
+            let mut items = Vec::new();
+            lines.push(&chunk, &mut |event_type, object| {
+                match event_type {
+                    EventType::Error => return Err(refusal(object)),
+                    EventType::Bookmark if codec::is_initial_events_end(object) => {
+                        end = Some(ObjectMeta::parse(object)?)
+                    }
+                    EventType::Bookmark => {}
+                    _ => items.push(listed_event(object)?),
+                }
+                Ok(())
+            })?;
+            self.take_items(items, &mut seen).await?;
+            if let Some(meta) = end {
+                let kind = meta.kind.unwrap_or_default();
+                let head = ListHead {
+                    api_version: meta.api_version.unwrap_or_default(),
+                    kind: format!("{kind}List"),
+                    resource_version: meta.resource_version,
+                    continue_token: None,
+                };
+                return self.finish(head, seen).await;
+            }
+        }
+        Err(FetchError::Unended)
+    }
+
+    /// Follows the watch from the mirror's revision until it ends.
+    pub(crate) async fn fetch_watch(
+        self: &Arc<Self>,
+        upstream: &Upstream,
+        caller: &Caller,
+        limit: usize,
+        seconds: u64,
+    ) -> Result<(), FetchError> {
+        self.counters.watches.fetch_add(1, Ordering::Relaxed);
+        let mut query = self.query();
+        query.extend([
+            ("watch", "1".to_owned()),
+            ("resourceVersion", self.revision().to_string()),
+            ("allowWatchBookmarks", "true".to_owned()),
+            ("timeoutSeconds", seconds.to_string()),
+        ]);
+        let mut body = self.ask(upstream, caller, &query).await?.into_body();
+        self.set_phase(Phase::Live);
+        let mut lines = EventLines::new(limit);
+        while let Some(chunk) = self.next_chunk(&mut body).await? {
+            let mut events = Vec::new();
+            let read = lines.push(&chunk, &mut |event_type, object| {
+                if event_type == EventType::Error {
+                    return Err(refusal(object));
+                }
+                events.push(self.read_event(event_type, object)?);
+                Ok::<(), FetchError>(())
+            });
+            if !events.is_empty() {
+                self.counters.events.fetch_add(
+                    u64::try_from(events.len()).unwrap_or(u64::MAX),
+                    Ordering::Relaxed,
+                );
+                let mirror = self.clone();
+                blocking(move || mirror.take(events)).await?;
+            }
+            read?;
+        }
+        lines.finish()?;
+        Ok(())
+    }
+
+    /// Sends one request for the scope; an answer other than 200 is an error.
+    pub(crate) async fn ask(
+        &self,
+        upstream: &Upstream,
+        caller: &Caller,
+        query: &[(&'static str, String)],
+    ) -> Result<Response<Body>, FetchError> {
+        let path = self.scope.resource.path(self.scope.namespace.as_deref());
+        let response = get(upstream, caller, &format!("{path}?{}", encode(query)))
+            .await
+            .map_err(FetchError::Send)?;
+        if response.status() == StatusCode::OK {
+            self.callers.lock().fetched_as = Some(caller.clone());
+            return Ok(response);
+        }
+        let code = response.status();
+        let text = body::read(response.into_body(), 64 << 10)
+            .await
+            .map_err(FetchError::Read)?;
+        Err(if code == StatusCode::GONE {
+            FetchError::Expired
+        } else {
+            FetchError::Refused(Status::received(code, &text))
+        })
+    }
+
+    /// The selectors of the scope as a query.
+    pub(crate) fn query(&self) -> Vec<(&'static str, String)> {
+        let mut query = Vec::new();
+        if !self.scope.labels.is_everything() {
+            query.push(("labelSelector", self.scope.labels.to_string()));
+        }
+        if !self.scope.fields.is_everything() {
+            query.push(("fieldSelector", self.scope.fields.to_string()));
+        }
+        query
+    }
+
+    async fn take_page(
+        self: &Arc<Self>,
+        response: Response<Body>,
+        limit: usize,
+        seen: &mut HashSet<Key>,
+    ) -> Result<ListHead, FetchError> {
+        let mut inflate = Inflate::for_encoding(response.headers().get(CONTENT_ENCODING));
+        let mut body = response.into_body();
+        let mut splitter = ListSplitter::new(limit);
+        let mut items = Vec::new();
+        let mut size = 0;
+        while let Some(chunk) = self.next_chunk(&mut body).await? {
+            inflate
+                .push(&chunk, &mut |plain: &[u8]| {
+                    splitter.push(plain, &mut |item| {
+                        size += item.len();
+                        items.push(listed(item)?);
+                        Ok::<(), FetchError>(())
+                    })
+                })
+                .map_err(|error| error.either(FetchError::Inflate))?;
+            if size >= PORTION {
+                size = 0;
+                self.take_items(std::mem::take(&mut items), seen).await?;
+            }
+        }
+        inflate.finish().map_err(FetchError::Inflate)?;
+        self.take_items(items, seen).await?;
+        Ok(splitter.finish()?)
+    }
+
+    async fn take_items(
+        self: &Arc<Self>,
+        items: Vec<Listed>,
+        seen: &mut HashSet<Key>,
+    ) -> Result<(), FetchError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        seen.extend(items.iter().map(|item| item.key.clone()));
+        let mirror = self.clone();
+        blocking(move || mirror.take_listed(items)).await
+    }
+
+    async fn finish(
+        self: &Arc<Self>,
+        head: ListHead,
+        seen: HashSet<Key>,
+    ) -> Result<(), FetchError> {
+        let kind = head
+            .kind
+            .strip_suffix("List")
+            .unwrap_or(&head.kind)
+            .to_owned();
+        let form = Form {
+            api_version: head.api_version,
+            kind,
+            list_kind: head.kind,
+        };
+        let mirror = self.clone();
+        blocking(move || mirror.finish_list(head.resource_version, form, &seen)).await
+    }
+
+    async fn next_chunk(&self, body: &mut Body) -> Result<Option<Bytes>, FetchError> {
+        while let Some(frame) = body.frame().await {
+            if let Ok(chunk) = frame.map_err(FetchError::Read)?.into_data() {
+                self.counters.upstream_bytes.fetch_add(
+                    u64::try_from(chunk.len()).unwrap_or(u64::MAX),
+                    Ordering::Relaxed,
+                );
+                return Ok(Some(chunk));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Sends a GET as the caller, asking for JSON.
+pub(crate) async fn get(
+    upstream: &Upstream,
+    caller: &Caller,
+    path: &str,
+) -> Result<Response<Body>, SendError> {
+    let mut request = Request::get(path)
+        .header(ACCEPT, "application/json")
+        .header(ACCEPT_ENCODING, "gzip")
+        .header(USER_AGENT, AGENT)
+        .body(body::empty())
+        .expect("the parts of the path are encoded");
+    caller.sign(request.headers_mut());
+    upstream.send(caller.credential(), request).await
+}
+
+/// Writes a query, each value percent-encoded.
+pub(crate) fn encode(query: &[(&'static str, String)]) -> String {
+    let pairs: Vec<String> = query
+        .iter()
+        .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
+        .collect();
+    pairs.join("&")
+}
+
+/// Runs what blocks on the store where that is allowed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> yurt_core::store::Result<T> + Send + 'static,
+) -> Result<T, FetchError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("work on the store does not panic")
+        .map_err(FetchError::Take)
+}
+
+fn listed(item: &[u8]) -> Result<Listed, FetchError> {
+    let meta = ObjectMeta::parse(item)?;
+    Ok(Listed {
+        key: key(&meta.namespace, &meta.name),
+        revision: meta.resource_version,
+        body: Bytes::copy_from_slice(item),
+    })
+}
+
+fn listed_event(object: &[u8]) -> Result<Listed, FetchError> {
+    let meta = ObjectMeta::parse(object)?;
+    let form = Form {
+        api_version: meta.api_version.clone().unwrap_or_default(),
+        kind: meta.kind.clone().unwrap_or_default(),
+        list_kind: String::new(),
+    };
+    let body = super::ingest::kept(object, &form);
+    Ok(Listed {
+        key: key(&meta.namespace, &meta.name),
+        revision: meta.resource_version,
+        body,
+    })
+}
+
+fn refusal(object: &[u8]) -> FetchError {
+    let status = Status::received(StatusCode::INTERNAL_SERVER_ERROR, object);
+    if status.code == StatusCode::GONE {
+        FetchError::Expired
+    } else {
+        FetchError::Refused(status)
+    }
+}

@@ -1,0 +1,238 @@
+//! Takes what the upstream watch says into the objects, the window and the store.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::{Bytes, BytesMut};
+use yurt_core::store::{Batch, Result};
+
+use super::kind::{Change, Form, Key, key};
+use super::saved::{SavedScope, encode_tombstone, scope_key, tombstone_key};
+use super::window::{Before, Event, Step, Traits};
+use super::{Mirror, Phase, State, TOMBSTONES, Tombstone};
+use crate::codec::{self, EventType, ObjectError, ObjectMeta};
+
+/// An event as it came, read as far as the mirror must.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    event_type: EventType,
+    revision: u64,
+    key: Key,
+    /// The object in the form that is kept.
+    body: Bytes,
+    line: Bytes,
+    object: Bytes,
+    traits: Traits,
+}
+
+/// Returns the object in the form that is kept: as the server's lists have it.
+pub(crate) fn kept(object: &[u8], form: &Form) -> Bytes {
+    match codec::strip_type(object, &form.api_version, &form.kind) {
+        Some(rest) => {
+            let mut bare = BytesMut::with_capacity(rest.len() + 1);
+            bare.extend_from_slice(b"{");
+            bare.extend_from_slice(rest);
+            bare.freeze()
+        }
+        None => Bytes::copy_from_slice(object),
+    }
+}
+
+/// Returns the object as a GET or a watch has it: with its kind and version.
+pub(crate) fn shown(body: &Bytes, form: &Form) -> Bytes {
+    if body.starts_with(b"{\"metadata\"") {
+        codec::with_type(body, &form.api_version, &form.kind)
+    } else {
+        body.clone()
+    }
+}
+
+impl Mirror {
+    /// Reads one event of the watch. A bookmark has neither key nor body.
+    ///
+    /// # Errors
+    /// What makes it no event of this kind.
+    pub(crate) fn read_event(
+        &self,
+        event_type: EventType,
+        object: &[u8],
+    ) -> Result<Incoming, ObjectError> {
+        let meta = ObjectMeta::parse(object)?;
+        let mut line = BytesMut::with_capacity(object.len() + 40);
+        codec::frame(event_type, object, &mut line);
+        let line = line.freeze();
+        // The line ends with the object, a brace and a line feed.
+        let end = line.len() - 2;
+        let shown = line.slice(end - object.len()..end);
+        let form = self.kind.form();
+        let body = form.map_or_else(
+            || Bytes::copy_from_slice(object),
+            |form| kept(object, &form),
+        );
+        let traits = self.kind.traits(&meta, object);
+        Ok(Incoming {
+            event_type,
+            revision: meta.resource_version,
+            key: key(&meta.namespace, &meta.name),
+            body,
+            line,
+            object: shown,
+            traits,
+        })
+    }
+
+    /// Takes over events, in their order. Blocks on the store.
+    ///
+    /// # Errors
+    /// If the store takes no write; then none of them was taken.
+    pub(crate) fn take(&self, events: Vec<Incoming>) -> Result<()> {
+        let _whole = self.whole.write();
+        let mut gone: HashSet<Key> = HashSet::new();
+        let mut put: HashMap<Key, u64> = HashMap::new();
+        let mut taken = Vec::new();
+        let mut reached = 0;
+        for event in events {
+            reached = reached.max(event.revision);
+            if event.event_type == EventType::Bookmark {
+                continue;
+            }
+            let held = match put.get(&event.key) {
+                Some(revision) => Some(*revision),
+                None if gone.contains(&event.key) => None,
+                None => self.kind.revision_of(self.id, &event.key),
+            };
+            if event.event_type == EventType::Deleted {
+                if held.is_none() {
+                    continue;
+                }
+                put.remove(&event.key);
+                gone.insert(event.key.clone());
+            } else {
+                if held.is_some_and(|held| held >= event.revision) {
+                    continue;
+                }
+                put.insert(event.key.clone(), event.revision);
+            }
+            taken.push(event);
+        }
+        self.apply(taken, reached)
+    }
+
+    fn apply(&self, events: Vec<Incoming>, reached: u64) -> Result<()> {
+        let mut batch = Batch::new();
+        let changes: Vec<Change> = events.iter().map(Incoming::change).collect();
+        let mut stones = Vec::new();
+        for event in events
+            .iter()
+            .filter(|event| event.event_type == EventType::Deleted)
+        {
+            let added = self
+                .kind
+                .added(self.id, &event.key)
+                .unwrap_or(event.revision);
+            batch.put(
+                tombstone_key(self.id, event.revision),
+                encode_tombstone(added, &event.key, &event.body),
+            );
+            stones.push(Tombstone {
+                revision: event.revision,
+                key: event.key.clone(),
+                added,
+            });
+        }
+        let trimmed = self.trim(stones.len(), &mut batch);
+        if events.is_empty() || trimmed.is_some() {
+            let mut saved = self.saved(&self.state.lock());
+            saved.revision = saved.revision.max(reached);
+            saved.floor = trimmed.unwrap_or(saved.floor);
+            batch.put(scope_key(self.id), saved.encode());
+        }
+        let before = self.kind.apply(self.id, &changes, batch)?;
+
+        let mut state = self.state.lock();
+        for (event, before) in events.into_iter().zip(before) {
+            let before = before.and_then(|body| self.before(&event.traits, &body));
+            state
+                .window
+                .push(Step::Event(Box::new(event.into_event(before))));
+        }
+        if let Some(floor) = trimmed {
+            state.floor = floor;
+            while state
+                .tombstones
+                .front()
+                .is_some_and(|stone| stone.revision <= floor)
+            {
+                state.tombstones.pop_front();
+            }
+        }
+        state.tombstones.extend(stones);
+        state.revision = state.revision.max(reached);
+        drop(state);
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    /// Makes room for new deletions: the oldest go. Returns the revision of the last that went.
+    fn trim(&self, coming: usize, batch: &mut Batch) -> Option<u64> {
+        let state = self.state.lock();
+        let over = (state.tombstones.len() + coming).saturating_sub(TOMBSTONES);
+        let mut floor = None;
+        for stone in state.tombstones.iter().take(over) {
+            batch.delete(tombstone_key(self.id, stone.revision));
+            floor = Some(stone.revision);
+        }
+        floor
+    }
+
+    /// Returns the object before an event, where selectors could tell the difference.
+    fn before(&self, now: &Traits, body: &Bytes) -> Option<Before> {
+        let meta = ObjectMeta::parse(body).ok()?;
+        let traits = self.kind.traits(&meta, body);
+        if traits == *now {
+            return None;
+        }
+        let object = self
+            .kind
+            .form()
+            .map_or_else(|| body.clone(), |form| shown(body, &form));
+        Some(Before { traits, object })
+    }
+
+    /// Returns what is stored of the mirror's own.
+    pub(super) fn saved(&self, state: &State) -> SavedScope {
+        SavedScope {
+            form: self.kind.form().map(|form| (*form).clone()),
+            is_synced: matches!(state.phase, Phase::Live | Phase::Behind),
+            revision: state.revision,
+            floor: state.floor,
+            ..SavedScope::new(&self.scope)
+        }
+    }
+}
+
+impl Incoming {
+    fn change(&self) -> Change {
+        match self.event_type {
+            EventType::Deleted => Change::Delete {
+                key: self.key.clone(),
+            },
+            _ => Change::Put {
+                key: self.key.clone(),
+                revision: self.revision,
+                body: self.body.clone(),
+            },
+        }
+    }
+
+    fn into_event(self, before: Option<Before>) -> Event {
+        Event {
+            revision: self.revision,
+            event_type: self.event_type,
+            key: self.key,
+            line: self.line,
+            object: self.object,
+            traits: self.traits,
+            before,
+        }
+    }
+}

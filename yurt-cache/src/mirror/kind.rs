@@ -1,0 +1,520 @@
+//! The objects of one resource that the node holds, whichever scopes hold them: bytes in the store,
+//! names and revisions in memory.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use yurt_core::store::{Batch, Result, Store};
+
+use super::record::{REMEMBERED, Record, Versions};
+use super::scope::Resource;
+use super::window::Traits;
+use crate::codec::{Column, JsonPath, ObjectMeta, fields};
+
+/// Bytes of replaced versions that are kept for lists still being sent; beyond, such a list is cut off.
+const PINNED_LIMIT: usize = 16 << 20;
+
+/// `namespace/name`, and `/name` for what has no namespace: in the order of the server's lists.
+pub(crate) type Key = Arc<str>;
+
+/// Returns the key of an object.
+pub(crate) fn key(namespace: &str, name: &str) -> Key {
+    format!("{namespace}/{name}").into()
+}
+
+/// Returns namespace and name of a key.
+pub(crate) fn split_key(key: &str) -> (&str, &str) {
+    key.split_once('/').unwrap_or(("", key))
+}
+
+/// How the server writes objects of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) struct Form {
+    pub(crate) api_version: String,
+    pub(crate) kind: String,
+    pub(crate) list_kind: String,
+}
+
+/// What a CustomResourceDefinition says that answers need.
+#[derive(Debug, Default)]
+pub(crate) struct Custom {
+    /// There is such a definition.
+    pub(crate) is_defined: bool,
+    pub(crate) columns: Vec<Column>,
+    /// Field label and where its value is.
+    pub(crate) selectable: Vec<(String, JsonPath)>,
+}
+
+/// One change that a scope saw. The body is in the form that is kept.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Put {
+        key: Key,
+        revision: u64,
+        body: Bytes,
+    },
+    Delete {
+        key: Key,
+    },
+}
+
+/// The objects of one resource.
+pub(crate) struct Kind {
+    pub(crate) resource: Resource,
+    store: Arc<dyn Store>,
+    form: RwLock<Option<Arc<Form>>>,
+    custom: RwLock<Arc<Custom>>,
+    objects: RwLock<BTreeMap<Key, Versions>>,
+    /// Held over each read-modify-write of a record.
+    writing: Mutex<()>,
+    pins: Mutex<Pins>,
+}
+
+#[derive(Default)]
+struct Pins {
+    snapshots: usize,
+    kept: HashMap<(Key, u64), Bytes>,
+    bytes: usize,
+}
+
+impl Kind {
+    pub(crate) fn new(resource: Resource, store: Arc<dyn Store>) -> Self {
+        Self {
+            resource,
+            store,
+            form: RwLock::default(),
+            custom: RwLock::default(),
+            objects: RwLock::default(),
+            writing: Mutex::default(),
+            pins: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(crate) fn form(&self) -> Option<Arc<Form>> {
+        self.form.read().clone()
+    }
+
+    /// Takes over the form; returns whether it is news.
+    pub(crate) fn learn_form(&self, form: Form) -> bool {
+        let mut known = self.form.write();
+        if known.as_deref() == Some(&form) {
+            return false;
+        }
+        *known = Some(Arc::new(form));
+        true
+    }
+
+    /// Takes over what the store held of an object when it was opened. Holders that `is_live` denies are forgotten.
+    pub(crate) fn load(&self, key: &str, record: &Record, is_live: impl Fn(u32) -> bool) {
+        let mut versions = record.versions();
+        for version in &mut versions {
+            version.holders.retain(|holder| is_live(*holder));
+        }
+        versions.retain(|version| !version.holders.is_empty());
+        if !versions.is_empty() {
+            self.objects.write().insert(key.into(), versions);
+        }
+    }
+
+    /// Returns the bytes of a version, `None` if it is gone.
+    pub(crate) fn read(&self, key: &Key, revision: u64) -> Result<Option<Bytes>> {
+        if let Some(body) = self
+            .record(key)?
+            .and_then(|record| record.at(revision).cloned())
+        {
+            return Ok(Some(body));
+        }
+        Ok(self.pins.lock().kept.get(&(key.clone(), revision)).cloned())
+    }
+
+    /// Returns the newest version of an object, whoever holds it.
+    pub(crate) fn newest(&self, namespace: &str, name: &str) -> Result<Option<(u64, Bytes)>> {
+        let key = key(namespace, name);
+        let Some(revision) = self
+            .objects
+            .read()
+            .get(&key)
+            .and_then(|versions| versions.iter().map(|version| version.revision).max())
+        else {
+            return Ok(None);
+        };
+        Ok(self.read(&key, revision)?.map(|body| (revision, body)))
+    }
+
+    /// Returns the revision at which `holder` holds an object.
+    pub(crate) fn revision_of(&self, holder: u32, key: &str) -> Option<u64> {
+        let objects = self.objects.read();
+        let versions = objects.get(key)?;
+        versions
+            .iter()
+            .find(|version| version.holders.contains(&holder))
+            .map(|version| version.revision)
+    }
+
+    /// Returns since which revision the object that `holder` holds has been there.
+    pub(crate) fn added(&self, holder: u32, key: &str) -> Option<u64> {
+        let objects = self.objects.read();
+        let versions = objects.get(key)?;
+        versions
+            .iter()
+            .find(|version| version.holders.contains(&holder))
+            .map(|version| version.added)
+    }
+
+    /// Returns what selectors look at in an object.
+    pub(crate) fn traits(&self, meta: &ObjectMeta, object: &[u8]) -> Traits {
+        let custom = self.custom.read().clone();
+        let fields = fields::values(
+            &self.resource.group,
+            &self.resource.plural,
+            &custom.selectable,
+            object,
+            meta,
+        );
+        Traits {
+            labels: meta.labels.clone(),
+            fields,
+        }
+    }
+
+    /// Returns what the resource's definition says of it, where it is a custom one.
+    pub(crate) fn custom(&self) -> Arc<Custom> {
+        self.custom.read().clone()
+    }
+
+    /// Takes over what the resource's definition says.
+    pub(crate) fn learn_custom(&self, custom: Custom) {
+        *self.custom.write() = Arc::new(custom);
+    }
+
+    /// Applies what `holder` saw, together with `batch`; returns for each change the bytes that `holder` held before.
+    ///
+    /// Blocks on the store.
+    ///
+    /// # Errors
+    /// As [`Store::write`]; then nothing was applied.
+    pub(crate) fn apply(
+        &self,
+        holder: u32,
+        changes: &[Change],
+        mut batch: Batch,
+    ) -> Result<Vec<Option<Bytes>>> {
+        let _writing = self.writing.lock();
+        let mut touched: HashMap<Key, Record> = HashMap::new();
+        let mut before = Vec::with_capacity(changes.len());
+        let mut replaced = Vec::new();
+        for change in changes {
+            let key = change.key();
+            if !touched.contains_key(key) {
+                touched.insert(key.clone(), self.record_of_live(key)?);
+            }
+            let record = touched.get_mut(key).expect("inserted above");
+            let held = match change {
+                Change::Put { revision, body, .. } => record.hold(holder, *revision, body.clone()),
+                Change::Delete { .. } => record.release(holder),
+            };
+            if let Some((version, body)) = &held {
+                replaced.push((key.clone(), version.revision, body.clone()));
+            }
+            before.push(held.map(|(_, body)| body));
+        }
+        for (key, record) in &touched {
+            if record.0.is_empty() {
+                batch.delete(self.record_key(key));
+            } else {
+                batch.put(self.record_key(key), record.encode());
+            }
+        }
+        // Before the write, so that a reader finds an old version in the store or here.
+        self.pins.lock().keep(replaced);
+        if !batch.is_empty() {
+            self.store.write(batch)?;
+        }
+        let mut objects = self.objects.write();
+        for (key, record) in touched {
+            if record.0.is_empty() {
+                objects.remove(&key);
+            } else {
+                objects.insert(key, record.versions());
+            }
+        }
+        Ok(before)
+    }
+
+    /// Remembers what a caller read by name, unless something newer is known.
+    pub(crate) fn remember(
+        &self,
+        namespace: &str,
+        name: &str,
+        revision: u64,
+        body: Bytes,
+    ) -> Result<()> {
+        let key = key(namespace, name);
+        let is_known =
+            self.objects.read().get(&key).is_some_and(|versions| {
+                versions.iter().any(|version| version.revision >= revision)
+            });
+        if is_known {
+            return Ok(());
+        }
+        self.apply(
+            REMEMBERED,
+            &[Change::Put {
+                key,
+                revision,
+                body,
+            }],
+            Batch::new(),
+        )
+        .map(drop)
+    }
+
+    /// Forgets what was read by name: it is gone.
+    pub(crate) fn forget(&self, namespace: &str, name: &str) -> Result<()> {
+        let key = key(namespace, name);
+        if self.revision_of(REMEMBERED, &key).is_none() {
+            return Ok(());
+        }
+        self.apply(REMEMBERED, &[Change::Delete { key }], Batch::new())
+            .map(drop)
+    }
+
+    /// Returns the keys that `holder` holds and `seen` does not name.
+    pub(crate) fn unseen(&self, holder: u32, seen: &HashSet<Key>) -> Vec<Key> {
+        let objects = self.objects.read();
+        let held = objects.iter().filter(|(_, versions)| {
+            versions
+                .iter()
+                .any(|version| version.holders.contains(&holder))
+        });
+        held.map(|(key, _)| key)
+            .filter(|key| !seen.contains(*key))
+            .cloned()
+            .collect()
+    }
+
+    /// Returns what `holder` holds now, in the order of the server's lists: names and revisions. While the
+    /// snapshot lives, each of its versions can be read.
+    pub(crate) fn snapshot(
+        self: &Arc<Self>,
+        holder: u32,
+        within: Within<'_>,
+        take: impl Fn(u64, u64) -> bool,
+    ) -> Snapshot {
+        let objects = self.objects.read();
+        let (from, to) = within.bounds();
+        let range = objects.range::<str, _>((
+            from.as_ref().map(String::as_str),
+            to.as_ref().map(String::as_str),
+        ));
+        let mut items = Vec::new();
+        for (key, versions) in range {
+            let held = versions
+                .iter()
+                .find(|version| version.holders.contains(&holder));
+            if let Some(version) = held.filter(|version| take(version.revision, version.added)) {
+                items.push(Item {
+                    key: key.clone(),
+                    revision: version.revision,
+                    added: version.added,
+                });
+            }
+        }
+        self.pins.lock().snapshots += 1;
+        Snapshot {
+            kind: self.clone(),
+            items,
+        }
+    }
+
+    /// Returns whether its objects have namespaces, as far as there are any.
+    pub(crate) fn is_namespaced(&self) -> bool {
+        self.objects
+            .read()
+            .keys()
+            .next()
+            .is_some_and(|key| !key.starts_with('/'))
+    }
+
+    /// Returns the highest revision that `holder` holds, 0 if it holds nothing.
+    pub(crate) fn newest_revision(&self, holder: u32) -> u64 {
+        let objects = self.objects.read();
+        let held = objects
+            .values()
+            .flatten()
+            .filter(|version| version.holders.contains(&holder));
+        held.map(|version| version.revision).max().unwrap_or(0)
+    }
+
+    /// Returns how many objects `holder` holds.
+    pub(crate) fn count(&self, holder: u32) -> usize {
+        let objects = self.objects.read();
+        objects
+            .values()
+            .filter(|versions| {
+                versions
+                    .iter()
+                    .any(|version| version.holders.contains(&holder))
+            })
+            .count()
+    }
+
+    fn record(&self, key: &str) -> Result<Option<Record>> {
+        let bytes = self.store.get(&self.record_key(key))?;
+        Ok(bytes.and_then(Record::decode))
+    }
+
+    /// The record as memory knows it: holders that are gone are left out, a damaged record counts as none.
+    fn record_of_live(&self, key: &Key) -> Result<Record> {
+        let live = self.objects.read().get(key).cloned().unwrap_or_default();
+        if live.is_empty() {
+            return Ok(Record::default());
+        }
+        let stored = self.record(key).unwrap_or_else(|error| {
+            tracing::warn!(resource = %self.resource, %key, %error, "a damaged object is replaced");
+            None
+        });
+        let mut record = stored.unwrap_or_default();
+        record.0.retain_mut(|(version, _)| {
+            match live.iter().find(|one| one.revision == version.revision) {
+                Some(one) => {
+                    version.clone_from(one);
+                    true
+                }
+                None => false,
+            }
+        });
+        Ok(record)
+    }
+
+    fn record_key(&self, key: &str) -> Bytes {
+        record_key(&self.resource, key)
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kind")
+            .field("resource", &self.resource)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The prefix of the keys under which objects are stored.
+pub(crate) const RECORDS: &[u8] = b"o/";
+
+fn record_key(resource: &Resource, key: &str) -> Bytes {
+    format!(
+        "o/{}/{}/{}/{key}",
+        resource.group, resource.version, resource.plural
+    )
+    .into()
+}
+
+/// Returns the resource and the object's key that a stored key names.
+pub(crate) fn parse_record_key(stored: &[u8]) -> Option<(Resource, String)> {
+    let text = std::str::from_utf8(stored).ok()?.strip_prefix("o/")?;
+    let mut parts = text.splitn(4, '/');
+    let resource = Resource {
+        group: parts.next()?.to_owned(),
+        version: parts.next()?.to_owned(),
+        plural: parts.next()?.to_owned(),
+    };
+    Some((resource, parts.next()?.to_owned()))
+}
+
+impl Change {
+    pub(crate) fn key(&self) -> &Key {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
+/// Which keys a snapshot looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Within<'a> {
+    Everything,
+    Namespace(&'a str),
+    Object(&'a str, &'a str),
+}
+
+impl Within<'_> {
+    fn bounds(self) -> (Bound<String>, Bound<String>) {
+        match self {
+            Self::Everything => (Bound::Unbounded, Bound::Unbounded),
+            // '0' is the byte after '/'.
+            Self::Namespace(namespace) => (
+                Bound::Included(format!("{namespace}/")),
+                Bound::Excluded(format!("{namespace}0")),
+            ),
+            Self::Object(namespace, name) => {
+                let key = format!("{namespace}/{name}");
+                (Bound::Included(key.clone()), Bound::Included(key))
+            }
+        }
+    }
+}
+
+/// One object of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) key: Key,
+    pub(crate) revision: u64,
+    pub(crate) added: u64,
+}
+
+/// What a scope held at one moment. Its versions stay readable while it lives.
+pub(crate) struct Snapshot {
+    kind: Arc<Kind>,
+    pub(crate) items: Vec<Item>,
+}
+
+impl Snapshot {
+    /// Returns the kind of its objects.
+    pub(crate) fn kind(&self) -> &Arc<Kind> {
+        &self.kind
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("items", &self.items.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        let mut pins = self.kind.pins.lock();
+        pins.snapshots -= 1;
+        if pins.snapshots == 0 {
+            pins.kept = HashMap::new();
+            pins.bytes = 0;
+        }
+    }
+}
+
+impl Pins {
+    fn keep(&mut self, replaced: Vec<(Key, u64, Bytes)>) {
+        if self.snapshots == 0 {
+            return;
+        }
+        for (key, revision, body) in replaced {
+            if self.bytes + body.len() > PINNED_LIMIT {
+                return;
+            }
+            self.bytes += body.len();
+            self.kept.insert((key, revision), body);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Keeps a mirror as the cloud has it: list once, watch on, resume after a cut, list again when the
+//! cloud no longer has the revision.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::fetch::{FetchError, ListAt};
+use super::{Mirror, Phase};
+use crate::backoff::Backoff;
+use crate::codec::Status;
+use crate::identity::Caller;
+use crate::upstream::{Reach, Upstream};
+
+/// Shortest and longest life of an upstream watch, in seconds. Long, since each new one costs a round trip
+/// and some hundred bytes; spread, so that a node's watches do not all end together.
+const WATCH_SECONDS: std::ops::Range<u64> = 900..1_800;
+
+/// How a mirror is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeping {
+    pub(crate) upstream: Upstream,
+    /// Bytes that one object may have.
+    pub(crate) object_limit: usize,
+    /// The hub has a client certificate of its node to fetch with.
+    pub(crate) has_node_identity: bool,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    List(ListAt),
+    WatchList,
+    Watch,
+}
+
+impl Mirror {
+    /// Keeps the mirror until `stop`, or until the cloud has refused a scope that was never synced.
+    pub(crate) async fn keep(
+        self: Arc<Self>,
+        keeping: Keeping,
+        first: ListAt,
+        stop: CancellationToken,
+    ) {
+        stop.run_until_cancelled_owned(self.clone().reflect(keeping, first))
+            .await;
+        self.fall_behind();
+    }
+
+    async fn reflect(self: Arc<Self>, keeping: Keeping, first: ListAt) {
+        let mut reach = keeping.upstream.reach();
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut next = if self.is_synced() && !self.state.lock().is_suspect {
+            Next::Watch
+        } else {
+            Next::List(first)
+        };
+        loop {
+            let is_online = reach
+                .wait_for(|reach| !matches!(reach, Reach::CutOff { .. }))
+                .await
+                .is_ok();
+            if !is_online {
+                return;
+            }
+            let began = tokio::time::Instant::now();
+            let ended = self.round(&keeping, next).await;
+            self.fall_behind();
+            // A round that lasted was a good one.
+            if ended.is_ok() || began.elapsed() > Duration::from_secs(30) {
+                backoff.reset();
+            }
+            match ended {
+                Ok(()) => {
+                    next = Next::Watch;
+                    continue;
+                }
+                Err(FetchError::Expired) => next = expired(next),
+                Err(FetchError::Refused(status)) if !self.is_synced() => {
+                    return self.set_phase(Phase::Failed(status));
+                }
+                Err(FetchError::Refused(status)) if status.code == http::StatusCode::NOT_FOUND => {
+                    return self.set_phase(Phase::Failed(status));
+                }
+                Err(error) => self.note(&error, &mut next),
+            }
+            if next == Next::WatchList || matches!(next, Next::List(_)) && backoff.is_fresh() {
+                backoff.next_delay(fastrand::f64());
+                continue;
+            }
+            let delay = backoff.next_delay(fastrand::f64());
+            let mut changed = self.changed();
+            let came_back = async {
+                let is_cut = reach
+                    .wait_for(|reach| matches!(reach, Reach::CutOff { .. }))
+                    .await
+                    .is_ok();
+                if !is_cut {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                // The link is gone: the wait for it is at the top, and then there is nothing to wait for.
+                () = came_back => backoff.reset(),
+                _ = changed.changed() => {}
+            }
+        }
+    }
+
+    /// Logs what ended a round; what was malformed is counted and fetched again.
+    fn note(&self, error: &FetchError, next: &mut Next) {
+        let cause = std::error::Error::source(error)
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        match error {
+            FetchError::List(_)
+            | FetchError::Object(_)
+            | FetchError::Events(_)
+            | FetchError::Inflate(_) => {
+                self.counters.malformed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(scope = %self.scope, step = %error, cause, "the cloud's answer was malformed, listing again");
+                *next = Next::List(ListAt::Latest);
+            }
+            FetchError::Send(_) | FetchError::Read(_) => {
+                tracing::debug!(scope = %self.scope, step = %error, cause, "the mirror lost its watch");
+            }
+            _ => {
+                tracing::warn!(scope = %self.scope, step = %error, cause, "the mirror cannot follow")
+            }
+        }
+    }
+
+    async fn round(self: &Arc<Self>, keeping: &Keeping, next: Next) -> Result<(), FetchError> {
+        let mut refused = None;
+        for caller in self.identities(keeping) {
+            let ended = match next {
+                Next::List(at) => {
+                    self.fetch_list(&keeping.upstream, &caller, keeping.object_limit, at)
+                        .await
+                }
+                Next::WatchList => {
+                    self.fetch_watch_list(&keeping.upstream, &caller, keeping.object_limit)
+                        .await
+                }
+                Next::Watch => {
+                    let seconds = fastrand::u64(WATCH_SECONDS);
+                    self.fetch_watch(&keeping.upstream, &caller, keeping.object_limit, seconds)
+                        .await
+                }
+            };
+            match ended {
+                Err(FetchError::Refused(status)) if is_about_identity(&status) => {
+                    refused = Some(status)
+                }
+                ended => return ended,
+            }
+        }
+        Err(FetchError::Refused(refused.unwrap_or_else(|| {
+            Status::unauthorized().saying("nobody who may fetch it has asked yet")
+        })))
+    }
+
+    /// With whose identity to fetch: the one that worked, the node's, then of those who asked.
+    fn identities(&self, keeping: &Keeping) -> Vec<Caller> {
+        let worked = self.callers.lock().fetched_as.clone();
+        let node = keeping.has_node_identity.then_some(Caller::Node);
+        let mut identities: Vec<Caller> = Vec::new();
+        for caller in worked.into_iter().chain(node).chain(self.callers()) {
+            if !identities.contains(&caller) {
+                identities.push(caller);
+            }
+        }
+        identities
+    }
+}
+
+fn expired(next: Next) -> Next {
+    match next {
+        Next::Watch | Next::List(ListAt::Exactly(_)) => Next::List(ListAt::Latest),
+        Next::List(ListAt::Latest) => Next::WatchList,
+        Next::WatchList => Next::List(ListAt::Latest),
+    }
+}
+
+fn is_about_identity(status: &Status) -> bool {
+    matches!(
+        status.code,
+        http::StatusCode::UNAUTHORIZED | http::StatusCode::FORBIDDEN
+    )
+}

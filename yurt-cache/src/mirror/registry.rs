@@ -1,0 +1,349 @@
+//! All mirrors of the hub: found by what a request needs, started on demand, remembered over restarts,
+//! dropped when nobody has asked for a while.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use yurt_core::store::{Batch, Result, Store};
+
+use super::definition;
+use super::fetch::ListAt;
+use super::kind::{Change, Kind, RECORDS, parse_record_key};
+use super::record::{REMEMBERED, Record};
+use super::reflector::Keeping;
+use super::saved::{
+    SCOPES, SavedScope, decode_tombstone, parse_scope_key, parse_tombstone_key, scope_key,
+    tombstone_prefix,
+};
+use super::scope::{Resource, Scope};
+use super::window::Limit;
+use super::{Mirror, Phase, Tombstone};
+
+/// Mirrors that a hub keeps at most; what is asked for beyond is only forwarded.
+const MIRRORS: usize = 2_000;
+
+/// The hub's mirrors.
+pub(crate) struct Registry {
+    store: Arc<dyn Store>,
+    window: Limit,
+    kinds: RwLock<HashMap<Resource, Arc<Kind>>>,
+    mirrors: Mutex<Mirrors>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    keeping: Keeping,
+}
+
+#[derive(Default)]
+struct Mirrors {
+    by_id: BTreeMap<u32, Kept>,
+    last_id: u32,
+}
+
+struct Kept {
+    mirror: Arc<Mirror>,
+    stop: CancellationToken,
+}
+
+impl Registry {
+    /// Opens what the store remembers. Blocks on the store; starts nothing yet.
+    pub(crate) fn open(
+        store: Arc<dyn Store>,
+        window: Limit,
+        keeping: Keeping,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+        now: Instant,
+    ) -> Result<Self> {
+        let registry = Self {
+            store,
+            window,
+            kinds: RwLock::default(),
+            mirrors: Mutex::default(),
+            tasks,
+            stop,
+            keeping,
+        };
+        let relisted = registry.load_scopes(now)?;
+        registry.load_records()?;
+        registry.load_rest(&relisted)?;
+        Ok(registry)
+    }
+
+    /// Starts to keep the mirrors that were remembered.
+    pub(crate) fn start(&self) {
+        for kept in self.mirrors.lock().by_id.values() {
+            self.keep(kept, ListAt::Latest);
+        }
+    }
+
+    /// Returns the mirror that can answer for `scope`: one that is synced before one that is not yet.
+    pub(crate) fn find(&self, scope: &Scope) -> Option<Arc<Mirror>> {
+        let mirrors = self.mirrors.lock();
+        let covering = || {
+            mirrors
+                .by_id
+                .values()
+                .map(|kept| &kept.mirror)
+                .filter(|mirror| mirror.scope.covers(scope))
+        };
+        let rank = |mirror: &&Arc<Mirror>| match mirror.phase() {
+            Phase::Live => 3,
+            Phase::Behind => 2,
+            Phase::Syncing => 1,
+            Phase::Failed(_) => 0,
+        };
+        covering()
+            .filter(|mirror| rank(mirror) > 0)
+            .max_by_key(rank)
+            .cloned()
+    }
+
+    /// Returns the mirror for `scope`, started if there is none; `None` if there are too many, or the store is full.
+    pub(crate) fn find_or_start(
+        &self,
+        scope: &Scope,
+        first: ListAt,
+        now: Instant,
+    ) -> Option<(Arc<Mirror>, Started)> {
+        if let Some(mirror) = self.find(scope) {
+            return Some((mirror, Started::Before));
+        }
+        let mut mirrors = self.mirrors.lock();
+        // Another request may have started it since.
+        if let Some(kept) = mirrors
+            .by_id
+            .values()
+            .find(|kept| kept.mirror.scope.is_same(scope) && !kept.mirror.has_failed())
+        {
+            return Some((kept.mirror.clone(), Started::Before));
+        }
+        if mirrors.by_id.len() >= MIRRORS {
+            return None;
+        }
+        mirrors.last_id += 1;
+        let id = mirrors.last_id;
+        let mut batch = Batch::new();
+        batch.put(scope_key(id), SavedScope::new(scope).encode());
+        if let Err(error) = self.store.write(batch) {
+            tracing::warn!(%scope, %error, "no new mirror: the store takes no write");
+            return None;
+        }
+        let mirror = Arc::new(Mirror::new(
+            id,
+            scope.clone(),
+            self.kind(&scope.resource),
+            self.store.clone(),
+            self.window,
+            now,
+        ));
+        let kept = Kept {
+            mirror: mirror.clone(),
+            stop: self.stop.child_token(),
+        };
+        self.keep(&kept, first);
+        mirrors.by_id.insert(id, kept);
+        tracing::info!(%scope, "a mirror begins");
+        Some((mirror, Started::Now))
+    }
+
+    /// Returns the objects of a resource.
+    pub(crate) fn kind(&self, resource: &Resource) -> Arc<Kind> {
+        if let Some(kind) = self.kinds.read().get(resource) {
+            return kind.clone();
+        }
+        let mut kinds = self.kinds.write();
+        let kind = || Arc::new(Kind::new(resource.clone(), self.store.clone()));
+        kinds.entry(resource.clone()).or_insert_with(kind).clone()
+    }
+
+    /// Returns the objects of a resource if anything of it was ever seen.
+    pub(crate) fn known_kind(&self, resource: &Resource) -> Option<Arc<Kind>> {
+        self.kinds.read().get(resource).cloned()
+    }
+
+    /// Returns every mirror.
+    pub(crate) fn all(&self) -> Vec<Arc<Mirror>> {
+        self.mirrors
+            .lock()
+            .by_id
+            .values()
+            .map(|kept| kept.mirror.clone())
+            .collect()
+    }
+
+    /// Drops mirrors that failed, and those that nobody has asked for since `idle` ago. Blocks on the store.
+    pub(crate) fn sweep(&self, now: Instant, idle: Duration, is_cut_off: bool) -> Result<()> {
+        let mut dropped = Vec::new();
+        let mut mirrors = self.mirrors.lock();
+        mirrors.by_id.retain(|_, kept| {
+            let is_idle = kept
+                .mirror
+                .idle_since()
+                .is_some_and(|since| now.duration_since(since) > idle);
+            let goes = kept.mirror.has_failed() || (is_idle && !is_cut_off);
+            if goes {
+                kept.stop.cancel();
+                dropped.push(kept.mirror.clone());
+            }
+            !goes
+        });
+        drop(mirrors);
+        for mirror in dropped {
+            tracing::info!(scope = %mirror.scope, "a mirror ends");
+            self.erase(&mirror)?;
+        }
+        Ok(())
+    }
+
+    fn erase(&self, mirror: &Mirror) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.delete(scope_key(mirror.id));
+        for key in self.stored_keys(&tombstone_prefix(mirror.id))? {
+            batch.delete(key);
+        }
+        self.store.write(batch)?;
+        mirror.unstage()?;
+        let held = mirror.kind.unseen(mirror.id, &HashSet::new());
+        for portion in held.chunks(500) {
+            let changes: Vec<Change> = portion
+                .iter()
+                .map(|key| Change::Delete { key: key.clone() })
+                .collect();
+            mirror.kind.apply(mirror.id, &changes, Batch::new())?;
+        }
+        Ok(())
+    }
+
+    fn keep(&self, kept: &Kept, first: ListAt) {
+        self.tasks.spawn(
+            kept.mirror
+                .clone()
+                .keep(self.keeping.clone(), first, kept.stop.clone()),
+        );
+    }
+
+    fn load_scopes(&self, now: Instant) -> Result<Vec<(u32, u64)>> {
+        let mut relisted = Vec::new();
+        let mut mirrors = self.mirrors.lock();
+        for stored in self.stored_keys(SCOPES)? {
+            let saved = match self.store.get(&stored) {
+                Ok(bytes) => bytes.as_deref().and_then(SavedScope::decode),
+                Err(error) => {
+                    tracing::warn!(%error, "a damaged scope is forgotten");
+                    None
+                }
+            };
+            let (Some(id), Some(saved)) = (parse_scope_key(&stored), saved) else {
+                continue;
+            };
+            mirrors.last_id = mirrors.last_id.max(id);
+            let Some(scope) = saved.scope() else { continue };
+            let kind = self.kind(&scope.resource);
+            if let Some(form) = saved.form {
+                kind.learn_form(form);
+            }
+            relisted.extend(saved.relisted.map(|revision| (id, revision)));
+            let mirror = Mirror::new(id, scope, kind, self.store.clone(), self.window, now);
+            if saved.is_synced {
+                mirror.restore(saved.revision, saved.floor);
+            }
+            mirrors.by_id.insert(
+                id,
+                Kept {
+                    mirror: Arc::new(mirror),
+                    stop: self.stop.child_token(),
+                },
+            );
+        }
+        Ok(relisted)
+    }
+
+    fn load_records(&self) -> Result<()> {
+        let live: HashSet<u32> = self
+            .mirrors
+            .lock()
+            .by_id
+            .keys()
+            .copied()
+            .chain([REMEMBERED])
+            .collect();
+        for stored in self.stored_keys(RECORDS)? {
+            let Some((resource, key)) = parse_record_key(&stored) else {
+                continue;
+            };
+            match self.store.get(&stored) {
+                Ok(Some(bytes)) => {
+                    if let Some(record) = Record::decode(bytes) {
+                        self.kind(&resource)
+                            .load(&key, &record, |holder| live.contains(&holder));
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%resource, key, %error, "a damaged object is forgotten")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load_rest(&self, relisted: &[(u32, u64)]) -> Result<()> {
+        let is_damaged = self.store.health().damaged > 0;
+        let kinds: Vec<Arc<Kind>> = self.kinds.read().values().cloned().collect();
+        for kind in &kinds {
+            definition::recall(self, kind);
+        }
+        for mirror in self.all() {
+            let mut stones = Vec::new();
+            for stored in self.stored_keys(&tombstone_prefix(mirror.id))? {
+                let bytes = self.store.get(&stored).ok().flatten();
+                if let (Some(revision), Some((added, key, _))) = (
+                    parse_tombstone_key(&stored),
+                    bytes.and_then(decode_tombstone),
+                ) {
+                    stones.push(Tombstone {
+                        revision,
+                        key,
+                        added,
+                    });
+                }
+            }
+            mirror.restore_history(stones, is_damaged);
+            if let Some((_, revision)) = relisted.iter().find(|(id, _)| *id == mirror.id) {
+                mirror.put_in_place(*revision)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stored_keys(&self, prefix: &[u8]) -> Result<Vec<Bytes>> {
+        let mut keys = Vec::new();
+        self.store.keys(prefix, None, &mut |key, _| {
+            keys.push(Bytes::copy_from_slice(key));
+            ControlFlow::Continue(())
+        })?;
+        Ok(keys)
+    }
+}
+
+/// Whether a mirror was there when it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Started {
+    Before,
+    Now,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("mirrors", &self.mirrors.lock().by_id.len())
+            .finish_non_exhaustive()
+    }
+}

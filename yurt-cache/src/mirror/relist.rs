@@ -1,0 +1,268 @@
+//! Takes whole lists: the first one, which becomes visible when it is complete, and later ones, of which
+//! only the difference is put in place.
+//!
+//! A later list is written beside what is visible, then the scope says that it is complete, then it is put
+//! in place. A crash before the word leaves the old state, a crash after it is finished at the next start.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use yurt_core::store::{Batch, Result};
+
+use super::kind::{Change, Form, Key};
+use super::saved::{
+    decode_staged, encode_staged, encode_tombstone, parse_staged_key, scope_key, staged_key,
+    staged_prefix, tombstone_key,
+};
+use super::window::Step;
+use super::{Mirror, Phase, Tombstone};
+use crate::codec;
+
+/// Bytes that are put in place at a time.
+const PORTION: usize = 1 << 20;
+
+/// One object of a list, in the form that is kept.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) key: Key,
+    pub(crate) revision: u64,
+    pub(crate) body: Bytes,
+}
+
+impl Mirror {
+    /// Takes over a part of a list. Blocks on the store.
+    pub(crate) fn take_listed(&self, items: Vec<Listed>) -> Result<()> {
+        if self.is_synced() {
+            self.stage(items)
+        } else {
+            let changes: Vec<Change> = items.into_iter().map(Listed::into_change).collect();
+            self.kind.apply(self.id, &changes, Batch::new()).map(drop)
+        }
+    }
+
+    fn stage(&self, items: Vec<Listed>) -> Result<()> {
+        let mut batch = Batch::new();
+        for item in items {
+            if self.kind.revision_of(self.id, &item.key) != Some(item.revision) {
+                batch.put(
+                    staged_key(self.id, &item.key),
+                    encode_staged(item.revision, &item.body),
+                );
+            }
+        }
+        if batch.is_empty() {
+            Ok(())
+        } else {
+            self.store.write(batch)
+        }
+    }
+
+    /// Drops what an interrupted list left behind.
+    pub(crate) fn unstage(&self) -> Result<()> {
+        loop {
+            let staged = self.staged(PORTION)?;
+            if staged.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            for key in &staged {
+                batch.delete(staged_key(self.id, key));
+            }
+            self.store.write(batch)?;
+        }
+    }
+
+    /// Makes a complete list visible as a whole. Blocks on the store.
+    pub(crate) fn finish_list(&self, revision: u64, form: Form, seen: &HashSet<Key>) -> Result<()> {
+        self.kind.learn_form(form);
+        if self.is_synced() {
+            self.finish_later_list(revision, seen)
+        } else {
+            self.finish_first_list(revision, seen)
+        }
+    }
+
+    fn finish_first_list(&self, revision: u64, seen: &HashSet<Key>) -> Result<()> {
+        let _whole = self.whole.write();
+        let gone: Vec<Change> = self
+            .kind
+            .unseen(self.id, seen)
+            .into_iter()
+            .map(|key| Change::Delete { key })
+            .collect();
+        let mut saved = self.saved(&self.state.lock());
+        saved.is_synced = true;
+        saved.revision = revision;
+        saved.floor = revision;
+        let mut batch = Batch::new();
+        batch.put(scope_key(self.id), saved.encode());
+        self.kind.apply(self.id, &gone, batch)?;
+
+        let mut state = self.state.lock();
+        state.revision = revision;
+        state.floor = revision;
+        state.window.restart(revision);
+        state.phase = Phase::Behind;
+        drop(state);
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    fn finish_later_list(&self, revision: u64, seen: &HashSet<Key>) -> Result<()> {
+        let mut batch = Batch::new();
+        for key in self.kind.unseen(self.id, seen) {
+            batch.put(staged_key(self.id, &key), encode_staged(0, b""));
+        }
+        let mut saved = self.saved(&self.state.lock());
+        saved.relisted = Some(revision);
+        batch.put(scope_key(self.id), saved.encode());
+        self.store.write(batch)?;
+        self.put_in_place(revision)
+    }
+
+    /// Puts a complete later list in place; also the end of one that a crash interrupted here.
+    pub(crate) fn put_in_place(&self, revision: u64) -> Result<()> {
+        let _whole = self.whole.write();
+        let mut revisions = DeletedRevisions::below(revision);
+        let mut stones = Vec::new();
+        loop {
+            let staged = self.staged(PORTION)?;
+            if staged.is_empty() {
+                break;
+            }
+            self.put_portion(&staged, &mut revisions, &mut stones)?;
+        }
+        let mut state = self.state.lock();
+        let from = state.revision;
+        state.tombstones.extend(stones);
+        state
+            .tombstones
+            .make_contiguous()
+            .sort_by_key(|stone| stone.revision);
+        state.revision = revision;
+        state.is_suspect = false;
+        let mut saved = self.saved(&state);
+        saved.relisted = None;
+        let mut batch = Batch::new();
+        batch.put(scope_key(self.id), saved.encode());
+        self.store.write(batch)?;
+        if revision > from {
+            state.window.push(Step::Jump { to: revision });
+        }
+        drop(state);
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    fn put_portion(
+        &self,
+        staged: &[Key],
+        revisions: &mut DeletedRevisions,
+        stones: &mut Vec<Tombstone>,
+    ) -> Result<()> {
+        let mut batch = Batch::new();
+        let mut changes = Vec::with_capacity(staged.len());
+        for key in staged {
+            batch.delete(staged_key(self.id, key));
+            let stored = self.store.get(&staged_key(self.id, key))?;
+            match stored.as_ref().and_then(decode_staged) {
+                Some((at, body)) if !body.is_empty() => {
+                    revisions.taken.insert(at);
+                    changes.push(Change::Put {
+                        key: key.clone(),
+                        revision: at,
+                        body,
+                    });
+                }
+                _ => {
+                    let Some(held) = self.kind.revision_of(self.id, key) else {
+                        continue;
+                    };
+                    let added = self.kind.added(self.id, key).unwrap_or(held);
+                    let at = revisions.next(held);
+                    let body = self.kind.read(key, held)?.unwrap_or_default();
+                    let body = codec::with_resource_version(&body, at).unwrap_or(body);
+                    batch.put(
+                        tombstone_key(self.id, at),
+                        encode_tombstone(added, key, &body),
+                    );
+                    stones.push(Tombstone {
+                        revision: at,
+                        key: key.clone(),
+                        added,
+                    });
+                    changes.push(Change::Delete { key: key.clone() });
+                }
+            }
+        }
+        self.kind.apply(self.id, &changes, batch).map(drop)
+    }
+
+    /// Returns keys that are staged, of about `bytes` together.
+    fn staged(&self, bytes: usize) -> Result<Vec<Key>> {
+        let mut keys = Vec::new();
+        let mut size = 0;
+        self.store
+            .keys(&staged_prefix(self.id), None, &mut |stored, len| {
+                keys.extend(parse_staged_key(stored));
+                size += len + 256;
+                if size < bytes {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })?;
+        Ok(keys)
+    }
+}
+
+impl Listed {
+    fn into_change(self) -> Change {
+        Change::Put {
+            key: self.key,
+            revision: self.revision,
+            body: self.body,
+        }
+    }
+}
+
+/// Revisions for deletions whose own is not known: distinct, the highest first, none that an object has.
+/// Each deletion took one between the old list and the new one, so there are enough.
+struct DeletedRevisions {
+    next: u64,
+    taken: BTreeSet<u64>,
+}
+
+impl DeletedRevisions {
+    fn below(revision: u64) -> Self {
+        Self {
+            next: revision,
+            taken: BTreeSet::new(),
+        }
+    }
+
+    fn next(&mut self, above: u64) -> u64 {
+        while self.taken.contains(&self.next) {
+            self.next = self.next.saturating_sub(1);
+        }
+        let revision = self.next.max(above + 1);
+        self.next = self.next.saturating_sub(1);
+        revision
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deletions_of_a_relist_get_revisions_of_their_own() {
+        let mut revisions = DeletedRevisions::below(10);
+        revisions.taken.insert(9);
+        assert_eq!(
+            [revisions.next(1), revisions.next(1), revisions.next(1)],
+            [10, 8, 7]
+        );
+    }
+}

@@ -1,0 +1,350 @@
+//! One request's life: parse, decide, then forward, answer or refuse.
+
+pub(crate) mod forward;
+pub(crate) mod mirrored;
+pub(crate) mod request;
+pub(crate) mod route;
+pub(crate) mod tee;
+mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::forward::Broken;
+use self::request::{ApiRequest, Path, Target, Verb};
+use self::route::{Have, Link, Route, route};
+use crate::answer::{self, RETRY, object::object, write::Writer};
+use crate::authorize::{Access, Verdicts};
+use crate::body::Body;
+use crate::codec::{FieldSelector, LabelSelector, Status};
+use crate::documents::Documents;
+use crate::identity::Caller;
+use crate::metrics::{Metrics, ServedFrom};
+use crate::mirror::registry::Registry;
+use crate::mirror::scope::Scope;
+use crate::upstream::{Reach, Upstream};
+
+/// Serves requests of authenticated callers.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) upstream: Upstream,
+    pub(crate) verdicts: Verdicts,
+    pub(crate) documents: Documents,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tasks: TaskTracker,
+    /// Ends the watches of the hub's clients.
+    pub(crate) stop: CancellationToken,
+    pub(crate) object_limit: usize,
+    pub(crate) clock: fn() -> jiff::Timestamp,
+}
+
+/// An answer and where it came from.
+type Answer = (Response<Body>, ServedFrom);
+
+impl Proxy {
+    /// Answers one request.
+    pub(crate) async fn serve(
+        self: &Arc<Self>,
+        caller: Caller,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let began = Instant::now();
+        let api = ApiRequest::read(request.method(), request.uri(), request.headers());
+        let (mut response, from) = match self.answer(&caller, &api, request).await {
+            Ok(answer) => answer,
+            Err(status) => (answer::status(&status), ServedFrom::Hub),
+        };
+        answer::mark(&mut response, from.as_str());
+        let resource = api.path().map(|path| &path.resource);
+        let resource = resource.filter(|resource| self.registry.known_kind(resource).is_some());
+        self.metrics
+            .request(api.verb, resource, from, response.status(), began.elapsed());
+        response
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        caller: &Caller,
+        api: &ApiRequest,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Status> {
+        let scope = scope(api);
+        let link = self.link();
+        let have = match &scope {
+            Ok(Some(scope)) => self.have(scope),
+            _ => Have::Nothing,
+        };
+        // A selector that does not parse is the server's to refuse while it is there.
+        let chosen = match &scope {
+            Err(_) if link == Link::Up => Route::Forward(route::Remember::Nothing),
+            Err(status) => return Err(status.clone()),
+            Ok(_) => route(api, link, have),
+        };
+        let scope = scope.ok().flatten();
+        match chosen {
+            Route::Upgrade => self
+                .upgrade(caller, request)
+                .await
+                .map(|response| (response, ServedFrom::Cloud)),
+            Route::Mirror(fresh) => {
+                let scope = scope.expect("only lists and watches are routed to a mirror");
+                self.mirrored(caller, api, scope, fresh, link, request)
+                    .await
+            }
+            Route::Forward(remember) => self.forwarded(caller, api, scope, remember, request).await,
+            Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {
+                self.local(caller, api, chosen, &request.into_parts().0, link)
+                    .await
+            }
+        }
+    }
+
+    /// Forwards; when the link breaks under a read, answers as if it had been cut before.
+    async fn forwarded(
+        self: &Arc<Self>,
+        caller: &Caller,
+        api: &ApiRequest,
+        scope: Option<Scope>,
+        remember: route::Remember,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Status> {
+        match self
+            .forward(caller, api, scope.as_ref(), remember, request)
+            .await
+        {
+            Ok(response) => Ok((response, ServedFrom::Cloud)),
+            Err(Broken { parts, error }) if api.verb != Verb::Write && !api.is_upgrade => {
+                tracing::debug!(%error, uri = %parts.uri, "the link broke under a read");
+                self.cut_off(caller, api, scope, &parts).await
+            }
+            Err(Broken { error, .. }) => Err(forward::unsent(&error, self.since())),
+        }
+    }
+
+    /// Answers as when the cloud is away.
+    async fn cut_off(
+        self: &Arc<Self>,
+        caller: &Caller,
+        api: &ApiRequest,
+        scope: Option<Scope>,
+        parts: &http::request::Parts,
+    ) -> Result<Answer, Status> {
+        let have = scope
+            .as_ref()
+            .map_or(Have::Nothing, |scope| self.have(scope));
+        match (route(api, Link::Cut, have), scope) {
+            (Route::Mirror(fresh), Some(scope)) => {
+                self.mirrored_offline(caller, api, &scope, fresh).await
+            }
+            (route, _) => self.local(caller, api, route, parts, Link::Cut).await,
+        }
+    }
+
+    /// Answers from the store alone, or refuses.
+    async fn local(
+        &self,
+        caller: &Caller,
+        api: &ApiRequest,
+        chosen: Route,
+        parts: &http::request::Parts,
+        link: Link,
+    ) -> Result<Answer, Status> {
+        match (chosen, &api.target) {
+            (Route::Object, Target::Resource(path)) => {
+                if link == Link::Cut {
+                    self.verdicts.check_known(caller)?;
+                }
+                let found = self.stored_object(api, path).await;
+                // What nobody here has seen needs no verdict, and there may be none.
+                if !matches!(&found, Err(status) if status.code == http::StatusCode::SERVICE_UNAVAILABLE)
+                {
+                    self.may(caller, &access("get", path), link).await?;
+                }
+                let mut response = found?;
+                self.warn_of_age(&mut response, link);
+                Ok((response, ServedFrom::Mirror))
+            }
+            (Route::Document, _) => {
+                self.verdicts.check_known(caller)?;
+                let (documents, uri, headers) = (
+                    self.documents.clone(),
+                    parts.uri.clone(),
+                    parts.headers.clone(),
+                );
+                let found =
+                    tokio::task::spawn_blocking(move || documents.answer(&uri, &headers)).await;
+                let found = found.expect("work on the store does not panic");
+                let found = found.map_err(|error| {
+                    Status::internal(&format!("read the node's store: {error}"))
+                })?;
+                found
+                    .map(|response| (response, ServedFrom::Store))
+                    .ok_or_else(|| {
+                        self.unavailable(
+                            "this document was never asked for while it was there",
+                            None,
+                        )
+                    })
+            }
+            _ if matches!(parts.method, Method::HEAD | Method::OPTIONS) => {
+                Err(Status::method_not_allowed())
+            }
+            (Route::NotAcceptable, _) => Err(Status::not_acceptable(&["application/json"])),
+            _ => Err(self.unavailable(
+                "this request needs it",
+                (api.verb == Verb::Write).then_some(RETRY),
+            )),
+        }
+    }
+
+    async fn stored_object(&self, api: &ApiRequest, path: &Path) -> Result<Response<Body>, Status> {
+        let kind = self.registry.known_kind(&path.resource);
+        let is_absence_proven = self.is_absence_proven(path);
+        let shape = api
+            .shape
+            .ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
+        let now = (self.clock)();
+        let include = api.options.include_object.clone();
+        object(
+            kind,
+            path,
+            &api.options.revision,
+            is_absence_proven,
+            |kind, form| Writer::new(kind, form, shape, include.as_deref(), now),
+        )
+        .await
+    }
+
+    /// Returns whether a synced mirror holds everything of the place where the object would be.
+    fn is_absence_proven(&self, path: &Path) -> bool {
+        let Some(name) = &path.name else { return false };
+        let named = FieldSelector::parse(&format!("metadata.name={name}")).unwrap_or_default();
+        let scope = |fields| Scope {
+            resource: path.resource.clone(),
+            namespace: path.namespace.clone(),
+            labels: LabelSelector::default(),
+            fields,
+        };
+        [scope(FieldSelector::default()), scope(named)]
+            .iter()
+            .any(|scope| {
+                self.registry
+                    .find(scope)
+                    .is_some_and(|mirror| mirror.is_synced())
+            })
+    }
+
+    /// Returns if the caller may do it, asking the cloud while it is there.
+    async fn may(&self, caller: &Caller, access: &Access, link: Link) -> Result<(), Status> {
+        match link {
+            Link::Up => self.verdicts.check(&self.upstream, caller, access).await,
+            Link::Cut => self.verdicts.check_offline(caller, access),
+        }
+    }
+
+    fn have(&self, scope: &Scope) -> Have {
+        match self.registry.find(scope) {
+            None => Have::Nothing,
+            Some(mirror) if mirror.is_synced() => Have::Synced(mirror.revision()),
+            Some(_) => Have::Syncing,
+        }
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        if self.since().is_some() {
+            Link::Cut
+        } else {
+            Link::Up
+        }
+    }
+
+    /// Returns for how long the cloud has been away, `None` while it is there.
+    pub(crate) fn since(&self) -> Option<Duration> {
+        match *self.reach().borrow() {
+            Reach::CutOff { since } => Some(elapsed(since, (self.clock)())),
+            Reach::Unknown | Reach::Online => None,
+        }
+    }
+
+    fn reach(&self) -> watch::Receiver<Reach> {
+        self.upstream.reach()
+    }
+
+    fn warn_of_age(&self, response: &mut Response<Body>, link: Link) {
+        if link == Link::Cut
+            && let Some(since) = self.since()
+        {
+            let age = human(since);
+            answer::warn(
+                response,
+                &format!("the cloud is not reachable: this is what the node knew {age} ago"),
+            );
+        }
+    }
+
+    fn unavailable(&self, why: &str, retry_after: Option<Duration>) -> Status {
+        let since = self
+            .since()
+            .map_or_else(String::new, |since| format!(" since {}", human(since)));
+        Status::unavailable(
+            format!("the cloud is not reachable{since}, and {why}"),
+            retry_after,
+        )
+    }
+}
+
+/// Returns the scope of a list or a watch; `None` for other requests.
+fn scope(api: &ApiRequest) -> Result<Option<Scope>, Status> {
+    let Some(path) = api
+        .path()
+        .filter(|path| path.subresource.is_none() && path.name.is_none())
+    else {
+        return Ok(None);
+    };
+    if !matches!(api.verb, Verb::List | Verb::Watch) {
+        return Ok(None);
+    }
+    let labels = LabelSelector::parse(&api.options.labels)
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    let fields = FieldSelector::parse(&api.options.fields)
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    Ok(Some(Scope {
+        resource: path.resource.clone(),
+        namespace: path.namespace.clone(),
+        labels,
+        fields,
+    }))
+}
+
+/// Returns the read that a path names.
+pub(crate) fn access(verb: &'static str, path: &Path) -> Access {
+    Access {
+        verb,
+        resource: path.resource.clone(),
+        namespace: path.namespace.clone(),
+        name: path.name.clone(),
+    }
+}
+
+/// Returns how long ago something was; a clock that was set back says nothing.
+pub(crate) fn elapsed(since: jiff::Timestamp, now: jiff::Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+/// Writes a time as people say it: `8s`, `3m`, `5h`, `2d`.
+pub(crate) fn human(elapsed: Duration) -> String {
+    match elapsed.as_secs() {
+        seconds @ 0..120 => format!("{seconds}s"),
+        seconds @ 120..7_200 => format!("{}m", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{}h", seconds / 3_600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}

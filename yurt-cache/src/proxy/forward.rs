@@ -1,0 +1,372 @@
+//! Forwards a request to the cloud as its caller, and remembers what the answer is worth later.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
+    HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use super::request::{ApiRequest, Path, Shape, Target, Verb};
+use super::route::Remember;
+use super::tee::{decompress, tee};
+use super::{Proxy, access, human};
+use crate::answer::RETRY;
+use crate::body::{self, Body};
+use crate::codec::{Inflate, ObjectMeta, Status, compact};
+use crate::documents::{self, LIMIT, accepts_gzip};
+use crate::identity::Caller;
+use crate::mirror::fetch::{ListAt, get};
+use crate::mirror::scope::Scope;
+use crate::upstream::SendError;
+
+/// Headers about one connection, not about the request (RFC 9110, section 7.6.1), and what tells of who is
+/// in front of us, which nobody in front of us may say.
+const NOT_FORWARDED: [HeaderName; 12] = [
+    CONNECTION,
+    HOST,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authorization"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("forwarded"),
+];
+
+/// A request that got no answer.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) parts: Parts,
+    pub(super) error: SendError,
+}
+
+impl Proxy {
+    /// Forwards as the caller.
+    pub(super) async fn forward(
+        self: &Arc<Self>,
+        caller: &Caller,
+        api: &ApiRequest,
+        scope: Option<&Scope>,
+        remember: Remember,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Broken> {
+        let (parts, body) = request.into_parts();
+        let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
+        let mut outgoing = Request::new(if is_read {
+            body::empty()
+        } else {
+            body::incoming(body)
+        });
+        *outgoing.method_mut() = parts.method.clone();
+        *outgoing.uri_mut() = parts
+            .uri
+            .path_and_query()
+            .map_or_else(|| http::Uri::from_static("/"), |path| path.clone().into());
+        *outgoing.headers_mut() = forwarded(&parts.headers);
+        caller.sign(outgoing.headers_mut());
+        let mut decompresses = false;
+        if remember != Remember::Nothing && api.verb != Verb::Write {
+            decompresses = !accepts_gzip(&parts.headers);
+            outgoing
+                .headers_mut()
+                .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        if remember == Remember::Object && api.verb == Verb::Get && api.shape == Some(Shape::Object)
+        {
+            outgoing
+                .headers_mut()
+                .insert(ACCEPT, HeaderValue::from_static("application/json"));
+        }
+        let sent = self.upstream.send(caller.credential(), outgoing).await;
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(error) => return Err(Broken { parts, error }),
+        };
+        remove_hop_headers(response.headers_mut());
+        let response = self.remember(caller, api, scope, remember, &parts, response);
+        Ok(if decompresses {
+            plain(response)
+        } else {
+            response
+        })
+    }
+
+    /// Forwards a request that becomes a raw stream in both directions.
+    pub(super) async fn upgrade(
+        self: &Arc<Self>,
+        caller: &Caller,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, Status> {
+        let local = hyper::upgrade::on(&mut request);
+        let (parts, body) = request.into_parts();
+        let mut outgoing = Request::new(body::incoming(body));
+        *outgoing.method_mut() = parts.method.clone();
+        *outgoing.uri_mut() = parts
+            .uri
+            .path_and_query()
+            .map_or_else(|| http::Uri::from_static("/"), |path| path.clone().into());
+        *outgoing.headers_mut() = forwarded(&parts.headers);
+        for name in [UPGRADE, CONNECTION] {
+            if let Some(value) = parts.headers.get(&name) {
+                outgoing.headers_mut().insert(name, value.clone());
+            }
+        }
+        caller.sign(outgoing.headers_mut());
+        let sent = self.upstream.upgrade(caller.credential(), outgoing).await;
+        let (mut response, remote) = sent.map_err(|error| unsent(&error, self.since()))?;
+        let Some(remote) = remote else {
+            remove_hop_headers(response.headers_mut());
+            return Ok(response);
+        };
+        self.tasks.spawn(async move {
+            let Ok(local) = local.await else { return };
+            let (mut local, mut remote) = (TokioIo::new(local), TokioIo::new(remote));
+            // Each direction ends by itself; an error ends both, and both ends see it.
+            let _ended = tokio::io::copy_bidirectional(&mut local, &mut remote).await;
+        });
+        Ok(response)
+    }
+
+    fn remember(
+        self: &Arc<Self>,
+        caller: &Caller,
+        api: &ApiRequest,
+        scope: Option<&Scope>,
+        remember: Remember,
+        parts: &Parts,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        match (remember, &api.target) {
+            (Remember::Scope, _) => {
+                if let Some(scope) = scope.filter(|_| response.status() == StatusCode::OK) {
+                    self.remember_scope(caller, api, scope);
+                }
+                response
+            }
+            (Remember::Document, _)
+                if response.status() == StatusCode::OK && parts.method == Method::GET =>
+            {
+                self.remember_document(parts, response)
+            }
+            (Remember::Object, Target::Resource(path)) => {
+                self.remember_object(caller, api, path, &parts.method, response)
+            }
+            _ => response,
+        }
+    }
+
+    fn remember_scope(self: &Arc<Self>, caller: &Caller, api: &ApiRequest, scope: &Scope) {
+        let access = crate::authorize::Access {
+            verb: if api.verb == Verb::Watch {
+                "watch"
+            } else {
+                "list"
+            },
+            resource: scope.resource.clone(),
+            namespace: scope.namespace.clone(),
+            name: scope.name().map(str::to_owned),
+        };
+        self.verdicts.grant(caller, &access);
+        self.learn(caller, scope);
+        if let Some((mirror, _)) =
+            self.registry
+                .find_or_start(scope, ListAt::Latest, Instant::now())
+        {
+            mirror.note_use(caller, Instant::now());
+        }
+    }
+
+    fn remember_document(
+        self: &Arc<Self>,
+        parts: &Parts,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        let (documents, tasks) = (self.documents.clone(), self.tasks.clone());
+        let uri = parts.uri.clone();
+        let accept = documents::accept(&parts.headers).to_owned();
+        let (head, body) = response.into_parts();
+        let headers = head.headers.clone();
+        let body = tee(body, LIMIT, move |text| {
+            tasks.spawn_blocking(move || {
+                if let Err(error) = documents.remember(&uri, &accept, &headers, &text) {
+                    tracing::warn!(%uri, %error, "a document is not remembered");
+                }
+            });
+        });
+        Response::from_parts(head, body)
+    }
+
+    fn remember_object(
+        self: &Arc<Self>,
+        caller: &Caller,
+        api: &ApiRequest,
+        path: &Path,
+        method: &Method,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        let Some(name) = path.name.clone() else {
+            return response;
+        };
+        let kind = self.registry.kind(&path.resource);
+        let namespace = path.namespace.clone().unwrap_or_default();
+        let is_gone = match response.status() {
+            StatusCode::NOT_FOUND => api.verb == Verb::Get,
+            StatusCode::OK => *method == Method::DELETE,
+            _ => false,
+        };
+        if is_gone {
+            self.tasks
+                .spawn_blocking(move || kind.forget(&namespace, &name));
+            return response;
+        }
+        if api.verb != Verb::Get || response.status() != StatusCode::OK {
+            return response;
+        }
+        self.verdicts.grant(caller, &access("get", path));
+        self.learn_object(caller, path);
+        if api.shape != Some(Shape::Object) || !is_json(response.headers()) {
+            self.fetch_object(caller, path);
+            return response;
+        }
+        let encoding = response.headers().get(CONTENT_ENCODING).cloned();
+        let (head, body) = response.into_parts();
+        let tasks = self.tasks.clone();
+        let body = tee(body, self.object_limit, move |text| {
+            tasks.spawn_blocking(move || {
+                remember_text(&kind, &namespace, &name, encoding.as_ref(), &text)
+            });
+        });
+        Response::from_parts(head, body)
+    }
+
+    /// Learns beside the answer whether the caller may also read its neighbours, for when the cloud is away.
+    fn learn_object(self: &Arc<Self>, caller: &Caller, path: &Path) {
+        let named = crate::codec::FieldSelector::default();
+        let scope = Scope {
+            resource: path.resource.clone(),
+            namespace: path.namespace.clone(),
+            labels: crate::codec::LabelSelector::default(),
+            fields: named,
+        };
+        self.learn(caller, &scope);
+    }
+
+    /// Fetches an object beside an answer from which it cannot be taken, such as a table.
+    fn fetch_object(self: &Arc<Self>, caller: &Caller, path: &Path) {
+        let Some(name) = path.name.clone() else {
+            return;
+        };
+        let kind = self.registry.kind(&path.resource);
+        let namespace = path.namespace.clone().unwrap_or_default();
+        if kind
+            .newest(&namespace, &name)
+            .is_ok_and(|known| known.is_some())
+        {
+            return;
+        }
+        let (proxy, caller) = (self.clone(), caller.clone());
+        let uri = format!("{}/{name}", path.resource.path(path.namespace.as_deref()));
+        self.tasks.spawn(async move {
+            let Ok(response) = get(&proxy.upstream, &caller, &uri).await else {
+                return;
+            };
+            if response.status() != StatusCode::OK {
+                return;
+            }
+            let encoding = response.headers().get(CONTENT_ENCODING).cloned();
+            let Ok(text) = body::read(response.into_body(), proxy.object_limit).await else {
+                return;
+            };
+            proxy.tasks.spawn_blocking(move || {
+                remember_text(&kind, &namespace, &name, encoding.as_ref(), &text)
+            });
+        });
+    }
+}
+
+/// Remembers an object that was read by name, if it is what the name says.
+fn remember_text(
+    kind: &crate::mirror::kind::Kind,
+    namespace: &str,
+    name: &str,
+    encoding: Option<&HeaderValue>,
+    text: &Bytes,
+) {
+    let Some(object) = documents::inflate(encoding, text) else {
+        return;
+    };
+    let Ok(meta) = ObjectMeta::parse(object.trim_ascii_end()) else {
+        return;
+    };
+    if meta.name != name || meta.namespace != namespace {
+        return;
+    }
+    let object = compact(&object);
+    if let Err(error) = kind.remember(namespace, name, meta.resource_version, object) {
+        tracing::warn!(resource = %kind.resource, name, %error, "an object is not remembered");
+    }
+}
+
+/// What a caller is told whose request could not be sent, or got no answer.
+pub(super) fn unsent(error: &SendError, since: Option<Duration>) -> Status {
+    let since = since.map_or_else(String::new, |since| format!(" since {}", human(since)));
+    match error {
+        SendError::CutOff => Status::unavailable(
+            format!("the cloud is not reachable{since}, and this request needs it"),
+            Some(RETRY),
+        ),
+        _ => Status::timeout(
+            "the link to the cloud broke before the answer came: the request may have been carried out or not",
+        ),
+    }
+}
+
+fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = headers.clone();
+    remove_hop_headers(&mut kept);
+    kept
+}
+
+fn remove_hop_headers(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in NOT_FORWARDED.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+fn plain(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    let Some(encoding) = head.headers.remove(CONTENT_ENCODING) else {
+        return Response::from_parts(head, body);
+    };
+    head.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(
+        head,
+        decompress(body, Inflate::for_encoding(Some(&encoding))),
+    )
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/json"))
+}

@@ -1,0 +1,269 @@
+//! Lists and watches that a mirror answers: found or started, waited for, checked, written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout};
+
+use super::request::{ApiRequest, Revision, Verb};
+use super::route::{Freshness, Link, Remember};
+use super::validate::validate;
+use super::{Answer, Proxy};
+use crate::answer::select::Selection;
+use crate::answer::write::Writer;
+use crate::answer::{list, watch};
+use crate::authorize::Access;
+use crate::body::Body;
+use crate::codec::fields::Selectable;
+use crate::codec::{Status, fields};
+use crate::identity::Caller;
+use crate::metrics::ServedFrom;
+use crate::mirror::Mirror;
+use crate::mirror::definition;
+use crate::mirror::fetch::ListAt;
+use crate::mirror::scope::{Resource, Scope};
+use crate::upstream::Reach;
+
+/// How long a request waits for a mirror's first list before it is forwarded instead.
+const SYNC_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a request waits for a mirror's watch to be open again, or to reach a revision: as the server.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(3);
+
+/// What became of a wait for a mirror.
+enum Waited {
+    Ready,
+    /// It cannot be, or not in time: the cloud itself shall answer.
+    Forward,
+    CutOff,
+}
+
+impl Proxy {
+    /// Answers from a mirror, or forwards if there can be none.
+    pub(super) async fn mirrored(
+        self: &Arc<Self>,
+        caller: &Caller,
+        api: &ApiRequest,
+        scope: Scope,
+        fresh: Freshness,
+        link: Link,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Status> {
+        if link == Link::Cut {
+            return self.mirrored_offline(caller, api, &scope, fresh).await;
+        }
+        let started = match (api.verb, &api.options.revision, api.options.initial_events) {
+            (Verb::Watch, Revision::At(revision), None | Some(false)) => ListAt::Exactly(*revision),
+            _ => ListAt::Latest,
+        };
+        let Some((mirror, _)) = self.registry.find_or_start(&scope, started, Instant::now()) else {
+            return self
+                .forwarded(caller, api, Some(scope), Remember::Nothing, request)
+                .await;
+        };
+        mirror.note_use(caller, Instant::now());
+        match self.wait_for(&mirror, caller, fresh).await {
+            Waited::Ready => {}
+            Waited::Forward => {
+                return self
+                    .forwarded(caller, api, Some(scope), Remember::Nothing, request)
+                    .await;
+            }
+            Waited::CutOff => return self.mirrored_offline(caller, api, &scope, fresh).await,
+        }
+        if !can_select(&mirror, &scope) || !can_resume(&mirror, api) {
+            return self
+                .forwarded(caller, api, Some(scope), Remember::Nothing, request)
+                .await;
+        }
+        let access = scope_access(api, &scope);
+        if mirror.is_fetched_as(caller) {
+            self.verdicts.grant(caller, &access);
+        } else {
+            self.verdicts.check(&self.upstream, caller, &access).await?;
+        }
+        self.learn(caller, &scope);
+        let response = self.write(&mirror, api, &scope, fresh).await?;
+        Ok((response, ServedFrom::Mirror))
+    }
+
+    /// Answers from a mirror while the cloud is away.
+    pub(super) async fn mirrored_offline(
+        &self,
+        caller: &Caller,
+        api: &ApiRequest,
+        scope: &Scope,
+        fresh: Freshness,
+    ) -> Result<Answer, Status> {
+        self.verdicts.check_known(caller)?;
+        validate(api.verb, &api.options)?;
+        let mirror = self
+            .registry
+            .find(scope)
+            .filter(|mirror| mirror.is_synced());
+        let Some(mirror) = mirror else {
+            return Err(self.unavailable(&format!("this node has never listed {scope}"), None));
+        };
+        self.verdicts
+            .check_offline(caller, &scope_access(api, scope))?;
+        mirror.note_use(caller, Instant::now());
+        if let Some(field) = unsupported(&mirror, scope) {
+            return Err(field);
+        }
+        let mut response = self.write(&mirror, api, scope, fresh).await?;
+        if api.verb == Verb::List && api.options.revision == Revision::Unset {
+            self.warn_of_age(&mut response, Link::Cut);
+        }
+        Ok((response, ServedFrom::Mirror))
+    }
+
+    async fn write(
+        &self,
+        mirror: &Arc<Mirror>,
+        api: &ApiRequest,
+        scope: &Scope,
+        fresh: Freshness,
+    ) -> Result<Response<Body>, Status> {
+        let form = mirror
+            .kind
+            .form()
+            .ok_or_else(|| Status::internal("the mirror does not know its kind"))?;
+        let shape = api
+            .shape
+            .ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
+        let writer = Writer::new(
+            &mirror.kind,
+            form,
+            shape,
+            api.options.include_object.as_deref(),
+            (self.clock)(),
+        );
+        let selection = Selection::new(scope, &mirror.scope);
+        if api.verb == Verb::Watch {
+            return Ok(watch::watch(
+                mirror,
+                selection,
+                &api.options,
+                writer,
+                self.stop.clone(),
+            ));
+        }
+        list::list(mirror, selection, &api.options, fresh, writer).await
+    }
+
+    async fn wait_for(&self, mirror: &Arc<Mirror>, caller: &Caller, fresh: Freshness) -> Waited {
+        let mut reach = self.upstream.reach();
+        let is_cut = |reach: &Reach| matches!(reach, Reach::CutOff { .. });
+        let ready = async {
+            match timeout(SYNC_WAIT, mirror.synced()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Waited::Forward,
+            }
+            match fresh {
+                Freshness::Any | Freshness::Exactly(_) => Waited::Ready,
+                // Whether it came in time the answer itself checks.
+                Freshness::AtLeast(revision) => timeout(CATCH_UP_WAIT, mirror.reached(revision))
+                    .await
+                    .map_or(Waited::Ready, |()| Waited::Ready),
+                Freshness::Latest => match timeout(CATCH_UP_WAIT, mirror.live()).await {
+                    Ok(()) => {
+                        mirror.catch_up(&self.upstream, caller).await;
+                        Waited::Ready
+                    }
+                    Err(_) => Waited::Forward,
+                },
+            }
+        };
+        tokio::select! {
+            waited = ready => waited,
+            _ = reach.wait_for(is_cut) => Waited::CutOff,
+        }
+    }
+
+    /// Learns beside the answer what else the caller may read of the scope, for when the cloud is away.
+    pub(super) fn learn(self: &Arc<Self>, caller: &Caller, scope: &Scope) {
+        let accesses = ["get", "list", "watch"].map(|verb| Access {
+            verb,
+            resource: scope.resource.clone(),
+            namespace: scope.namespace.clone(),
+            name: scope.name().map(str::to_owned),
+        });
+        let unknown: Vec<Access> = accesses
+            .into_iter()
+            .filter(|access| !self.verdicts.is_asked(caller, access))
+            .collect();
+        if unknown.is_empty() {
+            return;
+        }
+        let (proxy, caller) = (self.clone(), caller.clone());
+        let kind = self.registry.kind(&scope.resource);
+        self.tasks.spawn(async move {
+            definition::learn(&proxy.registry, &proxy.upstream, &kind, &caller).await;
+            for access in unknown {
+                // What it says is remembered; there is nobody to tell.
+                let _verdict = proxy
+                    .verdicts
+                    .check(&proxy.upstream, &caller, &access)
+                    .await;
+            }
+        });
+    }
+}
+
+/// Returns whether the mirror can evaluate the selectors of a narrower scope.
+fn can_select(mirror: &Mirror, scope: &Scope) -> bool {
+    unsupported(mirror, scope).is_none()
+}
+
+fn unsupported(mirror: &Mirror, scope: &Scope) -> Option<Status> {
+    if scope.is_same(&mirror.scope) {
+        return None;
+    }
+    let custom = mirror.kind.custom();
+    let Resource {
+        group,
+        version,
+        plural,
+    } = &scope.resource;
+    let of = Selectable {
+        group,
+        version,
+        resource: plural,
+        is_namespaced: scope.namespace.is_some() || mirror.kind.is_namespaced(),
+        custom: custom.is_defined.then_some(&custom.selectable),
+    };
+    let error = fields::check(&scope.fields, &of).err()?;
+    let (labels, fields) = (&scope.labels, &scope.fields);
+    let message = format!(
+        "Unable to find {:?} that match label selector {:?}, field selector {:?}: {error}",
+        format!("{}, Resource={plural}", scope.resource.group_version()),
+        labels.to_string(),
+        fields.to_string()
+    );
+    Some(Status::bad_request(message))
+}
+
+/// Returns whether the mirror's history goes back to where a watch begins.
+fn can_resume(mirror: &Mirror, api: &ApiRequest) -> bool {
+    match (api.verb, &api.options.revision, api.options.initial_events) {
+        (Verb::Watch, Revision::At(revision), None | Some(false)) => {
+            mirror.has_history_since(*revision)
+        }
+        _ => true,
+    }
+}
+
+fn scope_access(api: &ApiRequest, scope: &Scope) -> Access {
+    Access {
+        verb: if api.verb == Verb::Watch {
+            "watch"
+        } else {
+            "list"
+        },
+        resource: scope.resource.clone(),
+        namespace: scope.namespace.clone(),
+        name: scope.name().map(str::to_owned),
+    }
+}

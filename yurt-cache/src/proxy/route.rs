@@ -1,0 +1,184 @@
+//! Where an answer comes from: a pure table of request, reachability and mirror.
+
+use super::request::{ApiRequest, Options, Revision, RevisionMatch, Shape, Target, Verb};
+
+/// What the hub does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To the cloud as the caller; what comes back may be remembered.
+    Forward(Remember),
+    /// To the cloud, and then both directions raw.
+    Upgrade,
+    /// From the mirror, which is started and waited for if need be.
+    Mirror(Freshness),
+    /// The stored object.
+    Object,
+    /// The stored document.
+    Document,
+    /// The cloud is needed and away.
+    Unavailable,
+    /// The hub cannot make what the caller accepts.
+    NotAcceptable,
+}
+
+/// What of a forwarded answer is kept for later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remember {
+    Nothing,
+    /// The object, by its name.
+    Object,
+    /// The scope: a mirror is started beside the answer.
+    Scope,
+    Document,
+}
+
+/// What a mirror must show before it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// Whatever it has.
+    Any,
+    /// At least this revision.
+    AtLeast(u64),
+    /// This revision and no other.
+    Exactly(u64),
+    /// Everything that the cloud has committed by now.
+    Latest,
+}
+
+/// Whether the cloud is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    Up,
+    Cut,
+}
+
+/// The mirror that can answer for the request's scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Have {
+    /// None, or the request has no scope of its own.
+    Nothing,
+    /// It is fetching its first list.
+    Syncing,
+    /// It is synced, at this revision.
+    Synced(u64),
+}
+
+/// Decides.
+pub(crate) fn route(request: &ApiRequest, link: Link, have: Have) -> Route {
+    match link {
+        Link::Up => online(request, have),
+        Link::Cut => offline(request),
+    }
+}
+
+fn online(request: &ApiRequest, have: Have) -> Route {
+    if request.is_upgrade {
+        return Route::Upgrade;
+    }
+    let nothing = Route::Forward(Remember::Nothing);
+    let path = match (&request.target, request.verb) {
+        (Target::Document, Verb::Get) => return Route::Forward(Remember::Document),
+        (Target::Document | Target::Other, _) => return nothing,
+        (Target::Resource(path), _) => path,
+    };
+    if path.subresource.is_some() {
+        return nothing;
+    }
+    match (request.verb, request.shape) {
+        (Verb::Write, _) => Route::Forward(Remember::Object),
+        (Verb::Get, Some(Shape::Object))
+            if request.options.revision == Revision::Zero && matches!(have, Have::Synced(_)) =>
+        {
+            Route::Object
+        }
+        (Verb::Get, _) => Route::Forward(Remember::Object),
+        (Verb::List, Some(Shape::Table)) => Route::Forward(Remember::Scope),
+        (Verb::Watch, Some(Shape::Table)) => nothing,
+        (Verb::List | Verb::Watch, None) => nothing,
+        (Verb::List, Some(_)) => list(&request.options, have),
+        (Verb::Watch, Some(_)) => watch(&request.options, path.name.is_some()),
+    }
+}
+
+fn list(options: &Options, have: Have) -> Route {
+    if options.initial_events.is_some() {
+        return Route::Forward(Remember::Nothing);
+    }
+    if let Some(token) = &options.continue_token {
+        return if crate::answer::is_our_token(token) {
+            Route::Mirror(Freshness::Any)
+        } else {
+            Route::Forward(Remember::Nothing)
+        };
+    }
+    match (&options.revision, &options.revision_match, options.limit) {
+        (Revision::Zero, None | Some(RevisionMatch::NotOlderThan), _) => {
+            Route::Mirror(Freshness::Any)
+        }
+        (Revision::At(revision), None, 0)
+        | (Revision::At(revision), Some(RevisionMatch::NotOlderThan), _) => match have {
+            Have::Synced(at) if at < *revision => Route::Forward(Remember::Scope),
+            _ => Route::Mirror(Freshness::AtLeast(*revision)),
+        },
+        // The mirror's first list is made after the request came: as fresh as the cloud's own answer.
+        (Revision::Unset, None, 0) if have == Have::Nothing => Route::Mirror(Freshness::Any),
+        _ => Route::Forward(Remember::Scope),
+    }
+}
+
+fn watch(options: &Options, is_named: bool) -> Route {
+    let is_valid = match (&options.initial_events, &options.revision_match) {
+        (None, None) => true,
+        (Some(_), Some(RevisionMatch::NotOlderThan)) => true,
+        (None | Some(_), _) => false,
+    };
+    if is_named || !is_valid {
+        return Route::Forward(Remember::Nothing);
+    }
+    match &options.revision {
+        Revision::Unset => Route::Mirror(Freshness::Latest),
+        Revision::Zero => Route::Mirror(Freshness::Any),
+        // Without initial events a revision to come is waited for in silence.
+        Revision::At(revision) if options.initial_events == Some(true) => {
+            Route::Mirror(Freshness::AtLeast(*revision))
+        }
+        Revision::At(_) => Route::Mirror(Freshness::Any),
+        Revision::Invalid(_) => Route::Forward(Remember::Nothing),
+    }
+}
+
+fn offline(request: &ApiRequest) -> Route {
+    let path = match (&request.target, request.verb) {
+        (Target::Document, Verb::Get) => return Route::Document,
+        (Target::Document | Target::Other, _) => return Route::Unavailable,
+        (Target::Resource(path), _) => path,
+    };
+    if request.is_upgrade || request.verb == Verb::Write {
+        return Route::Unavailable;
+    }
+    if !matches!(path.subresource.as_deref(), None | Some("status")) {
+        return Route::Unavailable;
+    }
+    if request.shape.is_none() {
+        return Route::NotAcceptable;
+    }
+    match request.verb {
+        Verb::Get => Route::Object,
+        Verb::List | Verb::Watch => {
+            Route::Mirror(offline_freshness(request.verb, &request.options))
+        }
+        Verb::Write => Route::Unavailable,
+    }
+}
+
+fn offline_freshness(verb: Verb, options: &Options) -> Freshness {
+    let is_watch_of_changes = verb == Verb::Watch && options.initial_events != Some(true);
+    match (&options.revision, &options.revision_match) {
+        (Revision::At(revision), Some(RevisionMatch::Exact)) => Freshness::Exactly(*revision),
+        (Revision::At(revision), _) if !is_watch_of_changes => Freshness::AtLeast(*revision),
+        _ => Freshness::Any,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::*;
+
+fn read(method: Method, uri: &str, accept: &str) -> ApiRequest {
+    let mut headers = HeaderMap::new();
+    headers.insert(http::header::ACCEPT, HeaderValue::from_str(accept).unwrap());
+    if uri.contains("/exec") {
+        headers.insert(http::header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+    }
+    ApiRequest::read(&method, &uri.parse().unwrap(), &headers)
+}
+
+const JSON: &str = "application/json";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+const PODS: &str = "/api/v1/namespaces/a/pods";
+const POD: &str = "/api/v1/namespaces/a/pods/p";
+
+fn decide(method: Method, path: &str, query: &str, accept: &str, link: Link, have: Have) -> Route {
+    route(&read(method, &format!("{path}{query}"), accept), link, have)
+}
+
+#[test]
+fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
+    let nothing = Route::Forward(Remember::Nothing);
+    let scope = Route::Forward(Remember::Scope);
+    let at = Have::Synced(100);
+    for (path, query, accept, have, expected) in [
+        (POD, "", JSON, at, Route::Forward(Remember::Object)),
+        (POD, "?resourceVersion=0", JSON, at, Route::Object),
+        (
+            POD,
+            "?resourceVersion=0",
+            JSON,
+            Have::Nothing,
+            Route::Forward(Remember::Object),
+        ),
+        (
+            POD,
+            "?resourceVersion=0",
+            TABLE,
+            at,
+            Route::Forward(Remember::Object),
+        ),
+        ("/api/v1/namespaces/a/pods/p/log", "", JSON, at, nothing),
+        (
+            "/api/v1/namespaces/a/pods/p/exec",
+            "",
+            JSON,
+            at,
+            Route::Upgrade,
+        ),
+        (PODS, "", JSON, at, scope),
+        (PODS, "", JSON, Have::Syncing, scope),
+        (PODS, "", JSON, Have::Nothing, Route::Mirror(Freshness::Any)),
+        (PODS, "?limit=500", JSON, Have::Nothing, scope),
+        (PODS, "", TABLE, at, scope),
+        (PODS, "", "application/vnd.kubernetes.protobuf", at, nothing),
+        (
+            PODS,
+            "?resourceVersion=0",
+            JSON,
+            Have::Nothing,
+            Route::Mirror(Freshness::Any),
+        ),
+        (
+            PODS,
+            "?resourceVersion=0&limit=500",
+            JSON,
+            at,
+            Route::Mirror(Freshness::Any),
+        ),
+        (
+            PODS,
+            "?resourceVersion=90",
+            JSON,
+            at,
+            Route::Mirror(Freshness::AtLeast(90)),
+        ),
+        (
+            PODS,
+            "?resourceVersion=110&resourceVersionMatch=NotOlderThan",
+            JSON,
+            at,
+            scope,
+        ),
+        (
+            PODS,
+            "?resourceVersion=100&resourceVersionMatch=Exact",
+            JSON,
+            at,
+            scope,
+        ),
+        (PODS, "?resourceVersionMatch=Exact", JSON, at, scope),
+        (PODS, "?continue=theirs", JSON, at, nothing),
+        (PODS, "?watch=1", JSON, at, Route::Mirror(Freshness::Latest)),
+        (
+            PODS,
+            "?watch=1&resourceVersion=0",
+            JSON,
+            at,
+            Route::Mirror(Freshness::Any),
+        ),
+        (
+            PODS,
+            "?watch=1&resourceVersion=110",
+            JSON,
+            at,
+            Route::Mirror(Freshness::Any),
+        ),
+        (
+            PODS,
+            "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
+            JSON,
+            at,
+            Route::Mirror(Freshness::Latest),
+        ),
+        (
+            PODS,
+            "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=110",
+            JSON,
+            at,
+            Route::Mirror(Freshness::AtLeast(110)),
+        ),
+        (PODS, "?watch=1&sendInitialEvents=true", JSON, at, nothing),
+        (PODS, "?watch=1", TABLE, at, nothing),
+        ("/api/v1/watch/namespaces/a/pods/p", "", JSON, at, nothing),
+        ("/apis", "", JSON, at, Route::Forward(Remember::Document)),
+        ("/healthz", "", JSON, at, nothing),
+    ] {
+        assert_eq!(
+            decide(Method::GET, path, query, accept, Link::Up, have),
+            expected,
+            "{path}{query} as {accept} with {have:?}"
+        );
+    }
+    for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+        assert_eq!(
+            decide(method.clone(), POD, "", JSON, Link::Up, at),
+            Route::Forward(Remember::Object),
+            "{method}"
+        );
+    }
+}
+
+#[test]
+fn while_the_cloud_is_away_reads_are_answered_and_the_rest_is_refused() {
+    let at = Have::Synced(100);
+    for (method, path, query, accept, expected) in [
+        (Method::GET, POD, "", JSON, Route::Object),
+        (Method::GET, POD, "", TABLE, Route::Object),
+        (
+            Method::GET,
+            "/api/v1/namespaces/a/pods/p/status",
+            "",
+            JSON,
+            Route::Object,
+        ),
+        (
+            Method::GET,
+            "/api/v1/namespaces/a/pods/p/log",
+            "",
+            JSON,
+            Route::Unavailable,
+        ),
+        (
+            Method::GET,
+            "/api/v1/namespaces/a/pods/p/exec",
+            "",
+            JSON,
+            Route::Unavailable,
+        ),
+        (Method::GET, PODS, "", JSON, Route::Mirror(Freshness::Any)),
+        (
+            Method::GET,
+            PODS,
+            "?limit=3",
+            TABLE,
+            Route::Mirror(Freshness::Any),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?resourceVersion=90",
+            JSON,
+            Route::Mirror(Freshness::AtLeast(90)),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?resourceVersion=90&resourceVersionMatch=Exact",
+            JSON,
+            Route::Mirror(Freshness::Exactly(90)),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?watch=1",
+            JSON,
+            Route::Mirror(Freshness::Any),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?watch=1&resourceVersion=110",
+            JSON,
+            Route::Mirror(Freshness::Any),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "",
+            "application/vnd.kubernetes.protobuf",
+            Route::NotAcceptable,
+        ),
+        (Method::GET, "/api", "", JSON, Route::Document),
+        (Method::GET, "/healthz", "", JSON, Route::Unavailable),
+        (Method::POST, PODS, "", JSON, Route::Unavailable),
+        (Method::DELETE, POD, "", JSON, Route::Unavailable),
+    ] {
+        assert_eq!(
+            decide(method.clone(), path, query, accept, Link::Cut, at),
+            expected,
+            "{method} {path}{query} as {accept}"
+        );
+    }
+}

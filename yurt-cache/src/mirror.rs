@@ -82,6 +82,8 @@ struct State {
     tombstones: VecDeque<Tombstone>,
     /// The store was damaged: something may be missing, so a list has to come before the next watch.
     is_suspect: bool,
+    /// A list at this revision is complete and not yet wholly in place.
+    relisted: Option<u64>,
     used: Instant,
 }
 
@@ -142,6 +144,7 @@ impl Mirror {
             window: Window::new(0, window),
             tombstones: VecDeque::new(),
             is_suspect: false,
+            relisted: None,
             used: now,
         };
         Self {

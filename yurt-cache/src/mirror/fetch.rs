@@ -75,7 +75,7 @@ impl Mirror {
     ) -> Result<(), FetchError> {
         self.counters.lists.fetch_add(1, Ordering::Relaxed);
         let mirror = self.clone();
-        blocking(move || mirror.unstage()).await?;
+        blocking(move || mirror.begin_list()).await?;
         let mut seen = HashSet::new();
         let mut next = None;
         loop {
@@ -107,7 +107,7 @@ impl Mirror {
     ) -> Result<(), FetchError> {
         self.counters.lists.fetch_add(1, Ordering::Relaxed);
         let mirror = self.clone();
-        blocking(move || mirror.unstage()).await?;
+        blocking(move || mirror.begin_list()).await?;
         let mut query = self.query();
         query.extend([
             ("watch", "1".to_owned()),

@@ -66,6 +66,8 @@ pub(crate) enum Phase {
     Syncing,
     /// The upstream watch is open.
     Live,
+    /// Nothing is visible yet, and the server said this when it was asked last; it is asked again.
+    Refused(Status),
     /// Synced once; the upstream watch is not open now.
     Behind,
     /// It cannot be: what the server said.
@@ -182,13 +184,13 @@ impl Mirror {
         self.changed.subscribe()
     }
 
-    /// Returns when the mirror is synced, or the status with which it failed.
+    /// Returns when the mirror is synced, or the status with which it failed, if only for now.
     pub(crate) async fn synced(&self) -> Result<(), Status> {
         let mut changed = self.changed();
         loop {
             match self.phase() {
                 Phase::Live | Phase::Behind => return Ok(()),
-                Phase::Failed(status) => return Err(status),
+                Phase::Refused(status) | Phase::Failed(status) => return Err(status),
                 Phase::Syncing => {}
             }
             changed

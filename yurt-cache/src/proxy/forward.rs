@@ -130,12 +130,14 @@ impl Proxy {
             remove_hop_headers(response.headers_mut());
             return Ok(response);
         };
-        self.tasks.spawn(async move {
+        let copying = async move {
             let Ok(local) = local.await else { return };
             let (mut local, mut remote) = (TokioIo::new(local), TokioIo::new(remote));
             // Each direction ends by itself; an error ends both, and both ends see it.
             let _ended = tokio::io::copy_bidirectional(&mut local, &mut remote).await;
-        });
+        };
+        self.tasks
+            .spawn(self.end.clone().run_until_cancelled_owned(copying));
         Ok(response)
     }
 

@@ -221,7 +221,6 @@ impl Proxy {
         let Some(name) = path.name.clone() else {
             return response;
         };
-        let kind = self.registry.kind(&path.resource);
         let namespace = path.namespace.clone().unwrap_or_default();
         let is_gone = match response.status() {
             StatusCode::NOT_FOUND => api.verb == Verb::Get,
@@ -229,13 +228,17 @@ impl Proxy {
             _ => false,
         };
         if is_gone {
-            self.tasks
-                .spawn_blocking(move || kind.forget(&namespace, &name));
+            if let Some(kind) = self.registry.known_kind(&path.resource) {
+                self.tasks
+                    .spawn_blocking(move || kind.forget(&namespace, &name));
+            }
             return response;
         }
         if api.verb != Verb::Get || response.status() != StatusCode::OK {
             return response;
         }
+        // Only what the cloud has said yes to: whatever else is asked for must leave no trace.
+        let kind = self.registry.kind(&path.resource);
         self.verdicts.grant(caller, &access("get", path));
         self.learn_object(caller, path);
         if api.shape != Some(Shape::Object) || !is_json(response.headers()) {

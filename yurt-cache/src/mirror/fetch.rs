@@ -106,6 +106,7 @@ impl Mirror {
                 (None, ListAt::Latest) => {}
             }
             let response = self.ask(upstream, caller, &query).await?;
+            self.callers.lock().listed_as = Some(caller.clone());
             let head = self.take_page(response, limit, &mut seen).await?;
             match head.continue_token {
                 Some(token) if next.as_ref() == Some(&token) => {
@@ -183,6 +184,7 @@ impl Mirror {
             ("timeoutSeconds", seconds.to_string()),
         ]);
         let mut body = self.ask(upstream, caller, &query).await?.into_body();
+        self.callers.lock().watched_as = Some(caller.clone());
         self.set_phase(Phase::Live);
         let mut lines = EventLines::new(limit);
         let mut reached = self.revision();
@@ -240,7 +242,6 @@ impl Mirror {
             .await
             .map_err(FetchError::Send)?;
         if response.status() == StatusCode::OK {
-            self.callers.lock().fetched_as = Some(caller.clone());
             return Ok(response);
         }
         let code = response.status();

@@ -142,6 +142,7 @@ impl Mirror {
             | FetchError::Inflate(_)
             | FetchError::EndlessPages
             | FetchError::Backwards { .. }
+            | FetchError::Nameless
             | FetchError::OtherKind(_) => {
                 self.counters.malformed.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(scope = %self.scope, step = %error, cause, "the cloud's answer was malformed, listing again");

@@ -1,0 +1,24 @@
+//! The hub from its public API: real sockets, an API server in this process, and clouds that lie.
+
+#[path = "hub/admin.rs"]
+mod admin;
+#[path = "hub/cloud.rs"]
+mod cloud;
+#[path = "hub/ending.rs"]
+mod ending;
+#[path = "hub/faults.rs"]
+mod faults;
+#[path = "hub/forwarding.rs"]
+mod forwarding;
+#[path = "hub/hostile.rs"]
+mod hostile;
+#[path = "hub/identity.rs"]
+mod identity;
+#[path = "hub/mirrors.rs"]
+mod mirrors;
+#[path = "hub/servers.rs"]
+mod servers;
+#[path = "hub/site.rs"]
+mod site;
+#[path = "hub/watches.rs"]
+mod watches;

@@ -25,6 +25,9 @@ use crate::upstream::{SendError, Upstream};
 const ALLOWED_FOR: Duration = Duration::from_secs(60);
 const DENIED_FOR: Duration = Duration::from_secs(10);
 
+/// How long an allow is used while it is asked again beside the answer: as kube-apiserver caches a webhook's.
+const USED_FOR: Duration = Duration::from_secs(300);
+
 /// How long a verdict that was only learned for later is not asked for again.
 const LEARNED_FOR: Duration = Duration::from_secs(600);
 
@@ -173,6 +176,31 @@ impl Verdicts {
         }
         self.check_known(caller)?;
         Err(access.forbidden("and the cloud is not reachable to ask"))
+    }
+
+    /// Returns whether the cloud has allowed it not long ago; what was allowed before this process counts
+    /// until the cloud is there.
+    pub(crate) fn is_allowed_lately(
+        &self,
+        caller: &Caller,
+        access: &Access,
+        is_online: bool,
+    ) -> bool {
+        let known = self.known.lock().get(&access.key(caller)).copied();
+        known.is_some_and(|verdict| {
+            let is_recent = verdict
+                .asked
+                .is_some_and(|asked| asked.elapsed() < USED_FOR);
+            verdict.is_allowed && (is_recent || !is_online)
+        })
+    }
+
+    /// Returns whether the cloud need not be asked again yet.
+    pub(crate) fn is_fresh(&self, caller: &Caller, access: &Access) -> bool {
+        self.known
+            .lock()
+            .get(&access.key(caller))
+            .is_some_and(Verdict::is_fresh)
     }
 
     /// Notes that the cloud has just let the caller do it.

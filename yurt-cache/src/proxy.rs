@@ -153,7 +153,7 @@ impl Proxy {
 
     /// Answers from the store alone, or refuses.
     async fn local(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         api: &ApiRequest,
         chosen: Route,
@@ -245,12 +245,32 @@ impl Proxy {
             })
     }
 
-    /// Returns if the caller may do it, asking the cloud while it is there.
-    async fn may(&self, caller: &Caller, access: &Access, link: Link) -> Result<(), Status> {
-        match link {
-            Link::Up => self.verdicts.check(&self.upstream, caller, access).await,
-            Link::Cut => self.verdicts.check_offline(caller, access),
+    /// Returns if the caller may do it. The cloud is asked unless it is known to be away, or has said so not
+    /// long ago; then what it said counts and is asked again beside the answer.
+    async fn may(
+        self: &Arc<Self>,
+        caller: &Caller,
+        access: &Access,
+        link: Link,
+    ) -> Result<(), Status> {
+        let is_online = matches!(*self.reach().borrow(), Reach::Online);
+        if link == Link::Cut {
+            return self.verdicts.check_offline(caller, access);
         }
+        if !self.verdicts.is_allowed_lately(caller, access, is_online) {
+            return self.verdicts.check(&self.upstream, caller, access).await;
+        }
+        if !self.verdicts.is_fresh(caller, access) {
+            let (proxy, caller, access) = (self.clone(), caller.clone(), access.clone());
+            self.tasks.spawn(async move {
+                // What it says is remembered, for the next request.
+                let _verdict = proxy
+                    .verdicts
+                    .check(&proxy.upstream, &caller, &access)
+                    .await;
+            });
+        }
+        Ok(())
     }
 
     fn have(&self, scope: &Scope) -> Have {

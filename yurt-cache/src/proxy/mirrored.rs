@@ -82,7 +82,7 @@ impl Proxy {
         if mirror.is_fetched_as(caller) {
             self.verdicts.grant(caller, &access);
         } else {
-            self.verdicts.check(&self.upstream, caller, &access).await?;
+            self.may(caller, &access, link).await?;
         }
         self.learn(caller, &scope);
         let response = self.write(&mirror, api, &scope, fresh).await?;
@@ -250,14 +250,7 @@ fn unsupported(mirror: &Mirror, scope: &Scope) -> Option<Status> {
         custom: custom.is_defined.then_some(&custom.selectable),
     };
     let error = fields::check(&scope.fields, &of).err()?;
-    let (labels, fields) = (&scope.labels, &scope.fields);
-    let message = format!(
-        "Unable to find {:?} that match label selector {:?}, field selector {:?}: {error}",
-        format!("{}, Resource={plural}", scope.resource.group_version()),
-        labels.to_string(),
-        fields.to_string()
-    );
-    Some(Status::bad_request(message))
+    Some(Status::bad_request(error.to_string()))
 }
 
 /// Returns whether the mirror's history goes back to where a watch begins.

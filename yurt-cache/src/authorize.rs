@@ -1,7 +1,7 @@
 //! May this caller see this? The cloud is asked with the caller's own identity; its word is remembered
 //! and honoured while the cloud is away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub(crate) struct Access {
 pub(crate) struct Verdicts {
     store: Arc<dyn Store>,
     known: Mutex<HashMap<String, Verdict>>,
+    /// Whom any verdict is about.
+    callers: Mutex<HashSet<String>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,16 +87,19 @@ impl Verdicts {
                 );
             }
         }
+        let callers = known
+            .keys()
+            .filter_map(|key: &String| key.split('/').nth(1));
         Ok(Self {
             store,
+            callers: Mutex::new(callers.map(str::to_owned).collect()),
             known: Mutex::new(known),
         })
     }
 
     /// Returns whether the cloud has ever recognised the caller.
     pub(crate) fn is_known(&self, caller: &Caller) -> bool {
-        let prefix = format!("a/{}/", caller.id());
-        self.known.lock().keys().any(|key| key.starts_with(&prefix))
+        self.callers.lock().contains(caller.id())
     }
 
     /// Returns if the caller may do it; asks the cloud unless it has said so lately.
@@ -204,6 +209,11 @@ impl Verdicts {
         }
         let before = known.insert(key.clone(), verdict);
         drop(known);
+        if before.is_none()
+            && let Some(caller) = key.split('/').nth(1)
+        {
+            self.callers.lock().insert(caller.to_owned());
+        }
         if before.is_none_or(|before| before.is_allowed != verdict.is_allowed) {
             let mut batch = Batch::new();
             batch.put(key, if verdict.is_allowed { "1" } else { "0" });

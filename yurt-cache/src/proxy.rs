@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::forward::Broken;
-use self::request::{ApiRequest, Path, Target, Verb};
+use self::request::{ApiRequest, Path, Revision, Target, Verb};
 use self::route::{Have, Link, Route, route};
 use crate::answer::{self, RETRY, object::object, write::Writer};
 use crate::authorize::{Access, Verdicts};
@@ -80,7 +80,7 @@ impl Proxy {
         let link = self.link();
         let have = match &scope {
             Ok(Some(scope)) => self.have(scope),
-            _ => Have::Nothing,
+            _ => self.have_object(api),
         };
         // A selector that does not parse is the server's to refuse while it is there.
         let chosen = match &scope {
@@ -255,6 +255,18 @@ impl Proxy {
             None => Have::Nothing,
             Some(mirror) if mirror.is_synced() => Have::Synced(mirror.revision()),
             Some(_) => Have::Syncing,
+        }
+    }
+
+    /// What can answer a GET that takes any revision.
+    fn have_object(&self, api: &ApiRequest) -> Have {
+        match api.path() {
+            Some(path)
+                if api.options.revision == Revision::Zero && self.is_absence_proven(path) =>
+            {
+                Have::Synced(0)
+            }
+            _ => Have::Nothing,
         }
     }
 

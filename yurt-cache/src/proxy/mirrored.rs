@@ -161,20 +161,19 @@ impl Proxy {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Waited::Forward,
             }
-            match fresh {
-                Freshness::Any | Freshness::Exactly(_) => Waited::Ready,
-                // Whether it came in time the answer itself checks.
-                Freshness::AtLeast(revision) => timeout(CATCH_UP_WAIT, mirror.reached(revision))
-                    .await
-                    .map_or(Waited::Ready, |()| Waited::Ready),
-                Freshness::Latest => match timeout(CATCH_UP_WAIT, mirror.live()).await {
-                    Ok(()) => {
-                        mirror.catch_up(&self.upstream, caller).await;
-                        Waited::Ready
-                    }
-                    Err(_) => Waited::Forward,
-                },
+            // A mirror that cannot follow while the cloud is there has nothing to say of it.
+            if timeout(CATCH_UP_WAIT, mirror.live()).await.is_err() {
+                return Waited::Forward;
             }
+            match fresh {
+                Freshness::Any | Freshness::Exactly(_) => {}
+                Freshness::AtLeast(revision) => {
+                    // Whether it came in time the answer itself checks.
+                    let _came_or_not = timeout(CATCH_UP_WAIT, mirror.reached(revision)).await;
+                }
+                Freshness::Latest => mirror.catch_up(&self.upstream, caller).await,
+            }
+            Waited::Ready
         };
         tokio::select! {
             waited = ready => waited,

@@ -116,6 +116,9 @@ impl Proxy {
         remember: route::Remember,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
+        if let (route::Remember::Scope, Some(scope)) = (remember, &scope) {
+            self.sync_first(caller, api, scope).await;
+        }
         match self
             .forward(caller, api, scope.as_ref(), remember, request)
             .await

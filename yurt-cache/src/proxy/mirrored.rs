@@ -7,7 +7,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
-use super::request::{ApiRequest, Revision, Verb};
+use super::request::{ApiRequest, Revision, Shape, Verb};
 use super::route::{Freshness, Link, Remember};
 use super::validate::validate;
 use super::{Answer, Proxy};
@@ -151,6 +151,22 @@ impl Proxy {
             ));
         }
         list::list(mirror, selection, &api.options, fresh, writer).await
+    }
+
+    /// Lets a new mirror sync before a list of its scope is forwarded, so that its history reaches back to
+    /// the revision of that list, and the watch that follows is the hub's own.
+    pub(super) async fn sync_first(&self, caller: &Caller, api: &ApiRequest, scope: &Scope) {
+        if api.verb != Verb::List || api.shape == Some(Shape::Table) {
+            return;
+        }
+        let found = self
+            .registry
+            .find_or_start(scope, ListAt::Latest, Instant::now());
+        if let Some((mirror, _)) = found {
+            mirror.note_use(caller, Instant::now());
+            // Whether it can be or not: the cloud answers this one.
+            let _synced_or_not = timeout(CATCH_UP_WAIT, mirror.synced()).await;
+        }
     }
 
     async fn wait_for(&self, mirror: &Arc<Mirror>, caller: &Caller, fresh: Freshness) -> Waited {

@@ -57,9 +57,10 @@ pub(crate) enum Change {
         revision: u64,
         body: Bytes,
     },
-    Delete {
-        key: Key,
-    },
+    /// The object is gone, or left what the scope selects.
+    Delete { key: Key },
+    /// The scope ends; the object is what it was.
+    Release { key: Key },
 }
 
 /// The objects of one resource.
@@ -233,8 +234,17 @@ impl Kind {
             }
             let record = touched.get_mut(key).expect("inserted above");
             let held = match change {
-                Change::Put { revision, body, .. } => record.hold(holder, *revision, body.clone()),
-                Change::Delete { .. } => record.release(holder),
+                Change::Put { revision, body, .. } => {
+                    record.renew(REMEMBERED, *revision, body);
+                    record.hold(holder, *revision, body.clone())
+                }
+                Change::Delete { .. } => {
+                    let held = record.release(holder);
+                    // What somebody once read of it by name is no longer true.
+                    record.release(REMEMBERED);
+                    held
+                }
+                Change::Release { .. } => record.release(holder),
             };
             if let Some((version, body)) = &held {
                 replaced.push((key.clone(), version.revision, body.clone()));
@@ -458,7 +468,7 @@ pub(crate) fn parse_record_key(stored: &[u8]) -> Option<(Resource, String)> {
 impl Change {
     pub(crate) fn key(&self) -> &Key {
         match self {
-            Self::Put { key, .. } | Self::Delete { key } => key,
+            Self::Put { key, .. } | Self::Delete { key } | Self::Release { key } => key,
         }
     }
 }

@@ -216,7 +216,7 @@ impl Registry {
         for portion in held.chunks(500) {
             let changes: Vec<Change> = portion
                 .iter()
-                .map(|key| Change::Delete { key: key.clone() })
+                .map(|key| Change::Release { key: key.clone() })
                 .collect();
             mirror.kind.apply(mirror.id, &changes, Batch::new())?;
         }

@@ -46,9 +46,9 @@ pub(crate) struct Cloud {
 #[derive(Debug)]
 enum Server {
     Inside(ApiServer),
+    /// The bridges to it, the administrator's and the node's; they end with this.
     Cluster {
-        _administrator: Bridge,
-        _node: Bridge,
+        _bridges: Box<[Bridge; 2]>,
     },
 }
 
@@ -92,7 +92,7 @@ impl Cloud {
         let server = server.map_err(Error::Start)?;
         let endpoint = server.endpoint();
         Ok(Self {
-            words: "an API server inside this process".to_owned(),
+            words: "inside this process".to_owned(),
             url: endpoint.url.clone(),
             address: server.addr(),
             ca_pem: endpoint.ca_pem.clone(),
@@ -129,7 +129,7 @@ impl Cloud {
             }
         };
         Ok(Self {
-            words: format!("the cluster of context {:?}", access.context),
+            words: format!("context {:?}", access.context),
             url: access.url,
             address: node.address(),
             ca_pem: node.ca_pem().to_owned(),
@@ -137,8 +137,7 @@ impl Cloud {
             place: Place::random(),
             admin: Arc::new(client.map_err(Error::Ask)?),
             server: Server::Cluster {
-                _administrator: admin,
-                _node: node,
+                _bridges: Box::new([admin, node]),
             },
         })
     }

@@ -22,6 +22,9 @@ use yurt_cache::store::{LogConfig, LogStore};
 /// The flag that makes this program a hub.
 pub(crate) const FLAG: &str = "--be-the-hub";
 
+/// The name of its log, in the quickstart's folder.
+pub(crate) const LOG: &str = "hub.log";
+
 /// How long running requests may go on when the quickstart ends.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -48,7 +51,14 @@ struct Ready {
 #[derive(Debug)]
 pub(crate) struct HubProcess {
     child: Child,
-    id: u32,
+    door: Door,
+}
+
+/// Where a hub is found.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    /// The process's id.
+    pub(crate) id: u32,
     /// Where clients reach it.
     pub(crate) address: SocketAddr,
     /// The CA that its clients trust.
@@ -142,22 +152,22 @@ impl HubProcess {
             .ok()
             .and_then(|_| serde_json::from_str::<Ready>(&line).ok());
         let Ready { address, ca_file } = ready.ok_or_else(|| failed(log))?;
-        Ok(Self {
-            child,
+        let door = Door {
             id,
             address,
             ca_file,
-        })
+        };
+        Ok(Self { child, door })
     }
 
-    /// The process's id.
-    pub(crate) fn id(&self) -> u32 {
-        self.id
+    /// Where it is found.
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
     }
 
     /// Its memory in use, where the system tells.
     pub(crate) fn resident_bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.door.id)).ok()?;
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -107,6 +107,7 @@ impl Place {
                     "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}},
                     "additionalPrinterColumns": [
                         {"name": "Honk", "type": "string", "jsonPath": ".spec.honk"},
+                        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
                     ],
                 }],
             },

@@ -15,11 +15,11 @@ use testbed::link::Link;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cloud::{self, Cloud};
-use crate::hub::{self, HubProcess, Orders};
+use crate::hub::{self, Door, HubProcess, Orders};
 use crate::object;
 use crate::reader::{Follower, List, ReadError, Reader};
 use crate::report::Promise;
-use crate::teller::Teller;
+use crate::teller::{Teller, size};
 
 /// How long anything may take for which no promise sets a shorter time.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,6 +36,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) teller: &'a mut Teller,
     pub(crate) cloud: &'a Cloud,
     pub(crate) folder: &'a Path,
+    /// The hub's process, while there is one.
+    pub(crate) hub: Option<HubProcess>,
 }
 
 /// What is there once everything has started.
@@ -43,7 +45,6 @@ pub(crate) struct Stage<'a> {
 struct Scene {
     link: Link,
     orders: Orders,
-    hub: HubProcess,
     /// The hub, as its clients see it.
     endpoint: Endpoint,
     reader: Reader,
@@ -119,11 +120,31 @@ pub(crate) async fn tell(stage: &mut Stage<'_>) -> Result<(), Broken> {
     let scene = start::start(stage).await?;
     let known = online::read(stage, &scene).await?;
     let known = cut::cut(stage, &scene, known).await?;
-    let (scene, known) = crash::crash(stage, scene, known).await?;
+    let known = crash::crash(stage, &scene, known).await?;
     let meantime = back::meanwhile(stage).await?;
-    back::mend(stage, &scene, known, meantime).await?;
-    let killed = scene.hub.kill().await;
-    killed.map_err(|source| Promise::Restart.broken("end the hub", source))
+    back::mend(stage, &scene, known, meantime).await
+}
+
+impl Stage<'_> {
+    /// Starts a hub and keeps it.
+    async fn start_hub(&mut self, orders: &Orders) -> Result<Door, hub::Error> {
+        let hub = HubProcess::start(orders, &self.folder.join(hub::LOG)).await?;
+        Ok(self.hub.insert(hub).door().clone())
+    }
+
+    /// Kills the hub, if there is one, and waits for its end.
+    pub(crate) async fn kill_hub(&mut self) -> Result<(), hub::Error> {
+        match self.hub.take() {
+            Some(hub) => hub.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The hub's memory in use, where the system tells.
+    fn hub_memory(&self) -> Option<String> {
+        let bytes = self.hub.as_ref().and_then(HubProcess::resident_bytes);
+        bytes.map(size)
+    }
 }
 
 impl Scene {
@@ -154,7 +175,7 @@ impl Promise {
         what: &'static str,
         future: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Broken> {
-        match timeout(limit, future).await {
+        match timeout(limit, Box::pin(future)).await {
             Ok(result) => result.map_err(|error| self.broken(what, error)),
             Err(_) => Err(Broken {
                 promise: self,

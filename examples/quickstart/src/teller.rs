@@ -9,6 +9,9 @@ use crate::report::{Fact, Outcome, Promise, Report, Step, Verdict};
 /// Where a line's text ends and its figures begin.
 const TEXT: usize = 58;
 
+/// How much of the hub's log is shown when something went wrong.
+const LAST_WORDS: usize = 4;
+
 /// The columns of the summary.
 const PROMISE: usize = 42;
 
@@ -90,6 +93,16 @@ impl Teller {
         self.report.judge(promise, is_kept, seen.into());
     }
 
+    /// Tells why the story cannot go on, with the end of the hub's log.
+    pub(crate) fn broken(&mut self, promise: Promise, why: String, log: &str) {
+        self.fact(Fact::new(why.clone()).good(false));
+        let lines: Vec<&str> = log.lines().collect();
+        for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
+            self.aside(&format!("the hub's log: {line}"));
+        }
+        self.judge(promise, false, why);
+    }
+
     /// Tells how it ended.
     pub(crate) fn summary(&mut self, took: Duration) {
         self.line("");
@@ -163,9 +176,9 @@ impl fmt::Debug for Teller {
 pub(crate) fn time(took: Duration) -> String {
     let millis = took.as_secs_f64() * 1e3;
     match millis {
-        ..1.0 => format!("{millis:.2} ms"),
-        ..10.0 => format!("{millis:.1} ms"),
-        ..1000.0 => format!("{millis:.0} ms"),
+        ..0.995 => format!("{millis:.2} ms"),
+        ..9.95 => format!("{millis:.1} ms"),
+        ..999.5 => format!("{millis:.0} ms"),
         _ => format!("{:.2} s", millis / 1e3),
     }
 }
@@ -174,9 +187,9 @@ pub(crate) fn time(took: Duration) -> String {
 pub(crate) fn size(bytes: u64) -> String {
     let (tenths_of_kb, tenths_of_mb) = (bytes.div_ceil(100), bytes.div_ceil(100_000));
     match bytes {
-        ..1_000 => format!("{bytes} B"),
-        ..100_000 => format!("{}.{} kB", tenths_of_kb / 10, tenths_of_kb % 10),
-        ..1_000_000 => format!("{} kB", bytes / 1_000),
+        0..1_000 => format!("{bytes} B"),
+        1_000..100_000 => format!("{}.{} kB", tenths_of_kb / 10, tenths_of_kb % 10),
+        100_000..1_000_000 => format!("{} kB", bytes / 1_000),
         _ => format!("{}.{} MB", tenths_of_mb / 10, tenths_of_mb % 10),
     }
 }

@@ -98,7 +98,11 @@ pub(super) async fn mend(
     once(stage, &mut known, &meantime, &seen).await?;
     let percent = bytes.saturating_mul(100) / known.first_list_bytes.max(1);
     let is_delta = percent < DELTA;
-    let told = format!("for {percent} % of the bytes of the first list");
+    let share = match percent {
+        0 => "under 1 %".to_owned(),
+        percent => format!("{percent} %"),
+    };
+    let told = format!("the three cost {share} of the first list");
     stage
         .teller
         .fact(Fact::new(told).on_the_link(bytes).good(is_delta));

@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{Broken, Known, PATIENCE, Scene, Stage, at_hand};
-use crate::hub::HubProcess;
 use crate::reader::{Follower, List, ReadError, Reader};
 use crate::report::{Fact, Promise};
 use crate::teller::{count, size, time};
@@ -15,26 +14,22 @@ const COME_BACK: Duration = Duration::from_millis(20);
 
 pub(super) async fn crash(
     stage: &mut Stage<'_>,
-    scene: Scene,
+    scene: &Scene,
     known: Known,
-) -> Result<(Scene, Known), Broken> {
+) -> Result<Known, Broken> {
     stage
         .teller
         .step("The hub is killed with SIGKILL and started again, still cut off");
     let this = Promise::Restart;
-    let old = scene.hub.id();
-    let killed = this
-        .within(PATIENCE, "kill the hub", scene.hub.kill())
-        .await;
-    killed?;
+    let old = stage.hub.as_ref().map_or(0, |hub| hub.door().id);
+    this.within(PATIENCE, "kill the hub", stage.kill_hub())
+        .await?;
     let begun = Instant::now();
-    let log = stage.folder.join("hub.log");
-    let starting = HubProcess::start(&scene.orders, &log);
+    let starting = stage.start_hub(&scene.orders);
     let hub = this
         .within(PATIENCE, "start the hub again", starting)
         .await?;
-    let scene = Scene { hub, ..scene };
-    let told = format!("pid {old} is gone, pid {} takes its place", scene.hub.id());
+    let told = format!("pid {old} is gone, pid {} takes its place", hub.id);
     stage.teller.fact(Fact::new(told).took(begun.elapsed()));
 
     let listing = lists(stage, &scene.reader);
@@ -67,14 +62,13 @@ pub(super) async fn crash(
         },
     );
 
-    let follower = resume(stage, &scene, &known.follower.revision).await?;
-    let known = Known {
+    let follower = resume(stage, scene, &known.follower.revision).await?;
+    Ok(Known {
         stations,
         geese,
         follower,
         ..known
-    };
-    Ok((scene, known))
+    })
 }
 
 /// Lists as a client does whose connection has just broken: it comes back until somebody is there.

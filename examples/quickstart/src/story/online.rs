@@ -60,6 +60,10 @@ pub(super) async fn read(stage: &mut Stage<'_>, scene: &Scene) -> Result<Known, 
         .fact(Fact::new(told).took(took).on_the_link(bytes).good(true));
 
     others(stage, scene, &first, first_list_bytes).await?;
+    if let Some(memory) = stage.hub_memory() {
+        let told = format!("the hub holds it all, in {memory} of memory");
+        stage.teller.fact(Fact::new(told));
+    }
     change(stage, scene, &mut follower).await?;
     compare(stage, scene).await?;
     let listing = async {
@@ -128,10 +132,7 @@ async fn change(
         .await?;
     let took = begun.elapsed();
     let is_it = seen.kind == "MODIFIED" && seen.name == station_name(CHANGED);
-    let told = format!(
-        "one changes in the cloud; its watch says {} {}",
-        seen.kind, seen.name
-    );
+    let told = format!("one changes there, and the watch says {}", seen.kind);
     let bytes = scene.link_bytes().saturating_sub(before);
     stage
         .teller

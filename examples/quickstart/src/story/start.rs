@@ -10,18 +10,18 @@ use testbed::link::Link;
 use tokio::time::Instant;
 
 use super::{Broken, FILL_PATIENCE, PATIENCE, Scene, Stage};
-use crate::hub::{HubProcess, Orders};
+use crate::hub::Orders;
 use crate::object::{GEESE, STATIONS};
 use crate::reader::Reader;
 use crate::report::{Fact, Promise};
-use crate::teller::{count, size};
+use crate::teller::count;
 
 const THIS: Promise = Promise::Same;
 
 pub(super) async fn start(stage: &mut Stage<'_>) -> Result<Scene, Broken> {
     stage.teller.step("A cloud, a link, and a hub");
     let cloud = stage.cloud;
-    let told = format!("the cloud: {}, {}", cloud.words, cloud.url);
+    let told = format!("cloud  {}, {}", cloud.url, cloud.words);
     stage.teller.fact(Fact::new(told));
     let begun = Instant::now();
     THIS.within(
@@ -31,7 +31,7 @@ pub(super) async fn start(stage: &mut Stage<'_>) -> Result<Scene, Broken> {
     )
     .await?;
     let told = format!(
-        "in it: {} ConfigMaps and {} geese",
+        "       in it {} ConfigMaps and {} geese",
         count(STATIONS),
         GEESE.len()
     );
@@ -41,24 +41,19 @@ pub(super) async fn start(stage: &mut Stage<'_>) -> Result<Scene, Broken> {
         .await?;
 
     let link = Link::start(cloud.address).map_err(|error| THIS.broken("start the link", error))?;
-    let told = format!("the link, the only way to it: {}", link.addr());
+    let told = format!("link   {}, the only way to the cloud", link.addr());
     stage.teller.fact(Fact::new(told));
 
     let orders = orders(stage, link.addr())?;
     let begun = Instant::now();
-    let log = stage.folder.join("hub.log");
-    let starting = HubProcess::start(&orders, &log);
+    let starting = stage.start_hub(&orders);
     let hub = THIS.within(PATIENCE, "start the hub", starting).await?;
-    let memory = hub
-        .resident_bytes()
-        .map(|bytes| format!(", {}", size(bytes)));
-    let told = format!(
-        "the hub, a process of its own: {}, pid {}{}",
-        hub.address,
-        hub.id(),
-        memory.unwrap_or_default()
-    );
-    stage.teller.fact(Fact::new(told).took(begun.elapsed()));
+    let took = begun.elapsed();
+    let told = format!("hub    https://{}, a process of its own", hub.address);
+    stage.teller.fact(Fact::new(told).took(took));
+    let memory = stage.hub_memory().map(|size| format!(", {size} of memory"));
+    let told = format!("       pid {}{}", hub.id, memory.unwrap_or_default());
+    stage.teller.fact(Fact::new(told));
     let ca_pem = std::fs::read_to_string(&hub.ca_file);
     let endpoint = Endpoint {
         url: format!("https://{}", hub.address),
@@ -73,7 +68,6 @@ pub(super) async fn start(stage: &mut Stage<'_>) -> Result<Scene, Broken> {
             ..orders
         },
         link,
-        hub,
         endpoint,
         reader,
     })

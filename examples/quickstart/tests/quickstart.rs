@@ -121,6 +121,7 @@ async fn every_promise_is_kept() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(text.contains("All 11 promises kept"), "{text}");
+    assert!(text.contains("NAME      HONK      AGE"), "{text}");
     assert!(!text.contains('\x1b'), "colour without a terminal");
     assert!(
         text.lines().all(|line| line.chars().count() <= 90),

@@ -103,12 +103,21 @@ async fn read(stage: &mut Stage<'_>, scene: &Scene) -> Result<(), Broken> {
         .await?;
     let shown = rows(&table);
     let is_flock = shown.len() == GEESE.len() + 1;
-    let fact = Fact::new("the geese as a table, their own column included");
-    stage.teller.fact(fact.took(begun.elapsed()).good(is_flock));
+    // A hub knows a column only if it may read the definition, which few may on a real cluster.
+    let has_column = shown.first().is_some_and(|head| head.contains("HONK"));
+    let told = if has_column {
+        "the geese as a table, their own column included"
+    } else {
+        "the geese as a table, without their own column"
+    };
+    let is_table = is_flock && (has_column || stage.cloud.node.is_none());
+    stage
+        .teller
+        .fact(Fact::new(told).took(begun.elapsed()).good(is_table));
     for row in &shown {
         stage.teller.aside(row);
     }
-    is_kept &= is_flock;
+    is_kept &= is_table;
     let seen = format!("get {}, list {}", time(took), time(listed));
     stage.teller.judge(this, is_kept, seen);
     Ok(())

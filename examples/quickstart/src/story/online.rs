@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Broken, Known, PATIENCE, Scene, Stage, at_hand, station};
-use crate::object::station_name;
+use crate::object::{GEESE, STATIONS, station_name};
 use crate::reader::{List, Reader};
 use crate::report::{Fact, Promise};
 use crate::teller::{count, size};
@@ -38,7 +38,7 @@ pub(super) async fn read(stage: &mut Stage<'_>, scene: &Scene) -> Result<Known, 
         size(first.bytes.len().try_into().unwrap_or(u64::MAX))
     );
     let fact = Fact::new(told).took(took).on_the_link(first_list_bytes);
-    stage.teller.fact(fact.good(true));
+    stage.teller.fact(fact.good(first.items.len() == STATIONS));
 
     let (begun, before) = (Instant::now(), scene.link_bytes());
     let path = at_hand(&geese);
@@ -51,13 +51,14 @@ pub(super) async fn read(stage: &mut Stage<'_>, scene: &Scene) -> Result<Known, 
     let took = begun.elapsed();
     scene.quiet().await;
     let bytes = scene.link_bytes().saturating_sub(before);
+    let is_flock = flock.items.len() == GEESE.len();
     let told = format!(
         "it lists {} geese, and watches the ConfigMaps",
         flock.items.len()
     );
     stage
         .teller
-        .fact(Fact::new(told).took(took).on_the_link(bytes).good(true));
+        .fact(Fact::new(told).took(took).on_the_link(bytes).good(is_flock));
 
     others(stage, scene, &first, first_list_bytes).await?;
     if let Some(memory) = stage.hub_memory() {
@@ -154,7 +155,7 @@ async fn compare(stage: &mut Stage<'_>, scene: &Scene) -> Result<(), Broken> {
     let hub = this
         .within(PATIENCE, "list at the hub", scene.reader.list(&path))
         .await?;
-    let is_same = cloud.items == hub.items;
+    let is_same = cloud.items == hub.items && hub.items.len() == STATIONS;
     let told = if is_same {
         "each name and revision at the hub is the cloud's"
     } else {

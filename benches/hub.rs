@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use testbed::link::Cut;
 
 use self::client::Connection;
-use self::setup::{Setup, Fault};
+use self::setup::{Fault, Setup};
 
 const LIST: &str = "/api/v1/configmaps?resourceVersion=0";
 
@@ -25,7 +25,11 @@ const LIST: &str = "/api/v1/configmaps?resourceVersion=0";
 async fn main() -> Result<(), Fault> {
     let objects = 10_000;
     let mut setup = Setup::start(objects).await?;
-    row("hub binary", &format!("{:.1} MB", mega(setup.binary_bytes()?)), "<= 10 MB");
+    row(
+        "hub binary",
+        &format!("{:.1} MB", mega(setup.binary_bytes()?)),
+        "<= 10 MB",
+    );
     row("RSS idle", &setup.memory()?.to_string(), "<= 10 MB");
     lists(&setup).await?;
     ten_clients(&setup).await?;
@@ -44,8 +48,16 @@ async fn lists(setup: &Setup) -> Result<(), Fault> {
     for _ in 0..3 {
         setup.hub().await?.get(LIST).await?;
     }
-    row("RSS after three LISTs", &setup.memory()?.to_string(), "<= 20 MB, peak <= 30 MB");
-    row("bytes from the cloud for them", &format!("{:.1} MB", mega(setup.link_bytes() - before)), "once");
+    row(
+        "RSS after three LISTs",
+        &setup.memory()?.to_string(),
+        "<= 20 MB, peak <= 30 MB",
+    );
+    row(
+        "bytes from the cloud for them",
+        &format!("{:.1} MB", mega(setup.link_bytes() - before)),
+        "once",
+    );
     Ok(())
 }
 
@@ -59,10 +71,24 @@ async fn ten_clients(setup: &Setup) -> Result<(), Fault> {
     }
     let mut watches = Vec::new();
     for _ in 0..100 {
-        watches.push(setup.hub().await?.watch("/api/v1/configmaps?watch=1&resourceVersion=999999999").await?);
+        watches.push(
+            setup
+                .hub()
+                .await?
+                .watch("/api/v1/configmaps?watch=1&resourceVersion=999999999")
+                .await?,
+        );
     }
-    row("RSS after 10 clients list twice at once, and 100 watchers", &setup.memory()?.to_string(), "<= 40 MB");
-    row("bytes from the cloud for them", &format!("{} B", setup.link_bytes() - before), "none");
+    row(
+        "RSS after 10 clients list twice at once, and 100 watchers",
+        &setup.memory()?.to_string(),
+        "<= 40 MB",
+    );
+    row(
+        "bytes from the cloud for them",
+        &format!("{} B", setup.link_bytes() - before),
+        "none",
+    );
     drop(watches);
     Ok(())
 }
@@ -73,30 +99,69 @@ async fn watchers(setup: &Setup) -> Result<(), Fault> {
     let before = setup.memory()?.resident;
     let mut watches = Vec::new();
     for _ in 0..200 {
-        watches.push(setup.hub().await?.watch("/api/v1/configmaps?watch=1&resourceVersion=999999999").await?);
+        watches.push(
+            setup
+                .hub()
+                .await?
+                .watch("/api/v1/configmaps?watch=1&resourceVersion=999999999")
+                .await?,
+        );
     }
     let each = (setup.memory()?.resident - before) / 200;
-    row("RSS of a watch, 200 watchers", &format!("{} kB", each / 1_000), "<= 40 kB");
+    row(
+        "RSS of a watch, 200 watchers",
+        &format!("{} kB", each / 1_000),
+        "<= 40 kB",
+    );
     Ok(())
 }
 
 async fn cuts(setup: &mut Setup) -> Result<(), Fault> {
-    let mut watch = setup.hub().await?.watch("/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=0").await?;
+    let mut watch = setup
+        .hub()
+        .await?
+        .watch("/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=0")
+        .await?;
     setup.link.cut(Cut::Silent).await;
     let began = Instant::now();
-    setup.hub().await?.get("/api/v1/namespaces/load/configmaps/cm-00001").await?;
-    row("silent cut until the first cached answer", &format!("{:.1} s", began.elapsed().as_secs_f64()), "<= 8 s");
+    setup
+        .hub()
+        .await?
+        .get("/api/v1/namespaces/load/configmaps/cm-00001")
+        .await?;
+    row(
+        "silent cut until the first cached answer",
+        &format!("{:.1} s", began.elapsed().as_secs_f64()),
+        "<= 8 s",
+    );
     offline(setup, LIST, 20, "offline LIST of them", "<= 0.06 s").await?;
-    offline(setup, "/api/v1/namespaces/load/configmaps/cm-00001", 500, "offline GET", "<= 0.3 ms").await?;
+    offline(
+        setup,
+        "/api/v1/namespaces/load/configmaps/cm-00001",
+        500,
+        "offline GET",
+        "<= 0.3 ms",
+    )
+    .await?;
     setup.create("default", "meanwhile").await?;
     setup.link.mend().await.map_err(Fault::new)?;
     let began = Instant::now();
     watch.until("meanwhile", Duration::from_secs(30)).await?;
-    row("link back until a watch event of the meantime", &format!("{:.2} s", began.elapsed().as_secs_f64()), "<= 2 s");
+    row(
+        "link back until a watch event of the meantime",
+        &format!("{:.2} s", began.elapsed().as_secs_f64()),
+        "<= 2 s",
+    );
     Ok(())
 }
 
-async fn offline(setup: &Setup, path: &str, times: usize, what: &str, target: &str) -> Result<(), Fault> {
+async fn offline(
+    setup: &Setup,
+    path: &str,
+    times: usize,
+    what: &str,
+    target: &str,
+) -> Result<(), Fault> {
     let mut connection: Connection = setup.hub().await?;
     let mut took = Vec::new();
     for _ in 0..times {
@@ -105,7 +170,14 @@ async fn offline(setup: &Setup, path: &str, times: usize, what: &str, target: &s
         took.push(began.elapsed());
     }
     took.sort();
-    row(what, &format!("{:.2} ms (median of {times})", took[times / 2].as_secs_f64() * 1e3), target);
+    row(
+        what,
+        &format!(
+            "{:.2} ms (median of {times})",
+            took[times / 2].as_secs_f64() * 1e3
+        ),
+        target,
+    );
     Ok(())
 }
 

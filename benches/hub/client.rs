@@ -26,19 +26,32 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects to `https://127.0.0.1:port`.
-    pub(crate) async fn open(url: &str, tls: Arc<rustls::ClientConfig>, token: &str) -> Result<Self, Fault> {
+    pub(crate) async fn open(
+        url: &str,
+        tls: Arc<rustls::ClientConfig>,
+        token: &str,
+    ) -> Result<Self, Fault> {
         let address = url.trim_start_matches("https://").to_owned();
         let stream = TcpStream::connect(&address).await.map_err(Fault::new)?;
         stream.set_nodelay(true).map_err(Fault::new)?;
         let name = ServerName::try_from("127.0.0.1").map_err(Fault::new)?;
-        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(Fault::new)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Fault::new)?;
+        let stream = TlsConnector::from(tls)
+            .connect(name, stream)
+            .await
+            .map_err(Fault::new)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(Fault::new)?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             // Its end is seen by whoever waits for an answer.
             let _ended = connection.await;
         });
-        Ok(Self { sender, token: token.to_owned(), _driver: driver })
+        Ok(Self {
+            sender,
+            token: token.to_owned(),
+            _driver: driver,
+        })
     }
 
     /// Reads a whole answer and returns its length.
@@ -52,7 +65,12 @@ impl Connection {
     }
 
     /// Sends an object.
-    pub(crate) async fn put(&mut self, method: &str, path: &str, object: String) -> Result<(), Fault> {
+    pub(crate) async fn put(
+        &mut self,
+        method: &str,
+        path: &str,
+        object: String,
+    ) -> Result<(), Fault> {
         let mut body = self.send(method, path, object.into()).await?;
         while let Some(frame) = body.frame().await {
             frame.map_err(Fault::new)?;
@@ -63,7 +81,11 @@ impl Connection {
     /// Opens a watch; the connection is its own from then on.
     pub(crate) async fn watch(mut self, path: &str) -> Result<Watch, Fault> {
         let body = self.send("GET", path, Bytes::new()).await?;
-        Ok(Watch { body, buffer: BytesMut::new(), _connection: self })
+        Ok(Watch {
+            body,
+            buffer: BytesMut::new(),
+            _connection: self,
+        })
     }
 
     async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<Incoming, Fault> {
@@ -77,11 +99,23 @@ impl Connection {
             .body(Full::new(body))
             .map_err(Fault::new)?;
         self.sender.ready().await.map_err(Fault::new)?;
-        let response = self.sender.send_request(request).await.map_err(Fault::new)?;
+        let response = self
+            .sender
+            .send_request(request)
+            .await
+            .map_err(Fault::new)?;
         let status = response.status();
         if status != StatusCode::OK && status != StatusCode::CREATED {
-            let text = response.into_body().collect().await.map_err(Fault::new)?.to_bytes();
-            return Err(Fault::new(format!("{method} {path}: {status} {}", String::from_utf8_lossy(&text))));
+            let text = response
+                .into_body()
+                .collect()
+                .await
+                .map_err(Fault::new)?
+                .to_bytes();
+            return Err(Fault::new(format!(
+                "{method} {path}: {status} {}",
+                String::from_utf8_lossy(&text)
+            )));
         }
         Ok(response.into_body())
     }
@@ -101,7 +135,11 @@ impl Watch {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 return Ok(self.buffer.split_to(end + 1).freeze());
             }
-            let frame = self.body.frame().await.ok_or_else(|| Fault::new("the watch ended"))?;
+            let frame = self
+                .body
+                .frame()
+                .await
+                .ok_or_else(|| Fault::new("the watch ended"))?;
             if let Ok(chunk) = frame.map_err(Fault::new)?.into_data() {
                 self.buffer.extend_from_slice(&chunk);
             }
@@ -118,6 +156,8 @@ impl Watch {
                 }
             }
         };
-        tokio::time::timeout(within, found).await.map_err(|_| Fault::new(format!("no event of {name}")))?
+        tokio::time::timeout(within, found)
+            .await
+            .map_err(|_| Fault::new(format!("no event of {name}")))?
     }
 }

@@ -47,20 +47,38 @@ pub(crate) struct Memory {
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} MB, peak {:.1} MB", super::mega(self.resident), super::mega(self.peak))
+        write!(
+            f,
+            "{:.1} MB, peak {:.1} MB",
+            super::mega(self.resident),
+            super::mega(self.peak)
+        )
     }
 }
 
 impl Setup {
     /// Starts all of it and fills the namespace `load`.
     pub(crate) async fn start(objects: usize) -> Result<Self, Fault> {
-        let cluster = Cluster::start(ClusterConfig::default()).await.map_err(Fault::new)?;
-        let address = cluster.endpoint().url.trim_start_matches("https://").parse().map_err(Fault::new)?;
+        let cluster = Cluster::start(ClusterConfig::default())
+            .await
+            .map_err(Fault::new)?;
+        let address = cluster
+            .endpoint()
+            .url
+            .trim_start_matches("https://")
+            .parse()
+            .map_err(Fault::new)?;
         let link = Link::start(address).map_err(Fault::new)?;
         let dir = tempfile::tempdir().map_err(Fault::new)?;
         let ports = [free_port().await?, free_port().await?];
         let hub = spawn(&cluster, &link, &dir, ports)?;
-        let setup = Self { cluster, link, hub: Mutex::new(hub), dir, ports };
+        let setup = Self {
+            cluster,
+            link,
+            hub: Mutex::new(hub),
+            dir,
+            ports,
+        };
         setup.fill(objects).await?;
         setup.ready().await?;
         Ok(setup)
@@ -90,13 +108,20 @@ impl Setup {
     }
 
     pub(crate) fn memory(&self) -> Result<Memory, Fault> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.hub.lock().id())).map_err(Fault::new)?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.hub.lock().id()))
+            .map_err(Fault::new)?;
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-            kilobytes.map(|kilobytes| kilobytes * 1_024).ok_or_else(|| Fault::new(format!("no {name} in /proc")))
+            let kilobytes =
+                line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            kilobytes
+                .map(|kilobytes| kilobytes * 1_024)
+                .ok_or_else(|| Fault::new(format!("no {name} in /proc")))
         };
-        Ok(Memory { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
+        Ok(Memory {
+            resident: field("VmRSS:")?,
+            peak: field("VmHWM:")?,
+        })
     }
 
     /// Kills the hub and starts it again on the same store.
@@ -109,33 +134,51 @@ impl Setup {
     /// Returns one of the hub's own metrics, summed over its labels.
     pub(crate) async fn metric(&self, name: &str) -> Result<f64, Fault> {
         let text = self.admin("/metrics").await?;
-        let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        let values = text
+            .lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         Ok(values.sum())
     }
 
     /// Creates a small ConfigMap in the cloud.
     pub(crate) async fn create(&self, namespace: &str, name: &str) -> Result<(), Fault> {
         let path = format!("/api/v1/namespaces/{namespace}/configmaps");
-        self.cloud().await?.put("POST", &path, config_map(name)).await
+        self.cloud()
+            .await?
+            .put("POST", &path, config_map(name))
+            .await
     }
 
     async fn fill(&self, objects: usize) -> Result<(), Fault> {
         let namespace = "{\"metadata\":{\"name\":\"load\"}}".to_owned();
-        self.cloud().await?.put("POST", "/api/v1/namespaces", namespace).await?;
+        self.cloud()
+            .await?
+            .put("POST", "/api/v1/namespaces", namespace)
+            .await?;
         let parts = (0..8).map(|part| async move {
             let mut cloud = self.cloud().await?;
             for at in (part..objects).step_by(8) {
                 let object = config_map(&format!("cm-{at:05}"));
-                cloud.put("POST", "/api/v1/namespaces/load/configmaps", object).await?;
+                cloud
+                    .put("POST", "/api/v1/namespaces/load/configmaps", object)
+                    .await?;
             }
             Ok(())
         });
-        futures_util::future::join_all(parts).await.into_iter().collect()
+        futures_util::future::join_all(parts)
+            .await
+            .into_iter()
+            .collect()
     }
 
     async fn ready(&self) -> Result<(), Fault> {
         for _ in 0..200 {
-            if self.admin("/readyz").await.is_ok_and(|text| text.ends_with("\nready\n")) {
+            if self
+                .admin("/readyz")
+                .await
+                .is_ok_and(|text| text.ends_with("\nready\n"))
+            {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -145,9 +188,14 @@ impl Setup {
 
     async fn admin(&self, path: &str) -> Result<String, Fault> {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.ports[1])).await.map_err(Fault::new)?;
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.ports[1]))
+            .await
+            .map_err(Fault::new)?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.map_err(Fault::new)?;
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .map_err(Fault::new)?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await.map_err(Fault::new)?;
         Ok(text)
@@ -169,35 +217,66 @@ impl Drop for Setup {
 
 /// An object of about 1.3 kB as the server returns it.
 pub(crate) fn config_map(name: &str) -> String {
-    let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(850).collect();
-    format!("{{\"metadata\":{{\"name\":\"{name}\",\"labels\":{{\"app\":\"load\"}}}},\"data\":{{\"key\":\"{value}\"}}}}")
+    let value: String = std::iter::repeat_with(fastrand::alphanumeric)
+        .take(850)
+        .collect();
+    format!(
+        "{{\"metadata\":{{\"name\":\"{name}\",\"labels\":{{\"app\":\"load\"}}}},\"data\":{{\"key\":\"{value}\"}}}}"
+    )
 }
 
 fn binary() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
     target.join("release/yurthub")
 }
 
-fn spawn(cluster: &Cluster, link: &Link, dir: &tempfile::TempDir, ports: [u16; 2]) -> Result<Child, Fault> {
-    let (certificate, key) = cluster.pki().client("system:node:bench", &["system:nodes"]).map_err(Fault::new)?;
-    let files = [("ca.pem", &cluster.endpoint().ca_pem), ("node.pem", &certificate), ("node.key", &key)];
+fn spawn(
+    cluster: &Cluster,
+    link: &Link,
+    dir: &tempfile::TempDir,
+    ports: [u16; 2],
+) -> Result<Child, Fault> {
+    let (certificate, key) = cluster.pki().client("system:node:bench", &["system:nodes"]);
+    let files = [
+        ("ca.pem", &cluster.endpoint().ca_pem),
+        ("node.pem", &certificate),
+        ("node.key", &key),
+    ];
     for (name, text) in files {
-        #[expect(clippy::disallowed_methods, reason = "a bench's own files need no crash safety")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a bench's own files need no crash safety"
+        )]
         std::fs::write(dir.path().join(name), text).map_err(Fault::new)?;
     }
     let path = |name: &str| dir.path().join(name);
     Command::new(binary())
         .arg("--node-name=bench")
         .arg(format!("--server=https://{}", link.addr()))
-        .args([format!("--listen=127.0.0.1:{}", ports[0]), format!("--admin-listen=127.0.0.1:{}", ports[1])])
-        .arg("--ca-file").arg(path("ca.pem"))
-        .arg("--client-certificate").arg(path("node.pem"))
-        .arg("--client-key").arg(path("node.key"))
-        .arg("--data-dir").arg(dir.path())
+        .args([
+            format!("--listen=127.0.0.1:{}", ports[0]),
+            format!("--admin-listen=127.0.0.1:{}", ports[1]),
+        ])
+        .arg("--ca-file")
+        .arg(path("ca.pem"))
+        .arg("--client-certificate")
+        .arg(path("node.pem"))
+        .arg("--client-key")
+        .arg(path("node.key"))
+        .arg("--data-dir")
+        .arg(dir.path())
         .arg("--log=warn")
         .stderr(Stdio::inherit())
         .spawn()
-        .map_err(|error| Fault::new(format!("start {}: {error}; build it first: cargo build --release -p yurthub", binary().display())))
+        .map_err(|error| {
+            Fault::new(format!(
+                "start {}: {error}; build it first: cargo build --release -p yurthub",
+                binary().display()
+            ))
+        })
 }
 
 async fn free_port() -> Result<u16, Fault> {
@@ -207,8 +286,14 @@ async fn free_port() -> Result<u16, Fault> {
 
 fn tls(ca_pem: &str) -> Result<Arc<rustls::ClientConfig>, Fault> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(Fault::new)?).map_err(Fault::new)?;
+    roots
+        .add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(Fault::new)?)
+        .map_err(Fault::new)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(Fault::new)?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(Fault::new)?;
+    Ok(Arc::new(
+        config.with_root_certificates(roots).with_no_client_auth(),
+    ))
 }

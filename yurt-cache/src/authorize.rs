@@ -1,7 +1,7 @@
 //! May this caller see this? The cloud is asked with the caller's own identity; its word is remembered
 //! and honoured while the cloud is away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ use crate::upstream::{SendError, Upstream};
 const ALLOWED_FOR: Duration = Duration::from_secs(60);
 const DENIED_FOR: Duration = Duration::from_secs(10);
 
+/// How long an allow is used while it is asked again beside the answer: as kube-apiserver caches a webhook's.
+const USED_FOR: Duration = Duration::from_secs(300);
+
 /// How long a verdict that was only learned for later is not asked for again.
 const LEARNED_FOR: Duration = Duration::from_secs(600);
 
@@ -45,6 +48,8 @@ pub(crate) struct Access {
 pub(crate) struct Verdicts {
     store: Arc<dyn Store>,
     known: Mutex<HashMap<String, Verdict>>,
+    /// Whom any verdict is about.
+    callers: Mutex<HashSet<String>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,16 +90,19 @@ impl Verdicts {
                 );
             }
         }
+        let callers = known
+            .keys()
+            .filter_map(|key: &String| key.split('/').nth(1));
         Ok(Self {
             store,
+            callers: Mutex::new(callers.map(str::to_owned).collect()),
             known: Mutex::new(known),
         })
     }
 
     /// Returns whether the cloud has ever recognised the caller.
     pub(crate) fn is_known(&self, caller: &Caller) -> bool {
-        let prefix = format!("a/{}/", caller.id());
-        self.known.lock().keys().any(|key| key.starts_with(&prefix))
+        self.callers.lock().contains(caller.id())
     }
 
     /// Returns if the caller may do it; asks the cloud unless it has said so lately.
@@ -170,6 +178,31 @@ impl Verdicts {
         Err(access.forbidden("and the cloud is not reachable to ask"))
     }
 
+    /// Returns whether the cloud has allowed it not long ago; what was allowed before this process counts
+    /// until the cloud is there.
+    pub(crate) fn is_allowed_lately(
+        &self,
+        caller: &Caller,
+        access: &Access,
+        is_online: bool,
+    ) -> bool {
+        let known = self.known.lock().get(&access.key(caller)).copied();
+        known.is_some_and(|verdict| {
+            let is_recent = verdict
+                .asked
+                .is_some_and(|asked| asked.elapsed() < USED_FOR);
+            verdict.is_allowed && (is_recent || !is_online)
+        })
+    }
+
+    /// Returns whether the cloud need not be asked again yet.
+    pub(crate) fn is_fresh(&self, caller: &Caller, access: &Access) -> bool {
+        self.known
+            .lock()
+            .get(&access.key(caller))
+            .is_some_and(Verdict::is_fresh)
+    }
+
     /// Notes that the cloud has just let the caller do it.
     pub(crate) fn grant(&self, caller: &Caller, access: &Access) {
         self.remember(
@@ -204,6 +237,11 @@ impl Verdicts {
         }
         let before = known.insert(key.clone(), verdict);
         drop(known);
+        if before.is_none()
+            && let Some(caller) = key.split('/').nth(1)
+        {
+            self.callers.lock().insert(caller.to_owned());
+        }
         if before.is_none_or(|before| before.is_allowed != verdict.is_allowed) {
             let mut batch = Batch::new();
             batch.put(key, if verdict.is_allowed { "1" } else { "0" });

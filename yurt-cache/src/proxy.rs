@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::forward::Broken;
-use self::request::{ApiRequest, Path, Target, Verb};
+use self::request::{ApiRequest, Path, Revision, Target, Verb};
 use self::route::{Have, Link, Route, route};
 use crate::answer::{self, RETRY, object::object, write::Writer};
 use crate::authorize::{Access, Verdicts};
@@ -80,7 +80,7 @@ impl Proxy {
         let link = self.link();
         let have = match &scope {
             Ok(Some(scope)) => self.have(scope),
-            _ => Have::Nothing,
+            _ => self.have_object(api),
         };
         // A selector that does not parse is the server's to refuse while it is there.
         let chosen = match &scope {
@@ -116,6 +116,9 @@ impl Proxy {
         remember: route::Remember,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
+        if let (route::Remember::Scope, Some(scope)) = (remember, &scope) {
+            self.sync_first(caller, api, scope).await;
+        }
         match self
             .forward(caller, api, scope.as_ref(), remember, request)
             .await
@@ -150,7 +153,7 @@ impl Proxy {
 
     /// Answers from the store alone, or refuses.
     async fn local(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         api: &ApiRequest,
         chosen: Route,
@@ -242,12 +245,32 @@ impl Proxy {
             })
     }
 
-    /// Returns if the caller may do it, asking the cloud while it is there.
-    async fn may(&self, caller: &Caller, access: &Access, link: Link) -> Result<(), Status> {
-        match link {
-            Link::Up => self.verdicts.check(&self.upstream, caller, access).await,
-            Link::Cut => self.verdicts.check_offline(caller, access),
+    /// Returns if the caller may do it. The cloud is asked unless it is known to be away, or has said so not
+    /// long ago; then what it said counts and is asked again beside the answer.
+    async fn may(
+        self: &Arc<Self>,
+        caller: &Caller,
+        access: &Access,
+        link: Link,
+    ) -> Result<(), Status> {
+        let is_online = matches!(*self.reach().borrow(), Reach::Online);
+        if link == Link::Cut {
+            return self.verdicts.check_offline(caller, access);
         }
+        if !self.verdicts.is_allowed_lately(caller, access, is_online) {
+            return self.verdicts.check(&self.upstream, caller, access).await;
+        }
+        if !self.verdicts.is_fresh(caller, access) {
+            let (proxy, caller, access) = (self.clone(), caller.clone(), access.clone());
+            self.tasks.spawn(async move {
+                // What it says is remembered, for the next request.
+                let _verdict = proxy
+                    .verdicts
+                    .check(&proxy.upstream, &caller, &access)
+                    .await;
+            });
+        }
+        Ok(())
     }
 
     fn have(&self, scope: &Scope) -> Have {
@@ -255,6 +278,18 @@ impl Proxy {
             None => Have::Nothing,
             Some(mirror) if mirror.is_synced() => Have::Synced(mirror.revision()),
             Some(_) => Have::Syncing,
+        }
+    }
+
+    /// What can answer a GET that takes any revision.
+    fn have_object(&self, api: &ApiRequest) -> Have {
+        match api.path() {
+            Some(path)
+                if api.options.revision == Revision::Zero && self.is_absence_proven(path) =>
+            {
+                Have::Synced(0)
+            }
+            _ => Have::Nothing,
         }
     }
 

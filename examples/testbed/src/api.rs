@@ -6,7 +6,9 @@
 //! (so a deleted namespace stays `Terminating`, as on a bare real server).
 
 mod auth;
+mod body;
 mod builtin;
+mod call;
 mod connect;
 mod crd;
 mod defaults;

@@ -75,6 +75,8 @@ macro_rules! api_semantics {
                 a_streamed_list_ends_with_a_bookmark,
                 a_watch_without_initial_events_begins_now,
                 contradicting_watch_options_are_refused,
+                a_streamed_list_of_the_future_fails_as_an_event,
+                a_watch_from_nonsense_is_refused,
             ],
             writing: [
                 a_name_is_generated,
@@ -99,6 +101,8 @@ macro_rules! api_semantics {
                 a_patch_needs_an_object_and_a_known_type,
                 apply_creates_and_takes_back,
                 apply_over_anothers_field_is_a_conflict,
+                a_strategic_merge_patch_keeps_the_order,
+                a_patch_does_not_change_identity,
             ],
             deleting: [
                 a_deletion_says_what_is_gone,
@@ -108,6 +112,8 @@ macro_rules! api_semantics {
                 a_pod_on_a_node_is_given_time,
                 a_foreground_deletion_waits_for_the_collector,
                 a_terminating_namespace_takes_nothing_new,
+                a_later_propagation_policy_wins,
+                a_pod_is_bound_and_evicted,
             ],
             forms: [
                 a_list_is_shown_as_a_table,
@@ -116,6 +122,7 @@ macro_rules! api_semantics {
                 a_watch_of_metadata_shows_nothing_else,
                 an_unknown_form_is_not_acceptable,
                 a_large_list_is_compressed,
+                a_form_of_another_number_is_not_acceptable,
             ],
             custom: [
                 an_irregular_plural_is_served,
@@ -146,6 +153,7 @@ macro_rules! api_semantics {
                 aggregated_discovery_is_one_answer,
                 a_caller_asks_what_it_may_do,
                 the_systems_namespaces_are_there,
+                an_unknown_version_is_missing_as_a_status,
             ],
         );
     };

@@ -38,7 +38,9 @@ pub(crate) async fn list(
         .continue_token
         .as_deref()
         .map(|token| {
-            Token::parse(token).ok_or_else(|| Status::bad_request("continue key is not valid"))
+            Token::parse(token).ok_or_else(|| {
+                Status::bad_request("invalid continue token: continue key is not valid")
+            })
         })
         .transpose()?;
     let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);

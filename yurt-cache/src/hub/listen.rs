@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +27,9 @@ use crate::tasks::Spawner;
 
 /// How long a client may take for the handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// When a client that does not acknowledge what was sent to it is dead.
+const DEAD_AFTER: Duration = Duration::from_secs(60);
 
 /// Clients at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 4_096;
@@ -99,7 +103,10 @@ impl Listening {
     }
 
     async fn connection(self, stream: TcpStream) {
-        if let Err(error) = stream.set_nodelay(true) {
+        let prepared = stream
+            .set_nodelay(true)
+            .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(DEAD_AFTER)));
+        if let Err(error) = prepared {
             return tracing::debug!(%error, "a client went before it was served");
         }
         let accepted =

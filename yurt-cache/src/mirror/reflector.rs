@@ -124,6 +124,9 @@ impl Mirror {
                 tracing::warn!(scope = %self.scope, step = %error, cause, "the cloud's answer was malformed, listing again");
                 *next = Next::List(ListAt::Latest);
             }
+            FetchError::Refused(status) if is_about_identity(status) => {
+                tracing::info!(scope = %self.scope, "the mirror waits for a caller who may fetch it");
+            }
             FetchError::Send(_) | FetchError::Read(_) => {
                 tracing::debug!(scope = %self.scope, step = %error, cause, "the mirror lost its watch");
             }

@@ -120,9 +120,11 @@ impl Registry {
         if let Some(kept) = mirrors
             .by_id
             .values()
-            .find(|kept| kept.mirror.scope.is_same(scope) && !kept.mirror.has_failed())
+            .find(|kept| kept.mirror.scope.is_same(scope))
         {
-            return Some((kept.mirror.clone(), Started::Before));
+            // What the cloud has just refused is not asked for again before the next sweep.
+            let is_of_use = !kept.mirror.has_failed();
+            return is_of_use.then(|| (kept.mirror.clone(), Started::Before));
         }
         if mirrors.by_id.len() >= MIRRORS {
             return None;

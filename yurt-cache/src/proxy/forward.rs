@@ -198,7 +198,7 @@ impl Proxy {
         let accept = documents::accept(&parts.headers).to_owned();
         let (head, body) = response.into_parts();
         let headers = head.headers.clone();
-        let body = tee(body, LIMIT, move |text| {
+        let body = tee(body, announced(&head.headers), LIMIT, move |text| {
             tasks.spawn_blocking(move || {
                 if let Err(error) = documents.remember(&uri, &accept, &headers, &text) {
                     tracing::warn!(%uri, %error, "a document is not remembered");
@@ -243,11 +243,16 @@ impl Proxy {
         let encoding = response.headers().get(CONTENT_ENCODING).cloned();
         let (head, body) = response.into_parts();
         let tasks = self.tasks.clone();
-        let body = tee(body, self.object_limit, move |text| {
-            tasks.spawn_blocking(move || {
-                remember_text(&kind, &namespace, &name, encoding.as_ref(), &text)
-            });
-        });
+        let body = tee(
+            body,
+            announced(&head.headers),
+            self.object_limit,
+            move |text| {
+                tasks.spawn_blocking(move || {
+                    remember_text(&kind, &namespace, &name, encoding.as_ref(), &text)
+                });
+            },
+        );
         Response::from_parts(head, body)
     }
 
@@ -362,6 +367,11 @@ fn plain(response: Response<Body>) -> Response<Body> {
         head,
         decompress(body, Inflate::for_encoding(Some(&encoding))),
     )
+}
+
+/// Returns the length that the sender announced.
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
-use super::request::{ApiRequest, Revision, Verb};
+use super::request::{ApiRequest, Revision, Shape, Verb};
 use super::route::{Freshness, Link, Remember};
 use super::validate::validate;
 use super::{Answer, Proxy};
@@ -82,7 +82,7 @@ impl Proxy {
         if mirror.is_fetched_as(caller) {
             self.verdicts.grant(caller, &access);
         } else {
-            self.verdicts.check(&self.upstream, caller, &access).await?;
+            self.may(caller, &access, link).await?;
         }
         self.learn(caller, &scope);
         let response = self.write(&mirror, api, &scope, fresh).await?;
@@ -153,6 +153,22 @@ impl Proxy {
         list::list(mirror, selection, &api.options, fresh, writer).await
     }
 
+    /// Lets a new mirror sync before a list of its scope is forwarded, so that its history reaches back to
+    /// the revision of that list, and the watch that follows is the hub's own.
+    pub(super) async fn sync_first(&self, caller: &Caller, api: &ApiRequest, scope: &Scope) {
+        if api.verb != Verb::List || api.shape == Some(Shape::Table) {
+            return;
+        }
+        let found = self
+            .registry
+            .find_or_start(scope, ListAt::Latest, Instant::now());
+        if let Some((mirror, _)) = found {
+            mirror.note_use(caller, Instant::now());
+            // Whether it can be or not: the cloud answers this one.
+            let _synced_or_not = timeout(CATCH_UP_WAIT, mirror.synced()).await;
+        }
+    }
+
     async fn wait_for(&self, mirror: &Arc<Mirror>, caller: &Caller, fresh: Freshness) -> Waited {
         let mut reach = self.upstream.reach();
         let is_cut = |reach: &Reach| matches!(reach, Reach::CutOff { .. });
@@ -161,20 +177,19 @@ impl Proxy {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Waited::Forward,
             }
-            match fresh {
-                Freshness::Any | Freshness::Exactly(_) => Waited::Ready,
-                // Whether it came in time the answer itself checks.
-                Freshness::AtLeast(revision) => timeout(CATCH_UP_WAIT, mirror.reached(revision))
-                    .await
-                    .map_or(Waited::Ready, |()| Waited::Ready),
-                Freshness::Latest => match timeout(CATCH_UP_WAIT, mirror.live()).await {
-                    Ok(()) => {
-                        mirror.catch_up(&self.upstream, caller).await;
-                        Waited::Ready
-                    }
-                    Err(_) => Waited::Forward,
-                },
+            // A mirror that cannot follow while the cloud is there has nothing to say of it.
+            if timeout(CATCH_UP_WAIT, mirror.live()).await.is_err() {
+                return Waited::Forward;
             }
+            match fresh {
+                Freshness::Any | Freshness::Exactly(_) => {}
+                Freshness::AtLeast(revision) => {
+                    // Whether it came in time the answer itself checks.
+                    let _came_or_not = timeout(CATCH_UP_WAIT, mirror.reached(revision)).await;
+                }
+                Freshness::Latest => mirror.catch_up(&self.upstream, caller).await,
+            }
+            Waited::Ready
         };
         tokio::select! {
             waited = ready => waited,
@@ -235,14 +250,7 @@ fn unsupported(mirror: &Mirror, scope: &Scope) -> Option<Status> {
         custom: custom.is_defined.then_some(&custom.selectable),
     };
     let error = fields::check(&scope.fields, &of).err()?;
-    let (labels, fields) = (&scope.labels, &scope.fields);
-    let message = format!(
-        "Unable to find {:?} that match label selector {:?}, field selector {:?}: {error}",
-        format!("{}, Resource={plural}", scope.resource.group_version()),
-        labels.to_string(),
-        fields.to_string()
-    );
-    Some(Status::bad_request(message))
+    Some(Status::bad_request(error.to_string()))
 }
 
 /// Returns whether the mirror's history goes back to where a watch begins.

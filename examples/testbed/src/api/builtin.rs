@@ -8,7 +8,6 @@ use super::{
 /// `group version plural Kind short-names flags`: flags are N(amespaced), S(tatus), G(eneration),
 /// K(eeps status on create), C(reates on update), V(ersion needed to update), D(eletion answers with the object).
 const TABLE: &str = "\
-- v1 bindings Binding - N
 - v1 configmaps ConfigMap cm N
 - v1 endpoints Endpoints ep NC
 - v1 events Event ev NC

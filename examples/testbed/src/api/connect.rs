@@ -17,11 +17,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     auth::User,
+    body::json_body,
     present,
     reply::{self, Reply},
     request::{Query, Target},
     resource::Resource,
-    serve::{Server, json_body, plain_json, text},
+    serve::{Server, plain_json, text},
     state::{State, format_time},
     status::ApiError,
     write::Write,
@@ -229,8 +230,9 @@ fn change_pod(
     };
     let mut guard = server.state.lock();
     let state: &mut State = &mut guard;
+    let resource = state.resolve(&target)?;
     let write = Write {
-        resource: state.resolve(&target)?,
+        resource: resource.clone(),
         target: &target,
         query,
         now: (server.config.clock)(),
@@ -238,9 +240,22 @@ fn change_pod(
         ca_pem: &server.ca_pem,
     };
     if is_binding {
+        if pod["spec"]["nodeName"]
+            .as_str()
+            .is_some_and(|node| !node.is_empty())
+        {
+            let why = format!(
+                "pod {} is already assigned to node {}",
+                target.name(),
+                pod["spec"]["nodeName"]
+            );
+            return Err(ApiError::conflict(&resource, target.name(), &why));
+        }
+        // Past the update: a binding is no change of the spec, and counts no generation.
         let mut pod = pod.clone();
         pod["spec"]["nodeName"] = body["target"]["name"].clone();
-        write.update(state, pod)?;
+        let key = state.key(&write.resource, target.namespace.as_deref(), target.name());
+        state.store.put(key, pod);
     } else {
         write.delete(state, &body["deleteOptions"])?;
     }

@@ -11,6 +11,7 @@ pub(crate) fn apply(kind: &str, object: &mut Value, serial: u64) {
         "Pod" => pod(object),
         "Service" => service(object, serial),
         "Secret" => secret(object),
+        "ConfigMap" => drop_empty_data(object),
         "Namespace" => namespace(object),
         "Deployment" | "ReplicaSet" | "StatefulSet" => workload(object),
         "CustomResourceDefinition" => crd(object),
@@ -22,13 +23,31 @@ pub(crate) fn apply(kind: &str, object: &mut Value, serial: u64) {
 pub(crate) fn secret(object: &mut Value) {
     set(object, "type", json!("Opaque"));
     let Value::Object(plain) = object["stringData"].take() else {
-        return remove(object, "stringData");
+        remove(object, "stringData");
+        return drop_empty_data(object);
     };
     remove(object, "stringData");
     for (key, value) in plain {
         let text = value.as_str().unwrap_or_default();
         object["data"][key] = STANDARD.encode(text).into();
     }
+    drop_empty_data(object);
+}
+
+/// Drops the empty maps that a typed ConfigMap or Secret does not show.
+pub(crate) fn drop_empty_data(object: &mut Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.retain(|key, value| {
+            let is_empty = value.is_null() || value.as_object().is_some_and(|map| map.is_empty());
+            !(is_empty && matches!(key.as_str(), "data" | "binaryData"))
+        });
+    }
+}
+
+/// Walks a list that may be absent, and leaves it so.
+fn items<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
+    let list = object.get_mut(field).and_then(Value::as_array_mut);
+    list.into_iter().flatten()
 }
 
 fn set(object: &mut Value, field: &str, value: Value) {
@@ -38,7 +57,9 @@ fn set(object: &mut Value, field: &str, value: Value) {
 }
 
 fn pod(object: &mut Value) {
-    pod_spec(&mut object["spec"]);
+    if let Some(spec) = object.get_mut("spec") {
+        pod_spec(spec);
+    }
     object["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"});
 }
 
@@ -52,8 +73,7 @@ fn pod_spec(spec: &mut Value) {
     set(spec, "securityContext", json!({}));
     set(spec, "schedulerName", json!("default-scheduler"));
     set(spec, "enableServiceLinks", json!(true));
-    let containers = spec["containers"].as_array_mut();
-    for container in containers.into_iter().flatten() {
+    for container in items(spec, "containers") {
         set(container, "resources", json!({}));
         set(container, "imagePullPolicy", json!("IfNotPresent"));
         set(
@@ -62,7 +82,7 @@ fn pod_spec(spec: &mut Value) {
             json!("/dev/termination-log"),
         );
         set(container, "terminationMessagePolicy", json!("File"));
-        for port in container["ports"].as_array_mut().into_iter().flatten() {
+        for port in items(container, "ports") {
             set(port, "protocol", json!("TCP"));
         }
     }
@@ -70,10 +90,9 @@ fn pod_spec(spec: &mut Value) {
 
 fn service(object: &mut Value, serial: u64) {
     object["status"] = json!({"loadBalancer": {}});
-    let spec = &mut object["spec"];
-    if !spec.is_object() {
+    let Some(spec) = object.get_mut("spec") else {
         return;
-    }
+    };
     set(spec, "type", json!("ClusterIP"));
     set(spec, "sessionAffinity", json!("None"));
     let is_external = spec["type"] == "ExternalName";
@@ -86,7 +105,7 @@ fn service(object: &mut Value, serial: u64) {
         set(spec, "ipFamilyPolicy", json!("SingleStack"));
         set(spec, "internalTrafficPolicy", json!("Cluster"));
     }
-    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+    for port in items(spec, "ports") {
         set(port, "protocol", json!("TCP"));
         let number = port["port"].clone();
         set(port, "targetPort", number);
@@ -101,24 +120,23 @@ fn namespace(object: &mut Value) {
 }
 
 fn workload(object: &mut Value) {
-    set(&mut object["spec"], "replicas", json!(1));
-    if !object["spec"]["template"].is_null() {
-        pod_spec(&mut object["spec"]["template"]["spec"]);
+    if let Some(spec) = object.get_mut("spec") {
+        set(spec, "replicas", json!(1));
+    }
+    if let Some(spec) = object.pointer_mut("/spec/template/spec") {
+        pod_spec(spec);
     }
     object["status"] = json!({});
 }
 
 fn crd(object: &mut Value) {
-    let names = &mut object["spec"]["names"];
-    if !names.is_object() {
+    let Some(names) = object.pointer_mut("/spec/names") else {
         return;
-    }
+    };
     let kind = names["kind"].as_str().unwrap_or_default().to_owned();
     set(names, "singular", json!(kind.to_lowercase()));
     set(names, "listKind", json!(format!("{kind}List")));
-    set(
-        &mut object["spec"],
-        "conversion",
-        json!({"strategy": "None"}),
-    );
+    if let Some(spec) = object.get_mut("spec") {
+        set(spec, "conversion", json!({"strategy": "None"}));
+    }
 }

@@ -24,7 +24,7 @@ const VERBS: [&str; 8] = [
     "update",
     "watch",
 ];
-const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Tells whether a path is open to everybody.
@@ -89,6 +89,8 @@ pub(crate) fn answer(
             Ok(reply::with_type(empty, OPENAPI_PROTOBUF))
         }
         ["openapi", "v2"] => Ok(plain_json(StatusCode::OK, &openapi())),
+        ["api", _] => Err(ApiError::no_such_resource()),
+        ["apis", name, _] if registry.is_built_in(name) => Err(ApiError::no_such_resource()),
         ["openapi", "v3"] => Ok(plain_json(StatusCode::OK, &json!({"paths": {}}))),
         [""] | [] => Ok(plain_json(StatusCode::OK, &paths(registry))),
         _ => Err(ApiError::no_such_path()),
@@ -211,15 +213,15 @@ fn of_version<'a>(
 fn resource_list(registry: &Registry, group: &str, version: &str) -> Value {
     let mut entries = Vec::new();
     for resource in of_version(registry, group, version) {
-        entries.push(json!({
+        let mut entry = json!({
             "name": resource.plural,
             "singularName": resource.singular,
             "namespaced": resource.is_namespaced,
             "kind": resource.kind,
             "verbs": VERBS,
-            "shortNames": resource.short_names,
-            "categories": resource.categories,
-        }));
+        });
+        add_names(&mut entry, resource);
+        entries.push(entry);
         for (name, kind, verbs) in connect::subresources(resource) {
             entries.push(json!({
                 "name": format!("{}/{name}", resource.plural),
@@ -235,7 +237,24 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Value {
     } else {
         format!("{group}/{version}")
     };
-    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": entries})
+    let mut list =
+        json!({"kind": "APIResourceList", "groupVersion": version, "resources": entries});
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    list
+}
+
+/// Short names and categories are left out where there are none.
+fn add_names(entry: &mut Value, resource: &Resource) {
+    for (field, names) in [
+        ("shortNames", &resource.short_names),
+        ("categories", &resource.categories),
+    ] {
+        if !names.is_empty() {
+            entry[field] = json!(names);
+        }
+    }
 }
 
 fn aggregated(registry: &Registry, is_core: bool) -> Response<Reply> {
@@ -292,14 +311,7 @@ fn discovered(resource: &Resource) -> Value {
         "singularResource": resource.singular,
         "verbs": VERBS,
     });
-    for (field, list) in [
-        ("shortNames", &resource.short_names),
-        ("categories", &resource.categories),
-    ] {
-        if !list.is_empty() {
-            discovered[field] = json!(list);
-        }
-    }
+    add_names(&mut discovered, resource);
     if !subresources.is_empty() {
         discovered["subresources"] = subresources.into();
     }

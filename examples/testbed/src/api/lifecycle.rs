@@ -65,11 +65,71 @@ pub(crate) fn check_kind(resource: &Resource, body: &mut Value) -> Result<(), Ap
     if metadata.is_null() {
         *metadata = json!({});
     }
-    if metadata.is_object() {
-        Ok(())
-    } else {
-        Err(ApiError::bad_request("metadata must be an object"))
+    let metadata = &*metadata;
+    let is_map = |value: &Value| value.is_object() || value.is_null();
+    let is_whole = metadata.is_object()
+        && ["labels", "annotations"]
+            .iter()
+            .all(|field| is_map(&metadata[*field]))
+        && ["spec", "status", "data", "stringData"]
+            .iter()
+            .all(|field| resource.is_custom || fields.get(*field).is_none_or(is_map));
+    if is_whole {
+        return Ok(());
     }
+    Err(ApiError::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: json: cannot unmarshal",
+        resource.kind, resource.version, resource.kind
+    )))
+}
+
+/// Refuses what no patch may change: who the object is, and what holds it once it is deleted.
+pub(crate) fn check_patched(resource: &Resource, old: &Value, new: &Value) -> Result<(), ApiError> {
+    let kind = (resource.group.as_str(), resource.kind.as_str());
+    let name = meta(old, "name");
+    for field in ["uid", "deletionTimestamp"] {
+        let (asked, current) = (meta(new, field), meta(old, field));
+        if !asked.is_empty() && asked != current {
+            let field = format!("metadata.{field}");
+            let message = format!("Invalid value: {asked:?}: field is immutable");
+            return Err(ApiError::invalid(
+                kind,
+                name,
+                &field,
+                "FieldValueInvalid",
+                &message,
+            ));
+        }
+    }
+    if meta(old, "deletionTimestamp").is_empty() {
+        return Ok(());
+    }
+    let finalizers = |object: &Value| -> Vec<String> {
+        let list = object["metadata"]["finalizers"].as_array();
+        list.into_iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect()
+    };
+    let known = finalizers(old);
+    let added: Vec<String> = finalizers(new)
+        .into_iter()
+        .filter(|item| !known.contains(item))
+        .collect();
+    if added.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+        added.join(", ")
+    );
+    Err(ApiError::invalid(
+        kind,
+        name,
+        "metadata.finalizers",
+        "FieldValueForbidden",
+        &message,
+    ))
 }
 
 /// Gives a new object what the server gives it: identity, generation, a first status.
@@ -173,6 +233,24 @@ pub(crate) fn check_name(resource: &Resource, name: &str) -> Result<(), ApiError
             && word.ends_with(is_edge)
             && word.chars().all(|c| is_edge(c) || c == '-')
     };
+    let kind = (resource.group.as_str(), resource.kind.as_str());
+    if resource.kind == "Namespace" {
+        if name.len() <= 63 && is_word(name) {
+            return Ok(());
+        }
+        let message = format!(
+            "Invalid value: {name:?}: a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
+             and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+             '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+        );
+        return Err(ApiError::invalid(
+            kind,
+            name,
+            "metadata.name",
+            "FieldValueInvalid",
+            &message,
+        ));
+    }
     if allows_any || (name.len() <= 253 && name.split('.').all(is_word)) {
         return Ok(());
     }
@@ -181,7 +259,6 @@ pub(crate) fn check_name(resource: &Resource, name: &str) -> Result<(), ApiError
          and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
          '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
     );
-    let kind = (resource.group.as_str(), resource.kind.as_str());
     Err(ApiError::invalid(
         kind,
         name,

@@ -91,6 +91,7 @@ pub(crate) fn forbidden_option(field: &str, why: &str) -> ApiError {
 
 impl ListOptions {
     pub(crate) fn parse(query: &Query) -> Result<Self, ApiError> {
+        query.number("timeoutSeconds")?;
         let limit = query.number("limit")?.unwrap_or_default();
         let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
         let found = query.get("resourceVersionMatch");

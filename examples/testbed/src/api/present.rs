@@ -29,7 +29,7 @@ impl Presenter {
                 self.write(&mut out, object, true);
                 out
             }
-            Form::Metadata => metadata(object).to_string().into_bytes(),
+            Form::Metadata | Form::MetadataList => metadata(object).to_string().into_bytes(),
             Form::Table => {
                 let version = &object["metadata"]["resourceVersion"];
                 let table = self.rows.table(
@@ -53,8 +53,14 @@ impl Presenter {
         }
         match self.form {
             Form::Object => self.objects(page, meta),
-            Form::Metadata => {
+            Form::Metadata | Form::MetadataList => {
                 let items: Vec<Value> = page.items.iter().map(|item| metadata(item)).collect();
+                // The real server's converter leaves an empty list null, here alone.
+                let items = if items.is_empty() {
+                    Value::Null
+                } else {
+                    items.into()
+                };
                 json!({
                     "kind": "PartialObjectMetadataList",
                     "apiVersion": "meta.k8s.io/v1",

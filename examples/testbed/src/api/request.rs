@@ -7,6 +7,8 @@ use percent_encoding::percent_decode_str;
 
 use super::status::ApiError;
 
+const ACCEPTED: &str = "only the following media types are accepted: application/json";
+
 /// What a resource path names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -27,7 +29,10 @@ pub(crate) struct Query(BTreeMap<String, String>);
 pub(crate) enum Form {
     Object,
     Table,
+    /// Of one object, or of an event.
     Metadata,
+    /// Of a list.
+    MetadataList,
 }
 
 impl Target {
@@ -137,7 +142,7 @@ impl Form {
         accept
             .split(',')
             .find_map(Self::of_clause)
-            .ok_or_else(ApiError::not_acceptable)
+            .ok_or_else(|| ApiError::not_acceptable(ACCEPTED))
     }
 
     fn of_clause(clause: &str) -> Option<Self> {
@@ -150,7 +155,8 @@ impl Form {
         match shape {
             None => Some(Self::Object),
             Some("Table") => Some(Self::Table),
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Self::Metadata),
+            Some("PartialObjectMetadata") => Some(Self::Metadata),
+            Some("PartialObjectMetadataList") => Some(Self::MetadataList),
             Some(_) => None,
         }
     }
@@ -227,7 +233,7 @@ mod tests {
             ),
             (
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                Some(Form::Metadata),
+                Some(Form::MetadataList),
             ),
             ("application/json;as=Nope", None),
             ("image/png", None),

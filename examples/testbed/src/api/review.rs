@@ -13,12 +13,12 @@ use super::{
     status::ApiError,
 };
 
-const REVIEWS: [&str; 5] = [
-    "selfsubjectaccessreviews",
-    "subjectaccessreviews",
-    "localsubjectaccessreviews",
-    "tokenreviews",
-    "selfsubjectreviews",
+const KINDS: [(&str, &str); 5] = [
+    ("localsubjectaccessreviews", "LocalSubjectAccessReview"),
+    ("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    ("selfsubjectreviews", "SelfSubjectReview"),
+    ("subjectaccessreviews", "SubjectAccessReview"),
+    ("tokenreviews", "TokenReview"),
 ];
 
 /// Tells whether the path is a review, which is answered and never stored.
@@ -26,7 +26,7 @@ pub(crate) fn is_review(target: &Target) -> bool {
     matches!(
         target.group.as_str(),
         "authorization.k8s.io" | "authentication.k8s.io"
-    ) && REVIEWS.contains(&target.plural.as_str())
+    ) && KINDS.iter().any(|(plural, _)| *plural == target.plural)
 }
 
 pub(crate) fn answer(
@@ -38,7 +38,10 @@ pub(crate) fn answer(
     if !review.is_object() || !(review["spec"].is_object() || review["spec"].is_null()) {
         return Err(ApiError::bad_request("the object provided is unrecognized"));
     }
-    review["metadata"] = json!({"creationTimestamp": null});
+    let kind = KINDS.iter().find(|(plural, _)| *plural == target.plural);
+    review["kind"] = kind.map(|(_, kind)| *kind).into();
+    review["apiVersion"] = format!("{}/{}", target.group, target.version).into();
+    review["metadata"] = json!({});
     review["status"] = match target.plural.as_str() {
         "selfsubjectaccessreviews" => access(server, user, &review["spec"]),
         "tokenreviews" => token(server, &review["spec"]),

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Full, Limited};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{Empty, Full};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -14,26 +14,18 @@ use tokio::sync::watch;
 use super::{
     ApiConfig,
     auth::{self, Attributes, User},
-    connect, discovery,
-    list::ListOptions,
-    patch::PatchKind,
-    present::{self, Presenter},
+    body::json_body,
+    call::Call,
+    connect, discovery, present,
     record::Records,
     reply::{self, Reply},
     request::{Form, Query, Target, verb},
     resource::Resource,
     review,
-    selector::Selector,
     state::State,
     status::ApiError,
-    table,
     tasks::Tasks,
-    watch::{Begin, WatchBody, WatchOptions, Watcher},
-    write::{Write, Written},
 };
-
-/// The server refuses larger bodies.
-const MAX_BODY: usize = 3 * 1024 * 1024;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -45,17 +37,6 @@ pub(crate) struct Server {
     pub(crate) tasks: Tasks,
     revision: watch::Sender<u64>,
     issued: Mutex<BTreeMap<String, User>>,
-}
-
-/// A request that found its resource.
-struct Call {
-    server: Arc<Server>,
-    user: User,
-    target: Target,
-    query: Query,
-    form: Form,
-    headers: HeaderMap,
-    resource: Arc<Resource>,
 }
 
 impl Server {
@@ -124,7 +105,7 @@ impl Server {
     }
 
     /// Waits until a revision exists, as long as the server has patience.
-    async fn wait_for(&self, revision: u64) -> Result<(), ApiError> {
+    pub(crate) async fn wait_for(&self, revision: u64) -> Result<(), ApiError> {
         let mut revisions = self.revisions();
         let arrived = revisions.wait_for(|current| *current >= revision);
         let waited = tokio::time::timeout(self.config.too_large_wait, arrived).await;
@@ -206,6 +187,9 @@ impl Server {
         let attributes = Attributes::of(verb, &target, single);
         self.config.authorizer.check(&user, &attributes)?;
         if review::is_review(&target) {
+            if *request.method() != Method::POST {
+                return Err(ApiError::method_not_allowed());
+            }
             let body = json_body(request).await?;
             return review::answer(self, &user, &target, body);
         }
@@ -248,217 +232,6 @@ fn check_shape(resource: &Resource, target: &Target) -> Result<(), ApiError> {
     } else {
         Err(ApiError::no_such_resource())
     }
-}
-
-impl Call {
-    async fn run(
-        self,
-        verb: &str,
-        request: Request<Incoming>,
-    ) -> Result<Response<Reply>, ApiError> {
-        let is_everywhere = self.resource.is_namespaced && self.target.namespace.is_none();
-        let is_part = self.target.subresource.is_some();
-        match verb {
-            "get" if !is_everywhere => self.get().await,
-            "list" => self.list().await,
-            "watch" => self.watch().await,
-            "create" if !is_everywhere && self.target.name.is_none() => self.create(request).await,
-            "update" if !is_everywhere && self.target.name.is_some() => self.update(request).await,
-            "patch" if !is_everywhere && self.target.name.is_some() => self.patch(request).await,
-            "delete" if !is_everywhere && !is_part => self.delete(request).await,
-            "deletecollection" if !is_everywhere => self.delete_collection(request).await,
-            _ => Err(ApiError::method_not_allowed()),
-        }
-    }
-
-    // === Reading ===
-
-    async fn get(&self) -> Result<Response<Reply>, ApiError> {
-        if let Some(revision) = super::list::parse_version(&self.query)? {
-            self.server.wait_for(revision).await?;
-        }
-        let object = {
-            let mut state = self.server.state.lock();
-            let name = self.target.name();
-            let key = state.key(&self.resource, self.target.namespace.as_deref(), name);
-            state.store.get(&key).cloned()
-        };
-        let object =
-            object.ok_or_else(|| ApiError::not_found(&self.resource, self.target.name()))?;
-        Ok(reply::json(
-            StatusCode::OK,
-            self.presenter()?.object(&object),
-        ))
-    }
-
-    async fn list(&self) -> Result<Response<Reply>, ApiError> {
-        let options = ListOptions::parse(&self.query)?;
-        let selector = self.selector()?;
-        if let Some(revision) = options.version.awaited() {
-            self.server.wait_for(revision).await?;
-        }
-        let page = {
-            let mut state = self.server.state.lock();
-            let family = state.family(&self.resource.group, &self.resource.plural);
-            options.page(
-                &state.store,
-                &family,
-                self.target.namespace.as_deref(),
-                &selector,
-            )?
-        };
-        Ok(reply::json(StatusCode::OK, self.presenter()?.list(&page)))
-    }
-
-    async fn watch(&self) -> Result<Response<Reply>, ApiError> {
-        let options = WatchOptions::parse(&self.query)?;
-        let selector = self.selector()?;
-        if let Begin::State { at_least } | Begin::Now { at_least } = options.begin {
-            self.server.wait_for(at_least).await?;
-        }
-        let presenter = self.presenter()?;
-        let mut state = self.server.state.lock();
-        let family = state.family(&self.resource.group, &self.resource.plural);
-        let scope = (family, self.target.namespace.clone(), selector);
-        let watcher = Watcher::new(self.server.clone(), &state, presenter, scope, options);
-        Ok(reply::stream(WatchBody::new(watcher)))
-    }
-
-    // === Writing ===
-
-    async fn create(&self, request: Request<Incoming>) -> Result<Response<Reply>, ApiError> {
-        let body = json_body(request).await?;
-        self.write("CreateOptions", |write, state| write.create(state, body))
-    }
-
-    async fn update(&self, request: Request<Incoming>) -> Result<Response<Reply>, ApiError> {
-        let body = json_body(request).await?;
-        self.write("UpdateOptions", |write, state| write.update(state, body))
-    }
-
-    async fn patch(&self, request: Request<Incoming>) -> Result<Response<Reply>, ApiError> {
-        let content_type = self.headers.get(header::CONTENT_TYPE);
-        let content_type = content_type
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        let kind = PatchKind::parse(content_type, &self.resource)?;
-        let bytes = body_bytes(request).await?;
-        let patch: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-        self.write("PatchOptions", |write, state| {
-            write.patch(state, kind, &patch)
-        })
-    }
-
-    async fn delete(&self, request: Request<Incoming>) -> Result<Response<Reply>, ApiError> {
-        let options = delete_options(request).await?;
-        self.write("DeleteOptions", |write, state| {
-            write.delete(state, &options)
-        })
-    }
-
-    async fn delete_collection(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<Reply>, ApiError> {
-        let options = delete_options(request).await?;
-        let selector = self.selector()?;
-        let page = {
-            let mut state = self.server.state.lock();
-            let write = self.as_write("DeleteOptions")?;
-            let revision = state.store.revision();
-            let items = write.delete_collection(&mut state, &selector, &options)?;
-            self.server.announce(&state);
-            super::list::Page {
-                items,
-                revision,
-                next: None,
-                remaining: None,
-            }
-        };
-        Ok(reply::json(StatusCode::OK, self.presenter()?.list(&page)))
-    }
-
-    fn write(
-        &self,
-        options: &str,
-        act: impl FnOnce(&Write<'_>, &mut State) -> Result<Written, ApiError>,
-    ) -> Result<Response<Reply>, ApiError> {
-        let presenter = self.presenter()?;
-        let written = {
-            let mut state = self.server.state.lock();
-            let written = act(&self.as_write(options)?, &mut state);
-            self.server.announce(&state);
-            written?
-        };
-        Ok(reply::json(written.code, presenter.object(&written.object)))
-    }
-
-    fn as_write(&self, options: &str) -> Result<Write<'_>, ApiError> {
-        tracing::trace!(user = self.user.name, target = ?self.target, "write");
-        Ok(Write {
-            resource: self.resource.clone(),
-            target: &self.target,
-            query: &self.query,
-            now: (self.server.config.clock)(),
-            is_dry: Write::is_dry(&self.query, options)?,
-            ca_pem: &self.server.ca_pem,
-        })
-    }
-
-    fn selector(&self) -> Result<Selector, ApiError> {
-        let labels = self.query.get("labelSelector");
-        Selector::parse(&self.resource, labels, self.query.get("fieldSelector"))
-    }
-
-    fn presenter(&self) -> Result<Presenter, ApiError> {
-        Ok(Presenter {
-            resource: self.resource.clone(),
-            form: self.form,
-            rows: table::Rows::parse(&self.query, (self.server.config.clock)())?,
-        })
-    }
-}
-
-// === Bodies ===
-
-pub(crate) async fn body_bytes(request: Request<Incoming>) -> Result<Bytes, ApiError> {
-    let limited = Limited::new(request.into_body(), MAX_BODY);
-    let collected = limited.collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            ApiError::too_large_body()
-        } else {
-            ApiError::bad_request("unable to read the request body")
-        }
-    })?;
-    Ok(collected.to_bytes())
-}
-
-pub(crate) async fn json_body(request: Request<Incoming>) -> Result<Value, ApiError> {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    let content_type = content_type
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let media = content_type.split(';').next().unwrap_or_default().trim();
-    if !matches!(media, "" | "application/json") {
-        return Err(ApiError::unsupported_media_type("application/json"));
-    }
-    let bytes = body_bytes(request).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        ApiError::bad_request(format!(
-            "the object provided is unrecognized: couldn't get version/kind; json parse error: {error}"
-        ))
-    })
-}
-
-/// Options of a deletion: in the body, or none.
-async fn delete_options(request: Request<Incoming>) -> Result<Value, ApiError> {
-    let bytes = body_bytes(request).await?;
-    if bytes.is_empty() {
-        return Ok(Value::Null);
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::bad_request(format!("json parse error: {error}")))
 }
 
 /// An answer that needs no presenter.

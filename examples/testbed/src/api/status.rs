@@ -69,6 +69,21 @@ impl ApiError {
         )
     }
 
+    /// A namespace that is going away takes nothing new.
+    pub(crate) fn terminating(resource: &Resource, name: &str, namespace: &str) -> Self {
+        let message = format!(
+            "{} {name:?} is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
+            resource.qualified()
+        );
+        let mut error = Self::forbidden(message, &resource.plural, name);
+        error.status["details"]["causes"] = json!([{
+            "reason": "NamespaceTerminating",
+            "message": format!("namespace {namespace} is being terminated"),
+            "field": "metadata.namespace",
+        }]);
+        error
+    }
+
     /// A path that leads nowhere: the router's own plain text.
     pub(crate) fn no_such_path() -> Self {
         let mut error = Self::new(StatusCode::NOT_FOUND, "NotFound", "", Value::Null);
@@ -216,11 +231,11 @@ impl ApiError {
         )
     }
 
-    pub(crate) fn not_acceptable() -> Self {
+    pub(crate) fn not_acceptable(message: &str) -> Self {
         Self::new(
             StatusCode::NOT_ACCEPTABLE,
             "NotAcceptable",
-            "only the following media types are accepted: application/json",
+            message,
             Value::Null,
         )
     }

@@ -64,7 +64,9 @@ impl WatchOptions {
             }
             check_match(found)?;
         }
-        let version = parse_version(query)?.unwrap_or_default();
+        let version = parse_version(query)
+            .map_err(|_| bad_version(query))?
+            .unwrap_or_default();
         let begin = match (initial, version) {
             (Some(true), at_least) => Begin::State { at_least },
             (Some(false), 0) => Begin::Now { at_least: 0 },
@@ -81,6 +83,14 @@ impl WatchOptions {
             timeout: seconds.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
         })
     }
+}
+
+/// The real server lets this one through to where nobody names it a bad request.
+fn bad_version(query: &Query) -> ApiError {
+    let text = query.get("resourceVersion").unwrap_or_default();
+    ApiError::internal(&format!(
+        "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+    ))
 }
 
 /// One watch of one client.

@@ -1,4 +1,6 @@
-//! Create, update, patch, delete: each a function of the state, in one step under its lock.
+//! Create, update, patch (and `delete`): each a function of the state, in one step under its lock.
+
+mod delete;
 
 use std::sync::Arc;
 
@@ -12,7 +14,6 @@ use super::{
     patch::{PatchKind, apply},
     request::{Query, Target},
     resource::Resource,
-    selector::Selector,
     state::{State, format_time, meta},
     status::ApiError,
     store::Key,
@@ -51,7 +52,7 @@ impl<'a> Write<'a> {
         }
     }
 
-    fn key(&self, state: &mut State, name: &str) -> Key {
+    pub(super) fn key(&self, state: &mut State, name: &str) -> Key {
         state.key(&self.resource, self.target.namespace.as_deref(), name)
     }
 
@@ -145,11 +146,7 @@ impl<'a> Write<'a> {
         if meta(object, "deletionTimestamp").is_empty() {
             return Ok(());
         }
-        let message = format!(
-            "{} {name:?} is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
-            self.resource.qualified()
-        );
-        Err(ApiError::forbidden(message, &self.resource.plural, name))
+        Err(ApiError::terminating(&self.resource, name, namespace))
     }
 
     // === Update ===
@@ -204,8 +201,10 @@ impl<'a> Write<'a> {
         mut new: Value,
     ) -> Result<Written, ApiError> {
         lifecycle::check_update(&self.resource, old, &new)?;
-        if self.resource.kind == "Secret" && self.resource.group.is_empty() {
-            defaults::secret(&mut new);
+        match self.resource.kind.as_str() {
+            "Secret" => defaults::secret(&mut new),
+            "ConfigMap" => defaults::drop_empty_data(&mut new),
+            _ => {}
         }
         lifecycle::prepare_update(&self.resource, old, &mut new, self.part());
         if lifecycle::is_gone(&new) {
@@ -248,6 +247,7 @@ impl<'a> Write<'a> {
         };
         let mut new = kind.patch(&old, patch)?;
         self.settle(&mut new)?;
+        lifecycle::check_patched(&self.resource, &old, &new)?;
         self.replace(state, key, &old, new)
     }
 
@@ -295,168 +295,9 @@ impl<'a> Write<'a> {
         self.place(new)
     }
 
-    // === Delete ===
-
-    pub(crate) fn delete(&self, state: &mut State, options: &Value) -> Result<Written, ApiError> {
-        let (resource, name) = (&self.resource, self.target.name());
-        let key = self.key(state, name);
-        let Some(old) = state.store.get(&key).cloned() else {
-            return Err(ApiError::not_found(resource, name));
-        };
-        self.check_preconditions(&old, &options["preconditions"])?;
-        let mut new = (*old).clone();
-        self.hold(&mut new, options);
-        let grace = self.grace(&old, options);
-        let is_marked = !meta(&old, "deletionTimestamp").is_empty();
-        let is_shorter = old["metadata"]["deletionGracePeriodSeconds"].as_i64() > Some(grace);
-        if !is_marked || is_shorter {
-            lifecycle::mark_deleted(&mut new, grace, self.now);
-        }
-        if resource.kind == "Namespace" {
-            new["status"]["phase"] = "Terminating".into();
-        }
-        if lifecycle::is_gone(&new) {
-            let last = if self.is_dry {
-                Some(old)
-            } else {
-                self.remove(state, &key)
-            };
-            let last = last.unwrap_or_else(|| Arc::new(new));
-            return Ok(Written {
-                code: StatusCode::OK,
-                object: self.deleted(last),
-            });
-        }
-        if new == *old {
-            return Ok(Written {
-                code: StatusCode::OK,
-                object: old,
-            });
-        }
-        let object = self.store(state, key, new)?;
-        Ok(Written {
-            code: StatusCode::OK,
-            object,
-        })
-    }
-
-    /// Deletes all that a selector means, and returns them as they were.
-    pub(crate) fn delete_collection(
-        &self,
-        state: &mut State,
-        selector: &Selector,
-        options: &Value,
-    ) -> Result<Vec<Arc<Value>>, ApiError> {
-        let family = state.family(&self.resource.group, &self.resource.plural);
-        let listed = state.store.list(&family, self.target.namespace.as_deref());
-        let mut deleted = Vec::new();
-        for (_, object) in listed
-            .into_iter()
-            .filter(|(_, object)| selector.matches(object))
-        {
-            let mut target = self.target.clone();
-            target.name = Some(meta(&object, "name").to_owned());
-            if self.resource.is_namespaced {
-                target.namespace = Some(meta(&object, "namespace").to_owned());
-            }
-            let one = Write {
-                resource: self.resource.clone(),
-                target: &target,
-                ..*self
-            };
-            one.delete(state, options)?;
-            deleted.push(object);
-        }
-        Ok(deleted)
-    }
-
-    fn check_preconditions(&self, old: &Value, wanted: &Value) -> Result<(), ApiError> {
-        let name = meta(old, "name");
-        let differs = |field: &str| {
-            let wanted = wanted[field].as_str()?;
-            let found = meta(old, field);
-            (wanted != found).then(|| (wanted.to_owned(), found.to_owned()))
-        };
-        let why = if let Some((wanted, found)) = differs("uid") {
-            format!(
-                "the UID in the precondition ({wanted}) does not match the UID in record ({found}). \
-                 The object might have been deleted and then recreated"
-            )
-        } else if let Some((wanted, found)) = differs("resourceVersion") {
-            format!(
-                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({found}). \
-                 The object might have been modified"
-            )
-        } else {
-            return Ok(());
-        };
-        Err(ApiError::precondition(&self.resource, name, &why))
-    }
-
-    /// Adds the finalizer that a propagation policy asks for.
-    fn hold(&self, new: &mut Value, options: &Value) {
-        let policy = options["propagationPolicy"]
-            .as_str()
-            .or_else(|| self.query.get("propagationPolicy"));
-        let finalizer = match policy {
-            Some("Foreground") => "foregroundDeletion",
-            Some("Orphan") => "orphan",
-            _ => return,
-        };
-        let finalizers = &mut new["metadata"]["finalizers"];
-        let mut list = finalizers.as_array().cloned().unwrap_or_default();
-        if !list.iter().any(|item| item == finalizer) {
-            list.push(finalizer.into());
-        }
-        *finalizers = Value::Array(list);
-    }
-
-    /// Only a pod that a node runs is given time; everything else goes at once.
-    fn grace(&self, old: &Value, options: &Value) -> i64 {
-        let is_running = self.resource.kind == "Pod"
-            && old["spec"]["nodeName"]
-                .as_str()
-                .is_some_and(|node| !node.is_empty())
-            && !matches!(
-                old["status"]["phase"].as_str(),
-                Some("Succeeded" | "Failed")
-            );
-        if !is_running {
-            return 0;
-        }
-        let asked = options["gracePeriodSeconds"].as_i64().or_else(|| {
-            self.query
-                .get("gracePeriodSeconds")
-                .and_then(|s| s.parse().ok())
-        });
-        let own = old["spec"]["terminationGracePeriodSeconds"].as_i64();
-        asked.or(own).unwrap_or(30).max(0)
-    }
-
-    fn deleted(&self, last: Arc<Value>) -> Arc<Value> {
-        if self.resource.returns_deleted {
-            return last;
-        }
-        let mut details = json!({
-            "name": meta(&last, "name"),
-            "kind": self.resource.plural,
-            "uid": meta(&last, "uid"),
-        });
-        if !self.resource.group.is_empty() {
-            details["group"] = self.resource.group.as_str().into();
-        }
-        Arc::new(json!({
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Success",
-            "details": details,
-        }))
-    }
-
     // === The store, and what follows from a CRD in it ===
 
-    fn store(
+    pub(super) fn store(
         &self,
         state: &mut State,
         key: Key,
@@ -484,7 +325,7 @@ impl<'a> Write<'a> {
         Ok(stored)
     }
 
-    fn remove(&self, state: &mut State, key: &Key) -> Option<Arc<Value>> {
+    pub(super) fn remove(&self, state: &mut State, key: &Key) -> Option<Arc<Value>> {
         let last = state.store.remove(key)?;
         if self.resource.kind == "CustomResourceDefinition" {
             let (group, plural) = crd::group_and_plural(&last);

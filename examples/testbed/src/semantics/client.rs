@@ -1,9 +1,12 @@
 //! A small raw client: what is on the wire, without a typed layer between it and the assertion.
 
+mod answer;
+mod watch;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::TokioIo;
@@ -15,12 +18,14 @@ use serde_json::Value;
 use tokio::{net::TcpStream, sync::Mutex};
 use tokio_rustls::TlsConnector;
 
+pub use self::{
+    answer::Answer,
+    watch::{Event, Watch},
+};
 use crate::{api::tasks::Tasks, endpoint::Endpoint};
 
 /// No answer of a test takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A line of a watch that is longer than this is no event.
-const MAX_LINE: usize = 8 * 1024 * 1024;
 
 /// A client of one API server, over one HTTP/2 connection that is made when it is needed.
 ///
@@ -31,37 +36,6 @@ pub struct Client {
     tls: TlsConnector,
     sender: Mutex<Option<http2::SendRequest<Full<Bytes>>>>,
     tasks: Tasks,
-}
-
-/// A whole answer.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The status code.
-    pub code: u16,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
-}
-
-/// An open watch, read line by line.
-#[derive(Debug)]
-pub struct Watch {
-    /// The status code; events only follow 200.
-    pub code: u16,
-    /// The headers.
-    pub headers: HeaderMap,
-    body: Incoming,
-    buffer: Vec<u8>,
-}
-
-/// One event of a watch.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`.
-    pub kind: String,
-    /// The object.
-    pub object: Value,
 }
 
 /// What can go wrong between the test and the server.
@@ -402,111 +376,4 @@ fn tls(ca_pem: &str, identity: Option<(&str, &str)>) -> Result<ClientConfig, Err
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
-}
-
-// === Answer ===
-
-impl Answer {
-    /// Reads the body as JSON; null when it is none.
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
-    }
-
-    /// Reads the body as text.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    /// Returns a header, or nothing.
-    pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    }
-
-    /// Returns the object after checking the code.
-    ///
-    /// # Panics
-    ///
-    /// When the code is another one.
-    #[track_caller]
-    pub fn expect(&self, code: u16) -> Value {
-        assert_eq!(self.code, code, "{}", self.text());
-        self.json()
-    }
-
-    /// Checks that the answer is a failed Status with this code and reason, and returns it.
-    ///
-    /// # Panics
-    ///
-    /// When it is something else.
-    #[track_caller]
-    pub fn expect_status(&self, code: u16, reason: &str) -> Value {
-        let status = self.expect(code);
-        assert_eq!(status["kind"], "Status", "{status}");
-        assert_eq!(status["status"], "Failure", "{status}");
-        assert_eq!(status["code"], code, "{status}");
-        assert_eq!(
-            status["reason"].as_str().unwrap_or_default(),
-            reason,
-            "{status}"
-        );
-        status
-    }
-}
-
-// === Watch ===
-
-impl Watch {
-    /// Waits for the next event; nothing when the server ended the watch.
-    ///
-    /// # Errors
-    ///
-    /// When nothing comes in time, the connection breaks, or a line is no event.
-    pub async fn next(&mut self, within: Duration) -> Result<Option<Event>, Error> {
-        let line = tokio::time::timeout(within, self.line()).await;
-        let Some(line) = line.map_err(|_| Error::Silence("a watch".into()))?? else {
-            return Ok(None);
-        };
-        let event: Value =
-            serde_json::from_slice(&line).map_err(|error| Error::Malformed(error.to_string()))?;
-        Ok(Some(Event {
-            kind: event["type"].as_str().unwrap_or_default().to_owned(),
-            object: event["object"].clone(),
-        }))
-    }
-
-    /// Tells whether nothing at all comes for a while.
-    ///
-    /// # Errors
-    ///
-    /// When the connection breaks.
-    pub async fn is_silent(&mut self, during: Duration) -> Result<bool, Error> {
-        match tokio::time::timeout(during, self.line()).await {
-            Err(_) => Ok(true),
-            Ok(line) => line.map(|_| false),
-        }
-    }
-
-    async fn line(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let rest = self.buffer.split_off(end + 1);
-                let mut line = std::mem::replace(&mut self.buffer, rest);
-                line.pop();
-                return Ok(Some(line));
-            }
-            if self.buffer.len() > MAX_LINE {
-                return Err(Error::Malformed("a line without end".into()));
-            }
-            let Some(frame) = self.body.frame().await else {
-                return Ok(None);
-            };
-            let frame = frame.map_err(|source| broken(&Method::GET, "watch", source))?;
-            if let Ok(data) = frame.into_data() {
-                self.buffer.extend_from_slice(&data);
-            }
-        }
-    }
 }

@@ -167,3 +167,54 @@ pub async fn a_terminating_namespace_takes_nothing_new(client: &Client) -> Outco
     client.get(&path).await?.expect_status(404, "NotFound");
     Ok(())
 }
+
+/// The later propagation policy takes the place of the earlier.
+pub async fn a_later_propagation_policy_wins(client: &Client) -> Outcome {
+    let place = Place::new(client).await?;
+    place.config_map("a", "").await?;
+    let path = place.core("configmaps/a");
+    let options = json!({"propagationPolicy": "Orphan"});
+    let orphaned = client.delete(&path, Some(&options)).await?.expect(200);
+    assert_eq!(orphaned["metadata"]["finalizers"], json!(["orphan"]));
+    let path = format!("{path}?propagationPolicy=Foreground");
+    let waiting = client.delete(&path, None).await?.expect(200);
+    assert_eq!(
+        waiting["metadata"]["finalizers"],
+        json!(["foregroundDeletion"])
+    );
+    Ok(())
+}
+
+/// A pod is bound to a node once, and evicted from it.
+pub async fn a_pod_is_bound_and_evicted(client: &Client) -> Outcome {
+    let place = Place::new(client).await?;
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    client.post(&place.core("pods"), &pod).await?.expect(201);
+    let binding = json!({
+        "kind": "Binding",
+        "apiVersion": "v1",
+        "metadata": {"name": "p"},
+        "target": {"kind": "Node", "name": "n1"},
+    });
+    client
+        .post(&place.core("pods/p/binding"), &binding)
+        .await?
+        .expect(201);
+    let bound = client.get(&place.core("pods/p")).await?.expect(200);
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["metadata"]["generation"], 1);
+    client
+        .post(&place.core("pods/p/binding"), &binding)
+        .await?
+        .expect_status(409, "Conflict");
+    let eviction =
+        json!({"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": "p"}});
+    client
+        .post(&place.core("pods/p/eviction"), &eviction)
+        .await?
+        .expect(201);
+    let leaving = client.get(&place.core("pods/p")).await?;
+    assert!(leaving.code == 404 || leaving.json()["metadata"]["deletionTimestamp"].is_string());
+    Ok(())
+}

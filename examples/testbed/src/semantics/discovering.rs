@@ -123,3 +123,18 @@ pub async fn the_systems_namespaces_are_there(client: &Client) -> Outcome {
     }
     Ok(())
 }
+
+/// What discovery does not know is missing in the same way as a resource.
+pub async fn an_unknown_version_is_missing_as_a_status(client: &Client) -> Outcome {
+    for path in ["/apis/apps/v99", "/api/v2"] {
+        client.get(path).await?.expect_status(404, "NotFound");
+    }
+    for path in ["/apis/none.example.com", "/apis/none.example.com/v1"] {
+        assert_eq!(
+            client.get(path).await?.text(),
+            "404 page not found\n",
+            "{path}"
+        );
+    }
+    Ok(())
+}

@@ -134,3 +134,14 @@ pub async fn a_large_list_is_compressed(client: &Client) -> Outcome {
     assert_eq!(plain.header("content-encoding"), "");
     Ok(())
 }
+
+/// The form of a list is none for an object, and the other way round.
+pub async fn a_form_of_another_number_is_not_acceptable(client: &Client) -> Outcome {
+    let place = Place::new(client).await?;
+    place.config_map("a", "").await?;
+    let one = client.get_as(&place.core("configmaps/a"), LIST).await?;
+    one.expect_status(406, "NotAcceptable");
+    let list = client.get_as(&place.core("configmaps"), ONE).await?;
+    list.expect_status(406, "NotAcceptable");
+    Ok(())
+}

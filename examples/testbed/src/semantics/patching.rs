@@ -261,3 +261,72 @@ pub async fn apply_over_anothers_field_is_a_conflict(client: &Client) -> Outcome
     nobody.expect_status(422, "Invalid");
     Ok(())
 }
+
+/// New items of a merged list come where the patch puts them, the others keep their places.
+pub async fn a_strategic_merge_patch_keeps_the_order(client: &Client) -> Outcome {
+    let place = Place::new(client).await?;
+    client.post(&place.core("pods"), &pod()).await?.expect(201);
+    let path = place.core("pods/p/status");
+    let condition = |kind: &str| json!({"type": kind, "status": "True"});
+    let order = |pod: &Value| -> Vec<String> {
+        let list = pod["status"]["conditions"].as_array();
+        let kinds = list
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c["type"].as_str());
+        kinds.map(str::to_owned).collect()
+    };
+    let patch = json!({"status": {"conditions": [condition("A"), condition("B")]}});
+    let first = client
+        .patch(&path, "strategic-merge", &patch)
+        .await?
+        .expect(200);
+    assert_eq!(order(&first), ["A", "B"]);
+    let patch = json!({"status": {"conditions": [condition("C")]}});
+    let second = client
+        .patch(&path, "strategic-merge", &patch)
+        .await?
+        .expect(200);
+    assert_eq!(order(&second), ["C", "A", "B"]);
+    let patch = json!({"status": {
+        "$setElementOrder/conditions": [{"type": "A"}, {"type": "B"}, {"type": "C"}, {"type": "D"}],
+        "conditions": [condition("D")],
+    }});
+    let third = client
+        .patch(&path, "strategic-merge", &patch)
+        .await?
+        .expect(200);
+    assert_eq!(order(&third), ["A", "B", "C", "D"]);
+    Ok(())
+}
+
+/// No patch changes who an object is, or what holds it once it is deleted.
+pub async fn a_patch_does_not_change_identity(client: &Client) -> Outcome {
+    let place = Place::new(client).await?;
+    let body = json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]}});
+    client
+        .post(&place.core("configmaps"), &body)
+        .await?
+        .expect(201);
+    let path = place.core("configmaps/a");
+    for (metadata, code) in [
+        (json!({"uid": "another"}), 422),
+        (json!({"name": "another"}), 400),
+        (json!({"namespace": "another"}), 400),
+        (json!({"deletionTimestamp": "2020-01-01T00:00:00Z"}), 422),
+    ] {
+        let patch = json!({"metadata": metadata});
+        client.patch(&path, "merge", &patch).await?.expect(code);
+    }
+    client.delete(&path, None).await?.expect(200);
+    let patch = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}});
+    let status = client
+        .patch(&path, "merge", &patch)
+        .await?
+        .expect_status(422, "Invalid");
+    assert_eq!(
+        status["details"]["causes"][0]["field"],
+        "metadata.finalizers"
+    );
+    Ok(())
+}

@@ -256,3 +256,41 @@ pub async fn contradicting_watch_options_are_refused(client: &Client) -> Outcome
     }
     Ok(())
 }
+
+/// A streamed list from the future is open, and then says that it cannot be.
+pub async fn a_streamed_list_of_the_future_fails_as_an_event(client: &Client) -> Outcome {
+    let place = Place::new(client).await?;
+    let path = "configmaps?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
+                &resourceVersion=4294967295";
+    let mut watch = place.watch(&place.core(path)).await?;
+    let event = next(&mut watch).await?;
+    assert_eq!(event.kind, "ERROR");
+    assert_eq!(event.object["code"], 504);
+    assert_eq!(
+        event.object["details"]["causes"][0]["reason"],
+        "ResourceVersionTooLarge"
+    );
+    assert!(watch.next(SOON).await?.is_none(), "nothing after the error");
+    Ok(())
+}
+
+/// A watch from a revision that is none fails before it is open.
+pub async fn a_watch_from_nonsense_is_refused(client: &Client) -> Outcome {
+    let place = Place::new(client).await?;
+    let answer = client
+        .get(&place.core("configmaps?watch=1&resourceVersion=abc"))
+        .await?;
+    let message = "resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax";
+    assert_eq!(answer.expect(500)["message"], message);
+    for query in [
+        "labelSelector=a%20b",
+        "fieldSelector=data.k%3D1",
+        "timeoutSeconds=abc",
+    ] {
+        let answer = client
+            .get(&place.core(&format!("configmaps?watch=1&{query}")))
+            .await?;
+        answer.expect_status(400, "BadRequest");
+    }
+    Ok(())
+}

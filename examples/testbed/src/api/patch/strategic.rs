@@ -1,6 +1,6 @@
 //! Strategic merge for the lists that matter: maps merge, known lists merge by their key.
 //!
-//! Not here: `$retainKeys`, and the order that `$setElementOrder` asks for.
+//! Not here: `$retainKeys`.
 
 use serde_json::{Map, Value};
 
@@ -48,11 +48,16 @@ pub(super) fn merge(target: &mut Value, patch: &Value) {
         return;
     };
     for (key, value) in fields {
-        merge_field(into, key, value);
+        merge_field(into, fields, key, value);
     }
 }
 
-fn merge_field(into: &mut Map<String, Value>, key: &str, value: &Value) {
+fn merge_field(
+    into: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    key: &str,
+    value: &Value,
+) {
     if let Some(list) = key.strip_prefix("$deleteFromPrimitiveList/") {
         let doomed = value.as_array().cloned().unwrap_or_default();
         if let Some(Value::Array(items)) = into.get_mut(list) {
@@ -67,7 +72,12 @@ fn merge_field(into: &mut Map<String, Value>, key: &str, value: &Value) {
         Value::Null => {
             into.remove(key);
         }
-        Value::Array(items) => merge_list(into, key, items),
+        Value::Array(items) => {
+            let order = patch
+                .get(&format!("$setElementOrder/{key}"))
+                .and_then(Value::as_array);
+            merge_list(into, key, items, order.map(Vec::as_slice));
+        }
         Value::Object(fields) if fields.get("$patch").is_some_and(|d| d == "delete") => {
             into.remove(key);
         }
@@ -75,7 +85,12 @@ fn merge_field(into: &mut Map<String, Value>, key: &str, value: &Value) {
     }
 }
 
-fn merge_list(into: &mut Map<String, Value>, field: &str, items: &[Value]) {
+fn merge_list(
+    into: &mut Map<String, Value>,
+    field: &str,
+    items: &[Value],
+    order: Option<&[Value]>,
+) {
     let current = into
         .entry(field.to_owned())
         .or_insert_with(|| Value::Array(Vec::new()));
@@ -108,8 +123,37 @@ fn merge_list(into: &mut Map<String, Value>, field: &str, items: &[Value]) {
         *current = items.to_vec();
         return;
     };
+    let before: Vec<Value> = current.iter().map(|item| item[key].clone()).collect();
     for item in items {
         merge_item(current, key, item);
+    }
+    let wanted: Vec<Value> = order
+        .unwrap_or(items)
+        .iter()
+        .map(|item| item[key].clone())
+        .collect();
+    reorder(current, key, &before, &wanted);
+}
+
+/// Puts the items in the patch's order, and those that it does not name where they were between them.
+fn reorder(current: &mut Vec<Value>, key: &str, before: &[Value], wanted: &[Value]) {
+    let place = |list: &[Value], item: &Value| list.iter().position(|key_of| *key_of == item[key]);
+    let (mut named, others): (Vec<Value>, Vec<Value>) = current
+        .drain(..)
+        .partition(|item| place(wanted, item).is_some());
+    named.sort_by_key(|item| place(wanted, item));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    loop {
+        let is_before = match (others.peek(), named.peek()) {
+            (None, None) => return,
+            (Some(other), Some(next)) => match (place(before, other), place(before, next)) {
+                (Some(other), Some(next)) => other < next,
+                _ => false,
+            },
+            (other, _) => other.is_some(),
+        };
+        let from = if is_before { &mut others } else { &mut named };
+        current.extend(from.next());
     }
 }
 
@@ -149,7 +193,7 @@ mod tests {
             (
                 json!({"conditions": [{"type": "A", "status": "x"}, {"type": "B"}]}),
                 json!({"conditions": [{"type": "A", "status": "y"}, {"type": "C"}]}),
-                json!({"conditions": [{"type": "A", "status": "y"}, {"type": "B"}, {"type": "C"}]}),
+                json!({"conditions": [{"type": "A", "status": "y"}, {"type": "C"}, {"type": "B"}]}),
             ),
             (
                 json!({"containers": [{"name": "a", "image": "1"}, {"name": "b"}]}),

@@ -60,7 +60,7 @@ pub(in crate::store::log) enum Step {
     Sync {
         file: FileId,
     },
-    /// A sync that failed: what it was to make safe never will be.
+    /// A sync that failed: of what it was to make safe, some is and the rest never will be.
     FailedSync {
         file: FileId,
     },
@@ -163,7 +163,10 @@ pub(in crate::store::log) fn files_after_cut(
                     count
                 });
             }
-            Step::FailedSync { file } => drop(pending.remove(file)),
+            Step::FailedSync { file } => {
+                let steps = pending.remove(file).unwrap_or_default();
+                scatter(safe.entry(*file).or_default(), &steps, random);
+            }
             Step::Create { .. } | Step::Remove { .. } | Step::Sync { .. } | Step::Note(_) => {}
         }
     }
@@ -177,17 +180,22 @@ pub(in crate::store::log) fn files_after_cut(
                 let stop = random(count + 1);
                 apply(content, &steps, stop, &mut |_| stop);
             }
-            Cut::Scatters => {
-                let size = random(count + 1);
-                let mut times = BTreeMap::new();
-                apply(content, &steps, size, &mut |sector| {
-                    *times.entry(sector).or_insert_with(|| random(count + 1))
-                });
-            }
+            Cut::Scatters => scatter(content, &steps, random),
         }
     }
     let content = |(name, file): (String, FileId)| (name, safe.remove(&file).unwrap_or_default());
     names.into_iter().map(content).collect()
+}
+
+/// Applies each sector's steps up to a time of its own.
+fn scatter(content: &mut Vec<u8>, steps: &[&Step], random: &mut impl FnMut(usize) -> usize) {
+    let size = random(steps.len() + 1);
+    let mut times = BTreeMap::new();
+    apply(content, steps, size, &mut |sector| {
+        *times
+            .entry(sector)
+            .or_insert_with(|| random(steps.len() + 1))
+    });
 }
 
 /// Applies steps: the length as after the first `size` of them, each sector as after `time` of them.

@@ -114,24 +114,21 @@ impl Teller {
             self.line(&line);
         }
         self.line("");
-        let kept = verdicts
-            .iter()
-            .filter(|verdict| verdict.outcome == Outcome::Kept)
-            .count();
-        let (all, took) = (verdicts.len(), time(took));
-        let last = match &self.report.interruption {
-            Some(why) => self.paint(
-                Ink::Red,
-                &format!("Ended early after {took}, {kept} of {all} promises kept: {why}."),
-            ),
-            None if kept == all => {
-                self.paint(Ink::Green, &format!("All {all} promises kept, in {took}."))
-            }
-            None => self.paint(
-                Ink::Red,
-                &format!("{} of {all} promises not kept, in {took}.", all - kept),
-            ),
+        let of = |outcome| verdicts.iter().filter(|one| one.outcome == outcome).count();
+        let (kept, broken) = (of(Outcome::Kept), of(Outcome::Broken));
+        let (all, untried, took) = (verdicts.len(), of(Outcome::Untried), time(took));
+        let told = match &self.report.interruption {
+            Some(why) => format!("Ended early after {took}, {kept} of {all} promises kept: {why}."),
+            None if kept == all => format!("All {all} promises kept, in {took}."),
+            None if untried == 0 => format!("{broken} of {all} promises broken, in {took}."),
+            None => format!("{broken} of {all} promises broken, {untried} not tried, in {took}."),
         };
+        let ink = if self.report.is_kept() {
+            Ink::Green
+        } else {
+            Ink::Red
+        };
+        let last = self.paint(ink, &told);
         self.line(&last);
     }
 
@@ -264,7 +261,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.ends_with("\n1 of 11 promises not kept, in 3.00 s.\n"),
+            text.ends_with("\n1 of 11 promises broken, in 3.00 s.\n"),
             "{text}"
         );
     }

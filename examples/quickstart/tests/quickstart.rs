@@ -166,7 +166,7 @@ async fn a_promise_that_is_broken_is_named_and_fails() {
         text.contains(" ✗ and costs the difference, not a list"),
         "{text}"
     );
-    assert!(text.contains("1 of 11 promises not kept"), "{text}");
+    assert!(text.contains("1 of 11 promises broken, in"), "{text}");
     assert_clean(&server).await;
 }
 
@@ -188,6 +188,10 @@ async fn a_story_that_cannot_go_on_fails_and_cleans_up() {
         ["the hub answers what the cloud would"]
     );
     assert_eq!(promises(&report, "untried").len(), 10);
+    assert!(
+        text.contains("1 of 11 promises broken, 10 not tried"),
+        "{text}"
+    );
     assert!(
         text.contains("list the ConfigMaps: the hub says 403"),
         "{text}"

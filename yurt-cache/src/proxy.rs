@@ -23,7 +23,7 @@ use self::route::{Have, Link, Route, route};
 use self::validate::validate;
 use crate::answer::{self, RETRY, object::object, write::Writer};
 use crate::authorize::{Access, Verdicts};
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::documents::Documents;
 use crate::identity::Caller;
@@ -60,6 +60,7 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let began = Instant::now();
+        let is_head = request.method() == Method::HEAD;
         if !is_decodable(request.uri()) {
             return answer::status(&Status::bad_request(
                 "the path or the query cannot be decoded",
@@ -71,6 +72,9 @@ impl Proxy {
             Err(status) => (answer::status(&status), ServedFrom::Hub),
         };
         answer::mark(&mut response, from.as_str());
+        if is_head {
+            *response.body_mut() = body::empty();
+        }
         let resource = api.path().map(|path| &path.resource);
         let resource = resource.filter(|resource| self.registry.known_kind(resource).is_some());
         self.metrics
@@ -313,6 +317,11 @@ impl Proxy {
         }
     }
 
+    /// Returns whether the hub has just started and has not heard of the cloud yet.
+    pub(crate) fn is_reach_unknown(&self) -> bool {
+        matches!(*self.reach().borrow(), Reach::Unknown)
+    }
+
     fn reach(&self) -> watch::Receiver<Reach> {
         self.upstream.reach()
     }
@@ -370,6 +379,9 @@ pub(crate) fn access(verb: &'static str, path: &Path) -> Access {
         resource: path.resource.clone(),
         namespace: path.namespace.clone(),
         name: path.name.clone(),
+        subresource: path.subresource.clone(),
+        labels: String::new(),
+        fields: String::new(),
     }
 }
 

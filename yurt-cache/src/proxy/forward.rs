@@ -168,16 +168,12 @@ impl Proxy {
     }
 
     fn remember_scope(self: &Arc<Self>, caller: &Caller, api: &ApiRequest, scope: &Scope) {
-        let access = crate::authorize::Access {
-            verb: if api.verb == Verb::Watch {
-                "watch"
-            } else {
-                "list"
-            },
-            resource: scope.resource.clone(),
-            namespace: scope.namespace.clone(),
-            name: scope.name().map(str::to_owned),
+        let verb = if api.verb == Verb::Watch {
+            "watch"
+        } else {
+            "list"
         };
+        let access = crate::authorize::Access::to_scope(verb, scope);
         self.verdicts.grant(caller, &access);
         self.learn(caller, scope);
         if let Some((mirror, _)) =

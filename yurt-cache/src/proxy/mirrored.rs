@@ -84,8 +84,11 @@ impl Proxy {
         let access = scope_access(api, &scope);
         if mirror.is_fetched_as(caller) {
             self.verdicts.grant(caller, &access);
-        } else {
-            self.may(caller, &access, link).await?;
+        } else if self.may(caller, &access, link).await.is_err() {
+            // The refusal is the cloud's to word; and if it has changed its mind, the caller is served.
+            return self
+                .forwarded(caller, api, Some(scope), Remember::Nothing, request)
+                .await;
         }
         self.learn(caller, &scope);
         let response = self.write(&mirror, api, &scope, fresh).await?;
@@ -183,6 +186,10 @@ impl Proxy {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Waited::Forward,
             }
+            // While nobody knows yet whether the cloud is there, what was remembered is as good as any.
+            if fresh == Freshness::Any && self.is_reach_unknown() {
+                return Waited::Ready;
+            }
             // A mirror that cannot follow while the cloud is there has nothing to say of it.
             if timeout(CATCH_UP_WAIT, mirror.live()).await.is_err() {
                 return Waited::Forward;
@@ -207,12 +214,7 @@ impl Proxy {
 
     /// Learns beside the answer what else the caller may read of the scope, for when the cloud is away.
     pub(super) fn learn(self: &Arc<Self>, caller: &Caller, scope: &Scope) {
-        let accesses = ["get", "list", "watch"].map(|verb| Access {
-            verb,
-            resource: scope.resource.clone(),
-            namespace: scope.namespace.clone(),
-            name: scope.name().map(str::to_owned),
-        });
+        let accesses = ["get", "list", "watch"].map(|verb| Access::to_scope(verb, scope));
         let unknown: Vec<Access> = accesses
             .into_iter()
             .filter(|access| !self.verdicts.is_asked(caller, access))
@@ -277,14 +279,10 @@ fn can_resume(mirror: &Mirror, api: &ApiRequest) -> bool {
 }
 
 fn scope_access(api: &ApiRequest, scope: &Scope) -> Access {
-    Access {
-        verb: if api.verb == Verb::Watch {
-            "watch"
-        } else {
-            "list"
-        },
-        resource: scope.resource.clone(),
-        namespace: scope.namespace.clone(),
-        name: scope.name().map(str::to_owned),
-    }
+    let verb = if api.verb == Verb::Watch {
+        "watch"
+    } else {
+        "list"
+    };
+    Access::to_scope(verb, scope)
 }

@@ -67,6 +67,8 @@ pub(crate) enum Phase {
     Syncing,
     /// The upstream watch is open.
     Live,
+    /// Nothing is visible yet, and the server said this when it was asked last; it is asked again.
+    Refused(Status),
     /// Synced once; the upstream watch is not open now.
     Behind,
     /// It cannot be: what the server said.
@@ -86,6 +88,8 @@ struct State {
     tombstones: VecDeque<Tombstone>,
     /// The store was damaged: something may be missing, so a list has to come before the next watch.
     is_suspect: bool,
+    /// A list at this revision is complete and not yet wholly in place.
+    relisted: Option<u64>,
     used: Instant,
 }
 
@@ -147,6 +151,7 @@ impl Mirror {
             window: Window::new(0, window),
             tombstones: VecDeque::new(),
             is_suspect: false,
+            relisted: None,
             used: now,
         };
         Self {
@@ -210,13 +215,13 @@ impl Mirror {
         self.changed.subscribe()
     }
 
-    /// Returns when the mirror is synced, or the status with which it failed.
+    /// Returns when the mirror is synced, or the status with which it failed, if only for now.
     pub(crate) async fn synced(&self) -> std::result::Result<(), Status> {
         let mut changed = self.changed();
         loop {
             match self.phase() {
                 Phase::Live | Phase::Behind => return Ok(()),
-                Phase::Failed(status) => return Err(status),
+                Phase::Refused(status) | Phase::Failed(status) => return Err(status),
                 Phase::Syncing => {}
             }
             changed

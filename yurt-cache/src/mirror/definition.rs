@@ -54,7 +54,7 @@ pub(crate) fn definitions() -> Resource {
 }
 
 /// Returns whether a resource may have a definition: the server's own groups have none.
-fn may_be_custom(resource: &Resource) -> bool {
+pub(super) fn may_be_custom(resource: &Resource) -> bool {
     let group = resource.group.as_str();
     let is_own =
         !group.contains('.') || (group.ends_with(".k8s.io") && !group.ends_with(".x-k8s.io"));

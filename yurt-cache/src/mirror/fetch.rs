@@ -3,13 +3,17 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::{Instant, timeout};
 
+use super::definition::may_be_custom;
+use super::ingest::Incoming;
 use super::kind::{Form, Key, key};
 use super::relist::Listed;
 use super::{Mirror, Phase};
@@ -26,6 +30,10 @@ const PAGE: u32 = 500;
 
 /// Bytes of a list that are given to the store at a time.
 const PORTION: usize = 256 << 10;
+
+/// How long a list may keep silent in its middle, and a watch after it should have ended: a link that is
+/// dead is noticed elsewhere, this is for a server that forgot us.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// How the hub names itself to the cloud.
 pub(crate) const AGENT: &str = concat!("yurthub/", env!("CARGO_PKG_VERSION"));
@@ -53,6 +61,14 @@ pub(crate) enum FetchError {
     Take(#[source] yurt_core::store::Error),
     #[error("the initial events had no end")]
     Unended,
+    #[error("the pages of the list have no end")]
+    EndlessPages,
+    #[error("an event at {now} came after one at {before}")]
+    Backwards { before: u64, now: u64 },
+    #[error("a {0} came where it does not belong")]
+    OtherKind(String),
+    #[error("the cloud said nothing for {0:?}")]
+    Silent(Duration),
 }
 
 /// Which list is asked for.
@@ -75,7 +91,7 @@ impl Mirror {
     ) -> Result<(), FetchError> {
         self.counters.lists.fetch_add(1, Ordering::Relaxed);
         let mirror = self.clone();
-        blocking(move || mirror.unstage()).await?;
+        blocking(move || mirror.begin_list()).await?;
         let mut seen = HashSet::new();
         let mut next = None;
         loop {
@@ -92,6 +108,9 @@ impl Mirror {
             let response = self.ask(upstream, caller, &query).await?;
             let head = self.take_page(response, limit, &mut seen).await?;
             match head.continue_token {
+                Some(token) if next.as_ref() == Some(&token) => {
+                    return Err(FetchError::EndlessPages);
+                }
                 Some(token) => next = Some(token),
                 None => return self.finish(head, seen).await,
             }
@@ -107,7 +126,7 @@ impl Mirror {
     ) -> Result<(), FetchError> {
         self.counters.lists.fetch_add(1, Ordering::Relaxed);
         let mirror = self.clone();
-        blocking(move || mirror.unstage()).await?;
+        blocking(move || mirror.begin_list()).await?;
         let mut query = self.query();
         query.extend([
             ("watch", "1".to_owned()),
@@ -119,7 +138,7 @@ impl Mirror {
         let mut lines = EventLines::new(limit);
         let mut seen = HashSet::new();
         let mut end = None;
-        while let Some(chunk) = self.next_chunk(&mut body).await? {
+        while let Some(chunk) = self.next_chunk(&mut body, SILENCE).await? {
             let mut items = Vec::new();
             lines.push(&chunk, &mut |event_type, object| {
                 match event_type {
@@ -166,13 +185,18 @@ impl Mirror {
         let mut body = self.ask(upstream, caller, &query).await?.into_body();
         self.set_phase(Phase::Live);
         let mut lines = EventLines::new(limit);
-        while let Some(chunk) = self.next_chunk(&mut body).await? {
+        let mut reached = self.revision();
+        let ends_at = Instant::now() + Duration::from_secs(seconds) + SILENCE;
+        while let Some(chunk) = self.next_chunk(&mut body, ends_at - Instant::now()).await? {
             let mut events = Vec::new();
             let read = lines.push(&chunk, &mut |event_type, object| {
                 if event_type == EventType::Error {
                     return Err(refusal(object));
                 }
-                events.push(self.read_event(event_type, object)?);
+                let event = self.read_event(event_type, object)?;
+                self.check_event(&event, reached)?;
+                reached = event.revision;
+                events.push(event);
                 Ok::<(), FetchError>(())
             });
             if !events.is_empty() {
@@ -187,6 +211,21 @@ impl Mirror {
         }
         lines.finish()?;
         Ok(())
+    }
+
+    /// Refuses what no server sends in a watch of this scope.
+    fn check_event(&self, event: &Incoming, reached: u64) -> Result<(), FetchError> {
+        if event.revision < reached {
+            return Err(FetchError::Backwards {
+                before: reached,
+                now: event.revision,
+            });
+        }
+        let form = self.kind.form();
+        match form.filter(|_| !may_be_custom(&self.scope.resource)) {
+            Some(form) if event.kind != form.kind => Err(FetchError::OtherKind(event.kind.clone())),
+            _ => Ok(()),
+        }
     }
 
     /// Sends one request for the scope; an answer other than 200 is an error.
@@ -238,7 +277,7 @@ impl Mirror {
         let mut splitter = ListSplitter::new(limit);
         let mut items = Vec::new();
         let mut size = 0;
-        while let Some(chunk) = self.next_chunk(&mut body).await? {
+        while let Some(chunk) = self.next_chunk(&mut body, SILENCE).await? {
             inflate
                 .push(&chunk, &mut |plain: &[u8]| {
                     splitter.push(plain, &mut |item| {
@@ -286,12 +325,26 @@ impl Mirror {
             kind,
             list_kind: head.kind,
         };
+        let known = self.kind.form();
+        if known.is_some_and(|known| known.kind != form.kind)
+            && !may_be_custom(&self.scope.resource)
+        {
+            return Err(FetchError::OtherKind(form.list_kind));
+        }
         let mirror = self.clone();
         blocking(move || mirror.finish_list(head.resource_version, form, &seen)).await
     }
 
-    async fn next_chunk(&self, body: &mut Body) -> Result<Option<Bytes>, FetchError> {
-        while let Some(frame) = body.frame().await {
+    async fn next_chunk(
+        &self,
+        body: &mut Body,
+        within: Duration,
+    ) -> Result<Option<Bytes>, FetchError> {
+        loop {
+            let came = timeout(within, body.frame()).await;
+            let Some(frame) = came.map_err(|_| FetchError::Silent(within))? else {
+                return Ok(None);
+            };
             if let Ok(chunk) = frame.map_err(FetchError::Read)?.into_data() {
                 self.counters.upstream_bytes.fetch_add(
                     u64::try_from(chunk.len()).unwrap_or(u64::MAX),
@@ -300,7 +353,6 @@ impl Mirror {
                 return Ok(Some(chunk));
             }
         }
-        Ok(None)
     }
 }
 

@@ -15,7 +15,8 @@ use crate::codec::{self, EventType, ObjectError, ObjectMeta};
 #[derive(Debug)]
 pub(crate) struct Incoming {
     event_type: EventType,
-    revision: u64,
+    pub(super) revision: u64,
+    pub(super) kind: String,
     key: Key,
     /// The object in the form that is kept.
     body: Bytes,
@@ -72,6 +73,7 @@ impl Mirror {
         Ok(Incoming {
             event_type,
             revision: meta.resource_version,
+            kind: meta.kind.unwrap_or_default(),
             key: key(&meta.namespace, &meta.name),
             body,
             line,

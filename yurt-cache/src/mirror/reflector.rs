@@ -18,6 +18,10 @@ use crate::upstream::{Reach, Upstream};
 /// and some hundred bytes; spread, so that a node's watches do not all end together.
 const WATCH_SECONDS: std::ops::Range<u64> = 900..1_800;
 
+/// After so long a round was a good one. A server that ends every watch at once, or sends only what
+/// cannot be read, is asked less and less often.
+const LASTED: Duration = Duration::from_secs(5);
+
 /// How a mirror is kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Keeping {
@@ -68,26 +72,42 @@ impl Mirror {
             let began = tokio::time::Instant::now();
             let ended = self.round(&keeping, next).await;
             self.fall_behind();
-            // A round that lasted was a good one.
-            if ended.is_ok() || began.elapsed() > Duration::from_secs(30) {
+            // A round that lasted was a good one; a list is soon over and says nothing of the next round.
+            let has_lasted = began.elapsed() > LASTED;
+            if has_lasted {
                 backoff.reset();
             }
-            match ended {
+            let is_at_once = match ended {
                 Ok(()) => {
+                    let was_list = next != Next::Watch;
                     next = Next::Watch;
-                    continue;
+                    was_list || has_lasted
                 }
-                Err(FetchError::Expired) => next = expired(next),
+                Err(FetchError::Expired) => {
+                    next = expired(next);
+                    next == Next::WatchList || backoff.is_fresh()
+                }
+                Err(FetchError::Refused(status)) if is_final(&status, self.is_synced()) => {
+                    if next != Next::WatchList {
+                        return self.set_phase(Phase::Failed(status));
+                    }
+                    // A server that does not know it yet has lists in pages.
+                    next = Next::List(ListAt::Latest);
+                    false
+                }
                 Err(FetchError::Refused(status)) if !self.is_synced() => {
-                    return self.set_phase(Phase::Failed(status));
+                    self.set_phase(Phase::Refused(status));
+                    false
                 }
-                Err(FetchError::Refused(status)) if status.code == http::StatusCode::NOT_FOUND => {
-                    return self.set_phase(Phase::Failed(status));
+                Err(error) => {
+                    self.note(&error, &mut next);
+                    matches!(next, Next::List(_)) && backoff.is_fresh()
                 }
-                Err(error) => self.note(&error, &mut next),
-            }
-            if next == Next::WatchList || matches!(next, Next::List(_)) && backoff.is_fresh() {
-                backoff.next_delay(fastrand::f64());
+            };
+            if is_at_once {
+                if next != Next::Watch {
+                    backoff.next_delay(fastrand::f64());
+                }
                 continue;
             }
             let delay = backoff.next_delay(fastrand::f64());
@@ -119,7 +139,10 @@ impl Mirror {
             FetchError::List(_)
             | FetchError::Object(_)
             | FetchError::Events(_)
-            | FetchError::Inflate(_) => {
+            | FetchError::Inflate(_)
+            | FetchError::EndlessPages
+            | FetchError::Backwards { .. }
+            | FetchError::OtherKind(_) => {
                 self.counters.malformed.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(scope = %self.scope, step = %error, cause, "the cloud's answer was malformed, listing again");
                 *next = Next::List(ListAt::Latest);
@@ -127,7 +150,7 @@ impl Mirror {
             FetchError::Refused(status) if is_about_identity(status) => {
                 tracing::info!(scope = %self.scope, "the mirror waits for a caller who may fetch it");
             }
-            FetchError::Send(_) | FetchError::Read(_) => {
+            FetchError::Send(_) | FetchError::Read(_) | FetchError::Silent(_) => {
                 tracing::debug!(scope = %self.scope, step = %error, cause, "the mirror lost its watch");
             }
             _ => {
@@ -185,6 +208,15 @@ fn expired(next: Next) -> Next {
         Next::Watch | Next::List(ListAt::Exactly(_)) => Next::List(ListAt::Latest),
         Next::List(ListAt::Latest) => Next::WatchList,
         Next::WatchList => Next::List(ListAt::Latest),
+    }
+}
+
+/// Returns whether asking again is of no use: there is no such resource, or it cannot be watched.
+fn is_final(status: &Status, is_synced: bool) -> bool {
+    match status.code.as_u16() {
+        404 | 405 => true,
+        408 | 429 => false,
+        code => !is_synced && (400..500).contains(&code),
     }
 }
 

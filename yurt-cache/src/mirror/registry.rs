@@ -96,7 +96,7 @@ impl Registry {
         let rank = |mirror: &&Arc<Mirror>| match mirror.phase() {
             Phase::Live => 3,
             Phase::Behind => 2,
-            Phase::Syncing => 1,
+            Phase::Syncing | Phase::Refused(_) => 1,
             Phase::Failed(_) => 0,
         };
         covering()

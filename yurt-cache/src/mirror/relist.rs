@@ -10,7 +10,8 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use yurt_core::store::{Batch, Result};
 
-use super::kind::{Change, Form, Key};
+use super::kind::{Change, Form, Key, Within, split_key};
+use super::record::REMEMBERED;
 use super::saved::{
     decode_staged, encode_staged, encode_tombstone, parse_staged_key, scope_key, staged_key,
     staged_prefix, tombstone_key,
@@ -58,6 +59,15 @@ impl Mirror {
         }
     }
 
+    /// Clears the way for a list: a complete one that was interrupted is finished, others are dropped.
+    pub(crate) fn begin_list(&self) -> Result<()> {
+        let relisted = self.state.lock().relisted;
+        match relisted {
+            Some(revision) => self.put_in_place(revision),
+            None => self.unstage(),
+        }
+    }
+
     /// Drops what an interrupted list left behind.
     pub(crate) fn unstage(&self) -> Result<()> {
         loop {
@@ -77,10 +87,29 @@ impl Mirror {
     pub(crate) fn finish_list(&self, revision: u64, form: Form, seen: &HashSet<Key>) -> Result<()> {
         self.kind.learn_form(form);
         if self.is_synced() {
-            self.finish_later_list(revision, seen)
+            self.finish_later_list(revision, seen)?;
         } else {
-            self.finish_first_list(revision, seen)
+            self.finish_first_list(revision, seen)?;
         }
+        self.forget_unlisted(revision, seen)
+    }
+
+    /// Forgets what was once read by name where a list of everything no longer has it.
+    fn forget_unlisted(&self, revision: u64, seen: &HashSet<Key>) -> Result<()> {
+        if !self.scope.labels.is_everything() || !self.scope.fields.is_everything() {
+            return Ok(());
+        }
+        let namespace = self.scope.namespace.as_deref();
+        let is_gone = |key: &Key| {
+            namespace.is_none_or(|namespace| split_key(key).0 == namespace)
+                && self.kind.revision_of(REMEMBERED, key) <= Some(revision)
+        };
+        let unlisted = self.kind.unseen(REMEMBERED, seen).into_iter();
+        let gone: Vec<Change> = unlisted
+            .filter(is_gone)
+            .map(|key| Change::Delete { key })
+            .collect();
+        self.kind.apply(REMEMBERED, &gone, Batch::new()).map(drop)
     }
 
     fn finish_first_list(&self, revision: u64, seen: &HashSet<Key>) -> Result<()> {
@@ -120,58 +149,105 @@ impl Mirror {
         saved.relisted = Some(revision);
         batch.put(scope_key(self.id), saved.encode());
         self.store.write(batch)?;
+        self.state.lock().relisted = Some(revision);
         self.put_in_place(revision)
     }
 
-    /// Puts a complete later list in place; also the end of one that a crash interrupted here.
+    /// Puts a complete later list in place; also the end of one that a crash or a full disk interrupted here.
     pub(crate) fn put_in_place(&self, revision: u64) -> Result<()> {
         let _whole = self.whole.write();
-        let mut revisions = DeletedRevisions::below(revision);
-        let mut stones = Vec::new();
+        let mut revisions = self.deleted_revisions(revision)?;
         loop {
             let staged = self.staged(PORTION)?;
             if staged.is_empty() {
                 break;
             }
-            self.put_portion(&staged, &mut revisions, &mut stones)?;
+            let stones = self.put_portion(&staged, &mut revisions)?;
+            let mut state = self.state.lock();
+            state.tombstones.extend(stones);
+            state
+                .tombstones
+                .make_contiguous()
+                .sort_by_key(|stone| stone.revision);
         }
-        let mut state = self.state.lock();
-        let from = state.revision;
-        state.tombstones.extend(stones);
-        state
-            .tombstones
-            .make_contiguous()
-            .sort_by_key(|stone| stone.revision);
-        state.revision = from.max(revision);
-        state.followed = revision;
-        state.is_suspect = false;
-        let mut saved = self.saved(&state);
-        saved.relisted = None;
         let mut batch = Batch::new();
+        let (from, mut saved) = {
+            let state = self.state.lock();
+            if revision < state.revision {
+                for stone in &state.tombstones {
+                    batch.delete(tombstone_key(self.id, stone.revision));
+                }
+            }
+            (state.revision, self.saved(&state))
+        };
+        saved.revision = revision;
+        saved.followed = revision;
+        if revision < from {
+            saved.floor = revision;
+        }
         batch.put(scope_key(self.id), saved.encode());
         self.store.write(batch)?;
+
+        let mut state = self.state.lock();
+        if revision < from {
+            // The cloud went back, as when its etcd was restored: what clients know leads nowhere.
+            state.tombstones.clear();
+            state.window.restart(revision);
+        }
         if revision > from {
             state.window.push(Step::Jump { to: revision });
         }
+        state.revision = revision;
+        state.followed = revision;
+        state.floor = saved.floor;
+        state.is_suspect = false;
+        state.relisted = None;
         drop(state);
         self.changed.send_replace(());
         Ok(())
+    }
+
+    /// Returns the revisions that are left for deletions.
+    fn deleted_revisions(&self, revision: u64) -> Result<DeletedRevisions> {
+        let (from, mut taken) = {
+            let state = self.state.lock();
+            let stones = state.tombstones.iter().map(|stone| stone.revision);
+            (state.revision, stones.collect::<BTreeSet<u64>>())
+        };
+        let newer = self
+            .kind
+            .snapshot(self.id, Within::Everything, |at, _| at > from);
+        taken.extend(newer.items.iter().map(|item| item.revision));
+        let mut staged = Vec::new();
+        self.store
+            .keys(&staged_prefix(self.id), None, &mut |stored, _| {
+                staged.push(Bytes::copy_from_slice(stored));
+                ControlFlow::Continue(())
+            })?;
+        for key in staged {
+            let stored = self.store.get(&key)?;
+            taken.extend(stored.as_ref().and_then(decode_staged).map(|(at, _)| at));
+        }
+        Ok(DeletedRevisions {
+            next: revision,
+            above: from,
+            taken,
+        })
     }
 
     fn put_portion(
         &self,
         staged: &[Key],
         revisions: &mut DeletedRevisions,
-        stones: &mut Vec<Tombstone>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Tombstone>> {
         let mut batch = Batch::new();
+        let mut stones = Vec::new();
         let mut changes = Vec::with_capacity(staged.len());
         for key in staged {
             batch.delete(staged_key(self.id, key));
             let stored = self.store.get(&staged_key(self.id, key))?;
             match stored.as_ref().and_then(decode_staged) {
                 Some((at, body)) if !body.is_empty() => {
-                    revisions.taken.insert(at);
                     changes.push(Change::Put {
                         key: key.clone(),
                         revision: at,
@@ -183,7 +259,7 @@ impl Mirror {
                         continue;
                     };
                     let added = self.kind.added(self.id, key).unwrap_or(held);
-                    let at = revisions.next(held);
+                    let at = revisions.next();
                     let body = self.kind.read(key, held)?.unwrap_or_default();
                     let body = codec::with_resource_version(&body, at).unwrap_or(body);
                     batch.put(
@@ -199,7 +275,8 @@ impl Mirror {
                 }
             }
         }
-        self.kind.apply(self.id, &changes, batch).map(drop)
+        self.kind.apply(self.id, &changes, batch)?;
+        Ok(stones)
     }
 
     /// Returns keys that are staged, of about `bytes` together.
@@ -234,22 +311,17 @@ impl Listed {
 /// Each deletion took one between the old list and the new one, so there are enough.
 struct DeletedRevisions {
     next: u64,
+    /// The old list's.
+    above: u64,
     taken: BTreeSet<u64>,
 }
 
 impl DeletedRevisions {
-    fn below(revision: u64) -> Self {
-        Self {
-            next: revision,
-            taken: BTreeSet::new(),
-        }
-    }
-
-    fn next(&mut self, above: u64) -> u64 {
+    fn next(&mut self) -> u64 {
         while self.taken.contains(&self.next) {
             self.next = self.next.saturating_sub(1);
         }
-        let revision = self.next.max(above + 1);
+        let revision = self.next.max(self.above + 1);
         self.next = self.next.saturating_sub(1);
         revision
     }
@@ -261,11 +333,12 @@ mod tests {
 
     #[test]
     fn deletions_of_a_relist_get_revisions_of_their_own() {
-        let mut revisions = DeletedRevisions::below(10);
-        revisions.taken.insert(9);
-        assert_eq!(
-            [revisions.next(1), revisions.next(1), revisions.next(1)],
-            [10, 8, 7]
-        );
+        let mut revisions = DeletedRevisions {
+            next: 10,
+            above: 6,
+            taken: BTreeSet::from([9]),
+        };
+        let given = [(); 4].map(|()| revisions.next());
+        assert_eq!(given, [10, 8, 7, 7], "never one that clients have passed");
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use yurt_core::store::{Batch, Result, Store};
 
-use super::record::{REMEMBERED, Record, Versions};
+use super::record::{REMEMBERED, Record, Version, Versions};
 use super::scope::Resource;
 use super::window::Traits;
 use crate::codec::{Column, JsonPath, ObjectMeta, fields};
@@ -57,9 +57,10 @@ pub(crate) enum Change {
         revision: u64,
         body: Bytes,
     },
-    Delete {
-        key: Key,
-    },
+    /// The object is gone, or left what the scope selects.
+    Delete { key: Key },
+    /// The scope ends; the object is what it was.
+    Release { key: Key },
 }
 
 /// The objects of one resource.
@@ -135,15 +136,30 @@ impl Kind {
         Ok(self.pins.lock().kept.get(&(key.clone(), revision)).cloned())
     }
 
-    /// Returns the newest version of an object, whoever holds it.
-    pub(crate) fn newest(&self, namespace: &str, name: &str) -> Result<Option<(u64, Bytes)>> {
+    /// Returns the newest version of an object, whoever holds it. A mirror that covers the place knows better
+    /// than what was remembered at a revision that it has passed.
+    pub(crate) fn newest(
+        &self,
+        namespace: &str,
+        name: &str,
+        covering: Option<Covering>,
+    ) -> Result<Option<(u64, Bytes)>> {
         let key = key(namespace, name);
-        let Some(revision) = self
-            .objects
-            .read()
-            .get(&key)
-            .and_then(|versions| versions.iter().map(|version| version.revision).max())
-        else {
+        let counts = |version: &&Version| match covering {
+            None => true,
+            Some(mirror) => {
+                version.holders.contains(&mirror.holder) || version.revision > mirror.revision
+            }
+        };
+        let newest = {
+            let objects = self.objects.read();
+            let versions = objects.get(&key).into_iter().flatten();
+            versions
+                .filter(counts)
+                .map(|version| version.revision)
+                .max()
+        };
+        let Some(revision) = newest else {
             return Ok(None);
         };
         Ok(self.read(&key, revision)?.map(|body| (revision, body)))
@@ -218,8 +234,17 @@ impl Kind {
             }
             let record = touched.get_mut(key).expect("inserted above");
             let held = match change {
-                Change::Put { revision, body, .. } => record.hold(holder, *revision, body.clone()),
-                Change::Delete { .. } => record.release(holder),
+                Change::Put { revision, body, .. } => {
+                    record.renew(REMEMBERED, *revision, body);
+                    record.hold(holder, *revision, body.clone())
+                }
+                Change::Delete { .. } => {
+                    let held = record.release(holder);
+                    // What somebody once read of it by name is no longer true.
+                    record.release(REMEMBERED);
+                    held
+                }
+                Change::Release { .. } => record.release(holder),
             };
             if let Some((version, body)) = &held {
                 replaced.push((key.clone(), version.revision, body.clone()));
@@ -344,6 +369,15 @@ impl Kind {
             .is_some_and(|key| !key.starts_with('/'))
     }
 
+    /// Returns whether its objects have no namespaces, as far as there are any.
+    pub(crate) fn is_cluster_scoped(&self) -> bool {
+        self.objects
+            .read()
+            .keys()
+            .next()
+            .is_some_and(|key| key.starts_with('/'))
+    }
+
     /// Returns the highest revision that `holder` holds, 0 if it holds nothing.
     pub(crate) fn newest_revision(&self, holder: u32) -> u64 {
         let objects = self.objects.read();
@@ -434,9 +468,16 @@ pub(crate) fn parse_record_key(stored: &[u8]) -> Option<(Resource, String)> {
 impl Change {
     pub(crate) fn key(&self) -> &Key {
         match self {
-            Self::Put { key, .. } | Self::Delete { key } => key,
+            Self::Put { key, .. } | Self::Delete { key } | Self::Release { key } => key,
         }
     }
+}
+
+/// A synced mirror that holds everything of a place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Covering {
+    pub(crate) holder: u32,
+    pub(crate) revision: u64,
 }
 
 /// Which keys a snapshot looks at.

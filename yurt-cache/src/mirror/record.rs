@@ -128,6 +128,16 @@ impl Record {
         before
     }
 
+    /// Makes `holder` hold this version if it holds an older one.
+    pub(crate) fn renew(&mut self, holder: u32, revision: u64, body: &Bytes) {
+        let is_older = |(version, _): &(Version, Bytes)| {
+            version.revision < revision && version.holders.contains(&holder)
+        };
+        if self.0.iter().any(is_older) {
+            self.hold(holder, revision, body.clone());
+        }
+    }
+
     /// Makes `holder` hold nothing of this object; returns the version that it held.
     pub(crate) fn release(&mut self, holder: u32) -> Option<(Version, Bytes)> {
         let place = self
@@ -193,6 +203,23 @@ mod tests {
         record.release(1);
         record.release(2);
         assert!(record.0.is_empty());
+    }
+
+    #[test]
+    fn who_holds_an_older_version_is_renewed_and_nobody_else_is() {
+        let mut record = Record::default();
+        record.hold(1, 5, body("five"));
+        record.renew(REMEMBERED, 7, &body("seven"));
+        assert_eq!(
+            record.0.len(),
+            1,
+            "who holds nothing goes on holding nothing"
+        );
+        record.hold(REMEMBERED, 5, body("five"));
+        record.renew(REMEMBERED, 4, &body("four"));
+        assert_eq!(held_by(&record, REMEMBERED).1, "five");
+        record.renew(REMEMBERED, 7, &body("seven"));
+        assert_eq!(held_by(&record, REMEMBERED).1, "seven");
     }
 
     #[test]

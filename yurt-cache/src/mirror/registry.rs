@@ -216,7 +216,7 @@ impl Registry {
         for portion in held.chunks(500) {
             let changes: Vec<Change> = portion
                 .iter()
-                .map(|key| Change::Delete { key: key.clone() })
+                .map(|key| Change::Release { key: key.clone() })
                 .collect();
             mirror.kind.apply(mirror.id, &changes, Batch::new())?;
         }
@@ -248,13 +248,13 @@ impl Registry {
             mirrors.last_id = mirrors.last_id.max(id);
             let Some(scope) = saved.scope() else { continue };
             let kind = self.kind(&scope.resource);
-            if let Some(form) = saved.form {
+            if let Some(form) = saved.form.clone() {
                 kind.learn_form(form);
             }
             relisted.extend(saved.relisted.map(|revision| (id, revision)));
             let mirror = Mirror::new(id, scope, kind, self.store.clone(), self.window, now);
             if saved.is_synced {
-                mirror.restore(saved.revision, saved.floor);
+                mirror.restore(&saved);
             }
             mirrors.by_id.insert(
                 id,

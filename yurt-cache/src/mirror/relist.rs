@@ -94,6 +94,7 @@ impl Mirror {
         let mut saved = self.saved(&self.state.lock());
         saved.is_synced = true;
         saved.revision = revision;
+        saved.followed = revision;
         saved.floor = revision;
         let mut batch = Batch::new();
         batch.put(scope_key(self.id), saved.encode());
@@ -101,6 +102,7 @@ impl Mirror {
 
         let mut state = self.state.lock();
         state.revision = revision;
+        state.followed = revision;
         state.floor = revision;
         state.window.restart(revision);
         state.phase = Phase::Behind;
@@ -140,7 +142,8 @@ impl Mirror {
             .tombstones
             .make_contiguous()
             .sort_by_key(|stone| stone.revision);
-        state.revision = revision;
+        state.revision = from.max(revision);
+        state.followed = revision;
         state.is_suspect = false;
         let mut saved = self.saved(&state);
         saved.relisted = None;

@@ -276,7 +276,7 @@ impl Proxy {
         let kind = self.registry.kind(&path.resource);
         let namespace = path.namespace.clone().unwrap_or_default();
         if kind
-            .newest(&namespace, &name)
+            .newest(&namespace, &name, None)
             .is_ok_and(|known| known.is_some())
         {
             return;
@@ -326,7 +326,7 @@ fn remember_text(
 
 /// What a caller is told whose request could not be sent, or got no answer.
 pub(super) fn unsent(error: &SendError, since: Option<Duration>) -> Status {
-    let since = since.map_or_else(String::new, |since| format!(" since {}", human(since)));
+    let since = since.map_or_else(String::new, |since| format!(" for {}", human(since)));
     match error {
         SendError::CutOff => Status::unavailable(
             format!("the cloud is not reachable{since}, and this request needs it"),

@@ -73,7 +73,10 @@ impl Proxy {
             }
             Waited::CutOff => return self.mirrored_offline(caller, api, &scope, fresh).await,
         }
-        if !can_select(&mirror, &scope) || !can_resume(&mirror, api) {
+        if is_misplaced(&mirror, &scope)
+            || !can_select(&mirror, &scope)
+            || !can_resume(&mirror, api)
+        {
             return self
                 .forwarded(caller, api, Some(scope), Remember::Nothing, request)
                 .await;
@@ -109,6 +112,9 @@ impl Proxy {
         self.verdicts
             .check_offline(caller, &scope_access(api, scope))?;
         mirror.note_use(caller, Instant::now());
+        if is_misplaced(&mirror, scope) {
+            return Err(Status::unknown_resource());
+        }
         if let Some(field) = unsupported(&mirror, scope) {
             return Err(field);
         }
@@ -183,7 +189,9 @@ impl Proxy {
             }
             match fresh {
                 Freshness::Any | Freshness::Exactly(_) => {}
+                Freshness::AtLeast(revision) if revision <= mirror.revision() => {}
                 Freshness::AtLeast(revision) => {
+                    mirror.catch_up(&self.upstream, caller).await;
                     // Whether it came in time the answer itself checks.
                     let _came_or_not = timeout(CATCH_UP_WAIT, mirror.reached(revision)).await;
                 }
@@ -225,6 +233,11 @@ impl Proxy {
             }
         });
     }
+}
+
+/// Returns whether a namespace is asked for of what has none.
+fn is_misplaced(mirror: &Mirror, scope: &Scope) -> bool {
+    scope.namespace.is_some() && mirror.scope.namespace.is_none() && mirror.kind.is_cluster_scoped()
 }
 
 /// Returns whether the mirror can evaluate the selectors of a narrower scope.

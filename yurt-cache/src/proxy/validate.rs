@@ -12,6 +12,11 @@ pub(crate) fn validate(verb: Verb, options: &Options) -> Result<(), Status> {
             "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
         )));
     }
+    if let Some(text) = &options.not_a_number {
+        return Err(Status::bad_request(format!(
+            "strconv.ParseInt: parsing {text:?}: invalid syntax"
+        )));
+    }
     let causes: Vec<Cause> = [
         match_fault(verb, options),
         initial_events_fault(verb, options),
@@ -45,7 +50,7 @@ fn match_fault(verb: Verb, options: &Options) -> Option<Cause> {
             return Some(Cause {
                 reason: "FieldValueNotSupported".into(),
                 message: format!(
-                    "Unsupported value: {text:?}: supported values: \"Exact\", \"NotOlderThan\""
+                    "Unsupported value: {text:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
                 ),
                 field: "resourceVersionMatch".into(),
             });

@@ -129,6 +129,7 @@ impl LogStore {
             if self.shared.is_suspect() {
                 writer.rescue(&self.shared)?;
             }
+            writer.pave(&self.shared);
             (writer.active.clone(), writer.sequence)
         };
         if let Some(active) = active {

@@ -36,10 +36,12 @@ impl Checks {
         let known = KNOWN.iter().find(is_it);
         match (result, known) {
             (Ok(()), None) => self.passed += 1,
-            (Ok(()), Some((_, _, number))) => self
-                .failed
-                .push(format!("{full}\n    passes now: take #{number} out of KNOWN")),
-            (Err(why), Some((_, _, number))) => self.known.push(format!("{full} (#{number}): {why}")),
+            (Ok(()), Some((_, _, number))) => self.failed.push(format!(
+                "{full}\n    passes now: take #{number} out of KNOWN"
+            )),
+            (Err(why), Some((_, _, number))) => {
+                self.known.push(format!("{full} (#{number}): {why}"))
+            }
             (Err(why), None) => self.failed.push(format!("{full}\n    {why}")),
         }
     }
@@ -127,7 +129,9 @@ pub fn same_body(expected: &Answer, got: &Answer) -> Result<(), String> {
             ))
         };
     };
-    let is_list = a["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+    let is_list = a["kind"]
+        .as_str()
+        .is_some_and(|kind| kind.ends_with("List"));
     let (a, b) = (settled(a), settled(b));
     if let Some(where_) = difference(&a, &b, "") {
         return Err(where_);
@@ -159,12 +163,19 @@ pub fn settled(mut value: Value) -> Value {
                 }
             }
             if value["metadata"]["continue"] == "" {
-                value["metadata"].as_object_mut().expect("it has a field").remove("continue");
+                value["metadata"]
+                    .as_object_mut()
+                    .expect("it has a field")
+                    .remove("continue");
             }
             // The API server's own leases change all the time.
             for items in ["items", "rows"] {
                 if let Some(Value::Array(items)) = value.get_mut(items) {
-                    items.retain(|item| [&item["metadata"], &item["object"]["metadata"]].iter().all(|metadata| metadata["namespace"] != "kube-system"));
+                    items.retain(|item| {
+                        [&item["metadata"], &item["object"]["metadata"]]
+                            .iter()
+                            .all(|metadata| metadata["namespace"] != "kube-system")
+                    });
                 }
             }
             without_ages(&mut value);
@@ -176,13 +187,20 @@ pub fn settled(mut value: Value) -> Value {
 
 /// Takes the cells out of a table that say how long ago something was.
 fn without_ages(table: &mut Value) {
-    let columns = table["columnDefinitions"].as_array().cloned().unwrap_or_default();
+    let columns = table["columnDefinitions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let is_age = |column: &Value| {
         let name = column["name"].as_str().unwrap_or_default();
         column["type"] == "date" || ["Age", "Last Seen", "First Seen"].contains(&name)
     };
     for row in table["rows"].as_array_mut().into_iter().flatten() {
-        for (at, _) in columns.iter().enumerate().filter(|(_, column)| is_age(column)) {
+        for (at, _) in columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| is_age(column))
+        {
             row["cells"][at] = Value::Null;
         }
     }
@@ -190,7 +208,10 @@ fn without_ages(table: &mut Value) {
 
 /// Bytes with every digit as `#`.
 fn masked(bytes: &[u8]) -> Vec<u8> {
-    bytes.iter().map(|byte| if byte.is_ascii_digit() { b'#' } else { *byte }).collect()
+    bytes
+        .iter()
+        .map(|byte| if byte.is_ascii_digit() { b'#' } else { *byte })
+        .collect()
 }
 
 /// A message with every run of digits as one `#`.
@@ -229,7 +250,9 @@ pub fn difference(a: &Value, b: &Value, path: &str) -> Option<String> {
             .find_map(|(at, (a, b))| difference(a, b, &format!("{path}[{at}]"))),
         (Value::Array(x), Value::Array(y)) => {
             let names = |list: &[Value]| {
-                let names = list.iter().map(|v| v["metadata"]["name"].as_str().unwrap_or("?"));
+                let names = list
+                    .iter()
+                    .map(|v| v["metadata"]["name"].as_str().unwrap_or("?"));
                 names.collect::<Vec<_>>().join(" ")
             };
             Some(format!(

@@ -100,9 +100,8 @@ impl Site {
     /// The holder of a certificate, straight and at the hub.
     pub fn certified(&self, user: &str, groups: &[&str]) -> (Client, Client) {
         let (certificate, key) = self.cluster.pki().client(user, groups);
-        let client = |endpoint: &Endpoint| {
-            Client::with_certificate(endpoint, &certificate, &key).unwrap()
-        };
+        let client =
+            |endpoint: &Endpoint| Client::with_certificate(endpoint, &certificate, &key).unwrap();
         (client(&self.cluster.endpoint()), client(&self.endpoint()))
     }
 

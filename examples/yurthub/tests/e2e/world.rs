@@ -61,7 +61,12 @@ pub const ODD: &str = r#"{"apiVersion":"desert.example.com/v1","kind":"Cactus","
 pub async fn make(client: &Client) -> Result<(), Error> {
     for name in ["world", "other", "empty"] {
         let labels = json!({"world": "yes"});
-        post(client, "/api/v1/namespaces", json!({"metadata": {"name": name, "labels": labels}})).await?;
+        post(
+            client,
+            "/api/v1/namespaces",
+            json!({"metadata": {"name": name, "labels": labels}}),
+        )
+        .await?;
     }
     custom_kind(client).await?;
     config_maps(client).await?;
@@ -75,7 +80,11 @@ async fn config_maps(client: &Client) -> Result<(), Error> {
     for (namespace, name, labels) in [
         ("world", "web-prod", json!({"tier": "web", "env": "prod"})),
         ("world", "web-test", json!({"tier": "web", "env": "test"})),
-        ("world", "db-prod", json!({"tier": "db", "env": "prod", "example.com/weight": "1"})),
+        (
+            "world",
+            "db-prod",
+            json!({"tier": "db", "env": "prod", "example.com/weight": "1"}),
+        ),
         ("world", "plain", json!({})),
         ("world", "a.b-c.d", json!({"tier": ""})),
         ("other", "web-prod", json!({"tier": "web", "env": "prod"})),
@@ -83,7 +92,12 @@ async fn config_maps(client: &Client) -> Result<(), Error> {
     ] {
         let data = json!({"k": "v", "unicode": "grüße 世界 🌵 \u{2028}", "lines": "a\nb\t\"c\"\\"});
         let body = json!({"metadata": {"name": name, "labels": labels}, "data": data, "binaryData": {"b": "AAEC/w=="}});
-        post(client, &format!("/api/v1/namespaces/{namespace}/configmaps"), body).await?;
+        post(
+            client,
+            &format!("/api/v1/namespaces/{namespace}/configmaps"),
+            body,
+        )
+        .await?;
     }
     let big = json!({"metadata": {"name": "big", "labels": {"size": "big"}}, "data": {"big": "ä".repeat(450_000)}});
     post(client, "/api/v1/namespaces/other/configmaps", big).await?;
@@ -93,14 +107,22 @@ async fn config_maps(client: &Client) -> Result<(), Error> {
 /// Objects that nobody knew before.
 pub async fn make_more(client: &Client) {
     for number in 0..20 {
-        let body = json!({"metadata": {"name": format!("more-{number}"), "labels": {"tier": "web"}}});
-        post(client, "/api/v1/namespaces/world/configmaps", body).await.unwrap();
+        let body =
+            json!({"metadata": {"name": format!("more-{number}"), "labels": {"tier": "web"}}});
+        post(client, "/api/v1/namespaces/world/configmaps", body)
+            .await
+            .unwrap();
     }
 }
 
 async fn secrets(client: &Client) -> Result<(), Error> {
     let path = "/api/v1/namespaces/world/secrets";
-    post(client, path, json!({"metadata": {"name": "opaque"}, "stringData": {"password": "p"}})).await?;
+    post(
+        client,
+        path,
+        json!({"metadata": {"name": "opaque"}, "stringData": {"password": "p"}}),
+    )
+    .await?;
     let basic = json!({"metadata": {"name": "basic"}, "type": "kubernetes.io/basic-auth", "stringData": {"username": "u", "password": "p"}});
     post(client, path, basic).await?;
     let other = json!({"metadata": {"name": "theirs"}, "stringData": {"password": "q"}});
@@ -125,9 +147,16 @@ async fn pods(client: &Client) -> Result<(), Error> {
         if !node.is_empty() {
             spec["nodeName"] = json!(node);
         }
-        post(client, path, json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec})).await?;
+        post(
+            client,
+            path,
+            json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec}),
+        )
+        .await?;
         let status = json!({"status": {"phase": phase, "podIP": "10.0.0.9", "podIPs": [{"ip": "10.0.0.9"}]}});
-        let answer = client.patch(&format!("{path}/{name}/status"), "merge", &status).await?;
+        let answer = client
+            .patch(&format!("{path}/{name}/status"), "merge", &status)
+            .await?;
         answer.expect(200);
     }
     Ok(())
@@ -142,17 +171,30 @@ async fn network(client: &Client) -> Result<(), Error> {
         } else {
             spec["ports"] = port.clone();
         }
-        post(client, "/api/v1/namespaces/world/services", json!({"metadata": {"name": name}, "spec": spec})).await?;
+        post(
+            client,
+            "/api/v1/namespaces/world/services",
+            json!({"metadata": {"name": name}, "spec": spec}),
+        )
+        .await?;
     }
     let slice = json!({
         "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
         "endpoints": [{"addresses": ["10.0.0.9"], "conditions": {"ready": true}, "nodeName": "edge-1"}], "ports": [{"port": 80}]});
-    post(client, "/apis/discovery.k8s.io/v1/namespaces/world/endpointslices", slice).await?;
+    post(
+        client,
+        "/apis/discovery.k8s.io/v1/namespaces/world/endpointslices",
+        slice,
+    )
+    .await?;
     Ok(())
 }
 
 async fn rest(client: &Client) -> Result<(), Error> {
-    for (name, kind, reason) in [("started", "Normal", "Started"), ("failed", "Warning", "Failed")] {
+    for (name, kind, reason) in [
+        ("started", "Normal", "Started"),
+        ("failed", "Warning", "Failed"),
+    ] {
         let event = json!({
             "metadata": {"name": name}, "type": kind, "reason": reason, "message": "m",
             "involvedObject": {"kind": "Pod", "namespace": "world", "name": "running", "apiVersion": "v1"},
@@ -160,17 +202,37 @@ async fn rest(client: &Client) -> Result<(), Error> {
         post(client, "/api/v1/namespaces/world/events", event).await?;
     }
     let lease = json!({"metadata": {"name": "lock"}, "spec": {"holderIdentity": "me", "leaseDurationSeconds": 40, "renewTime": "2026-01-02T03:04:05.000006Z"}});
-    post(client, "/apis/coordination.k8s.io/v1/namespaces/world/leases", lease).await?;
+    post(
+        client,
+        "/apis/coordination.k8s.io/v1/namespaces/world/leases",
+        lease,
+    )
+    .await?;
     let deployment = json!({"metadata": {"name": "web"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}},
         "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "pause", "resources": {"limits": {"cpu": "100m"}}}]}}}});
-    post(client, "/apis/apps/v1/namespaces/world/deployments", deployment).await?;
+    post(
+        client,
+        "/apis/apps/v1/namespaces/world/deployments",
+        deployment,
+    )
+    .await?;
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let role = json!({"metadata": {"name": "world:reader:all"}, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}]});
     post(client, &format!("{rbac}/clusterroles"), role).await?;
     let binding = json!({"metadata": {"name": "world:bind"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "world:reader:all"},
         "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": "world"}]});
-    post(client, &format!("{rbac}/namespaces/world/rolebindings"), binding).await?;
-    post(client, "/api/v1/namespaces/world/serviceaccounts", json!({"metadata": {"name": "reader"}})).await?;
+    post(
+        client,
+        &format!("{rbac}/namespaces/world/rolebindings"),
+        binding,
+    )
+    .await?;
+    post(
+        client,
+        "/api/v1/namespaces/world/serviceaccounts",
+        json!({"metadata": {"name": "reader"}}),
+    )
+    .await?;
     Ok(())
 }
 
@@ -189,14 +251,30 @@ async fn custom_kind(client: &Client) -> Result<(), Error> {
     let kind = json!({"metadata": {"name": "cacti.desert.example.com"}, "spec": {
         "group": "desert.example.com", "scope": "Namespaced", "versions": [version("v1", true), version("v1beta1", false)],
         "names": {"plural": "cacti", "singular": "cactus", "kind": "Cactus", "shortNames": ["cc"]}}});
-    post(client, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", kind).await?;
-    for (namespace, name, colour, height) in [("world", "saguaro", "green", 12), ("world", "cholla", "white", 2), ("other", "pear", "green", 1)] {
+    post(
+        client,
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        kind,
+    )
+    .await?;
+    for (namespace, name, colour, height) in [
+        ("world", "saguaro", "green", 12),
+        ("world", "cholla", "white", 2),
+        ("other", "pear", "green", 1),
+    ] {
         let body = json!({"apiVersion": "desert.example.com/v1", "kind": "Cactus", "metadata": {"name": name, "labels": {"colour": colour}},
             "spec": {"colour": colour, "height": height}});
         let path = format!("/apis/desert.example.com/v1/namespaces/{namespace}/cacti");
         post_when_served(client, &path, &body).await?;
     }
-    let answer = client.send("POST".parse().expect("a method"), "/apis/desert.example.com/v1/namespaces/world/cacti", &[("content-type", "application/json")], ODD).await?;
+    let answer = client
+        .send(
+            "POST".parse().expect("a method"),
+            "/apis/desert.example.com/v1/namespaces/world/cacti",
+            &[("content-type", "application/json")],
+            ODD,
+        )
+        .await?;
     answer.expect(201);
     Ok(())
 }

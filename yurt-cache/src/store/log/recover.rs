@@ -59,7 +59,7 @@ pub(super) fn recover(disk: &dyn Disk) -> io::Result<Recovered> {
     }
     recovered.salt = salt(&candidates);
     recovered.sort_out(&mut candidates);
-    recovered.drop_unfinished_rescue(&mut candidates);
+    recovered.drop_unfinished(&mut candidates);
     recovered.replay_all(&candidates);
     recovered
         .index
@@ -124,15 +124,16 @@ impl Recovered {
         });
     }
 
-    /// Leaves out a last segment that was to replace the end of the one before, and does not yet.
-    fn drop_unfinished_rescue(&mut self, candidates: &mut BTreeMap<SegmentId, Candidate>) {
+    /// Leaves out a last segment that does not count yet: one that was to replace the end of the one
+    /// before, or that lost its header before it was ever synced, and may have been such a one.
+    fn drop_unfinished(&mut self, candidates: &mut BTreeMap<SegmentId, Candidate>) {
         while let Some((id, last)) = candidates.last_key_value() {
-            let is_finished = last.header.is_none_or(|header| {
-                header.rescue_end == 0 || self.judge(last).end >= header.rescue_end
-            });
-            if is_finished {
+            let tail = self.judge(last);
+            let needed = last.header.map_or(1, |header| header.rescue_end);
+            if tail.end >= needed {
                 break;
             }
+            self.damaged += u64::from(last.header.is_none() && tail.rest == Rest::Dubious);
             self.blanks.push(*id);
             candidates.pop_last();
         }

@@ -1,7 +1,11 @@
 //! The black box: the program between a client and the real API server, judged by what the server says itself.
 
+#[path = "e2e/callers.rs"]
+mod callers;
 #[path = "e2e/checks.rs"]
 mod checks;
+#[path = "e2e/cutting.rs"]
+mod cutting;
 #[path = "e2e/reading.rs"]
 mod reading;
 #[path = "e2e/rows.rs"]
@@ -12,3 +16,7 @@ mod site;
 mod watching;
 #[path = "e2e/world.rs"]
 mod world;
+#[path = "e2e/writing.rs"]
+mod writing;
+#[path = "e2e/scratch.rs"]
+mod scratch;

@@ -195,6 +195,8 @@ impl Site {
         }
     }
 
+    pub fn wipe(&self) { drop(fs::remove_dir_all(self.data_dir())); drop(fs::remove_file(self.folder.path().join("hub.log"))); }
+
     /// What the hub has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("hub.log")).unwrap_or_default()

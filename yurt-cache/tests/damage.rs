@@ -155,9 +155,9 @@ fn a_damaged_value_found_late_is_counted_once_and_cured_by_a_put() {
     let path = directory.path();
     build(path, 100);
     let store = open(path);
+    let text = content(3);
     for file in segments(path) {
         let mut content = fs::read(&file).unwrap();
-        let text = content_of_three();
         if let Some(at) = content
             .windows(text.len())
             .position(|window| window == text.as_bytes())
@@ -173,10 +173,6 @@ fn a_damaged_value_found_late_is_counted_once_and_cured_by_a_put() {
     }
     store.put(key(3), content(3)).unwrap();
     assert_eq!(lost(&store, "after a put"), 0);
-}
-
-fn content_of_three() -> String {
-    content(3)
 }
 
 #[test]
@@ -237,10 +233,16 @@ fn a_shortened_file_is_reported_and_refuses_nothing() {
             &sealed[random.below(sealed.len())]
         };
         let content = fs::read(file).unwrap();
-        overwrite(file, &content[..random.below(used(&content))]);
+        let kept = random.below(used(&content));
+        overwrite(file, &content[..kept]);
+        let what = format!(
+            "trial {trial}: {kept} bytes left of {} in {}",
+            content.len(),
+            file.display()
+        );
         let store = open(path);
         // Nobody can tell a shortened last segment from one that was never written further.
-        assert!(store.health().damaged > 0 || file == last, "trial {trial}");
+        assert!(store.health().damaged > 0 || file == last, "{what}");
         for number in 0..RECORDS {
             is_harmed(&store, number);
         }

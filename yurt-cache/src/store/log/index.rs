@@ -251,8 +251,8 @@ impl Index {
     }
 
     /// Forgets a segment that is gone.
-    pub(super) fn remove_segment(&mut self, id: SegmentId) {
-        self.segments.remove(&id);
+    pub(super) fn remove_segment(&mut self, id: SegmentId) -> Option<Segment> {
+        self.segments.remove(&id)
     }
 
     /// Forgets the deletions that no other segment makes necessary, but for those in `unsynced`: if

@@ -90,6 +90,8 @@ struct State {
     is_suspect: bool,
     /// A list at this revision is complete and not yet wholly in place.
     relisted: Option<u64>,
+    /// When the upstream watch was last open; the mirror's beginning if never.
+    behind_since: Instant,
     used: Instant,
 }
 
@@ -152,6 +154,7 @@ impl Mirror {
             tombstones: VecDeque::new(),
             is_suspect: false,
             relisted: None,
+            behind_since: now,
             used: now,
         };
         Self {
@@ -331,6 +334,12 @@ impl Mirror {
         (self.counters.watchers.load(Ordering::Relaxed) == 0).then(|| self.state.lock().used)
     }
 
+    /// Returns since when the upstream watch has not been open, `None` while it is.
+    pub(crate) fn behind_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        (!matches!(state.phase, Phase::Live)).then_some(state.behind_since)
+    }
+
     /// Returns whether the scope was fetched with this caller's own identity.
     pub(crate) fn is_fetched_as(&self, caller: &Caller) -> bool {
         self.callers.lock().fetched_as.as_ref() == Some(caller)
@@ -384,6 +393,7 @@ impl Mirror {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Live) {
             state.phase = Phase::Behind;
+            state.behind_since = Instant::now();
             drop(state);
             self.changed.send_replace(());
         }

@@ -388,17 +388,16 @@ impl Kind {
         held.map(|version| version.revision).max().unwrap_or(0)
     }
 
-    /// Returns how many objects `holder` holds.
-    pub(crate) fn count(&self, holder: u32) -> usize {
+    /// Returns how many objects `holder` holds, and their bytes.
+    pub(crate) fn size(&self, holder: u32) -> (usize, u64) {
         let objects = self.objects.read();
-        objects
+        let held = objects
             .values()
-            .filter(|versions| {
-                versions
-                    .iter()
-                    .any(|version| version.holders.contains(&holder))
-            })
-            .count()
+            .flatten()
+            .filter(|version| version.holders.contains(&holder));
+        held.fold((0, 0), |(count, bytes), version| {
+            (count + 1, bytes + u64::from(version.len))
+        })
     }
 
     fn record(&self, key: &str) -> Result<Option<Record>> {

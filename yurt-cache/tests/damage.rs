@@ -79,6 +79,14 @@ fn lost(store: &LogStore, what: &str) -> usize {
     (0..RECORDS).filter(is_lost).count()
 }
 
+/// Returns a directory in memory, where there is one: a thousand openings sync a thousand times.
+fn memory_directory() -> tempfile::TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm");
+    in_memory
+        .or_else(|_| tempfile::tempdir())
+        .expect("a temporary directory")
+}
+
 fn segments(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).expect("a directory is read");
     let mut paths: Vec<_> = entries
@@ -105,7 +113,7 @@ fn used(content: &[u8]) -> usize {
 }
 
 fn a_flipped_bit_costs_one_record(batch_size: usize, flips: usize) {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = memory_directory();
     let path = directory.path();
     build(path, batch_size);
     let files: BTreeMap<_, _> = segments(path)
@@ -151,7 +159,7 @@ fn a_flipped_bit_in_a_store_of_single_puts_costs_one_record() {
 
 #[test]
 fn a_damaged_value_found_late_is_counted_once_and_cured_by_a_put() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let path = directory.path();
     build(path, 100);
     let store = open(path);
@@ -177,7 +185,7 @@ fn a_damaged_value_found_late_is_counted_once_and_cured_by_a_put() {
 
 #[test]
 fn a_zeroed_page_never_yields_other_bytes() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let path = directory.path();
     build(path, 100);
     let mut random = Random(77);
@@ -220,7 +228,7 @@ fn is_harmed(store: &LogStore, number: usize) -> bool {
 
 #[test]
 fn a_shortened_file_is_reported_and_refuses_nothing() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let path = directory.path();
     build(path, 100);
     let mut random = Random(78);
@@ -258,7 +266,7 @@ fn a_shortened_file_is_reported_and_refuses_nothing() {
 
 #[test]
 fn foreign_files_are_left_alone() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let path = directory.path();
     let garbage: Vec<u8> = (0..9000_u32)
         .map(|number| number.to_le_bytes()[0] ^ 0x5a)

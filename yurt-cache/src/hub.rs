@@ -201,6 +201,7 @@ impl Hub {
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: shutdown.clone(),
+            end: stop.clone(),
             object_limit: self.config.object_limit,
             clock: jiff::Timestamp::now,
         });
@@ -235,6 +236,7 @@ impl Hub {
             proxy,
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
+            end: stop.clone(),
             drain: self.config.drain,
         };
         listening.serve(self.listener).await;

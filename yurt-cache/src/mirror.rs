@@ -30,6 +30,7 @@ use self::scope::Scope;
 use self::window::{Limit, Step, Window};
 use crate::codec::Status;
 use crate::identity::Caller;
+use crate::proxy::request::Verb;
 
 /// Deletions that a mirror remembers, so that a client may resume from before them.
 const TOMBSTONES: usize = 1_000;
@@ -107,8 +108,10 @@ pub(crate) struct Tombstone {
 struct Callers {
     /// Who asked for this scope, the latest first: with whose identity it may be fetched.
     asked: VecDeque<Caller>,
-    /// With whose identity it was fetched.
-    fetched_as: Option<Caller>,
+    /// With whose identity it was listed.
+    listed_as: Option<Caller>,
+    /// With whose identity it was watched.
+    watched_as: Option<Caller>,
 }
 
 /// A mirror at one moment.
@@ -340,9 +343,14 @@ impl Mirror {
         (!matches!(state.phase, Phase::Live)).then_some(state.behind_since)
     }
 
-    /// Returns whether the scope was fetched with this caller's own identity.
-    pub(crate) fn is_fetched_as(&self, caller: &Caller) -> bool {
-        self.callers.lock().fetched_as.as_ref() == Some(caller)
+    /// Returns whether the scope was listed, or watched, with this caller's own identity.
+    pub(crate) fn is_fetched_as(&self, caller: &Caller, verb: Verb) -> bool {
+        let callers = self.callers.lock();
+        match verb {
+            Verb::List => callers.listed_as.as_ref() == Some(caller),
+            Verb::Watch => callers.watched_as.as_ref() == Some(caller),
+            Verb::Get | Verb::Write => false,
+        }
     }
 
     pub(crate) fn has_failed(&self) -> bool {

@@ -45,6 +45,8 @@ pub(crate) struct Proxy {
     pub(crate) tasks: TaskTracker,
     /// Ends the watches of the hub's clients.
     pub(crate) stop: CancellationToken,
+    /// Ends what is still going on after that.
+    pub(crate) end: CancellationToken,
     pub(crate) object_limit: usize,
     pub(crate) clock: fn() -> jiff::Timestamp,
 }

@@ -45,6 +45,8 @@ pub(super) struct Listening {
     pub(super) proxy: Arc<Proxy>,
     pub(super) tasks: TaskTracker,
     pub(super) shutdown: CancellationToken,
+    /// Ends what is still going on after the drain time, and everything when the hub is dropped.
+    pub(super) end: CancellationToken,
     pub(super) drain: Duration,
 }
 
@@ -67,8 +69,9 @@ impl Listening {
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else {
-                break;
+            let place = tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                place = places.clone().acquire_owned() => place.expect("nobody closes the semaphore"),
             };
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => break,
@@ -77,8 +80,10 @@ impl Listening {
             match accepted {
                 Ok((stream, _)) => {
                     let listening = self.clone();
+                    let end = self.end.clone();
                     connections.spawn(async move {
-                        listening.connection(stream).await;
+                        let connection = Box::pin(listening.connection(stream));
+                        end.run_until_cancelled_owned(connection).await;
                         drop(place);
                     });
                 }
@@ -99,6 +104,8 @@ impl Listening {
                 connections = connections.len(),
                 "clients did not end in time"
             );
+            self.end.cancel();
+            connections.wait().await;
         }
     }
 
@@ -109,9 +116,12 @@ impl Listening {
         if let Err(error) = prepared {
             return tracing::debug!(%error, "a client went before it was served");
         }
-        let accepted =
-            tokio::time::timeout(PATIENCE, TlsAcceptor::from(self.tls.clone()).accept(stream))
-                .await;
+        let handshake = TlsAcceptor::from(self.tls.clone()).accept(stream);
+        let handshake = tokio::time::timeout(PATIENCE, handshake);
+        // Who is not in yet when the door closes stays outside.
+        let Some(accepted) = self.shutdown.run_until_cancelled(handshake).await else {
+            return;
+        };
         let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "a client's handshake failed"),
@@ -137,8 +147,7 @@ impl Listening {
             ended = connection.as_mut() => ended,
             () = self.shutdown.cancelled() => {
                 auto::UpgradeableConnection::graceful_shutdown(connection.as_mut());
-                // Upgraded streams do not end by themselves.
-                tokio::time::timeout(self.drain, connection).await.unwrap_or(Ok(()))
+                connection.await
             }
         };
         if let Err(error) = ended {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::definition::may_be_custom;
 use super::ingest::Incoming;
-use super::kind::{Form, Key, key};
+use super::kind::{Form, Key, key, split_key};
 use super::relist::Listed;
 use super::{Mirror, Phase};
 use crate::body::{self, Body};
@@ -30,6 +30,9 @@ const PAGE: u32 = 500;
 
 /// Bytes of a list that are given to the store at a time.
 const PORTION: usize = 256 << 10;
+
+/// The longest namespace and name together: Kubernetes' names have 253 bytes at most, with few exceptions.
+const KEY_LIMIT: usize = 1_024;
 
 /// How long a list may keep silent in its middle, and a watch after it should have ended: a link that is
 /// dead is noticed elsewhere, this is for a server that forgot us.
@@ -65,6 +68,8 @@ pub(crate) enum FetchError {
     EndlessPages,
     #[error("an event at {now} came after one at {before}")]
     Backwards { before: u64, now: u64 },
+    #[error("an object came that has no name of this scope")]
+    Nameless,
     #[error("a {0} came where it does not belong")]
     OtherKind(String),
     #[error("the cloud said nothing for {0:?}")]
@@ -106,6 +111,7 @@ impl Mirror {
                 (None, ListAt::Latest) => {}
             }
             let response = self.ask(upstream, caller, &query).await?;
+            self.callers.lock().listed_as = Some(caller.clone());
             let head = self.take_page(response, limit, &mut seen).await?;
             match head.continue_token {
                 Some(token) if next.as_ref() == Some(&token) => {
@@ -147,7 +153,7 @@ impl Mirror {
                         end = Some(ObjectMeta::parse(object)?)
                     }
                     EventType::Bookmark => {}
-                    _ => items.push(listed_event(object)?),
+                    _ => items.push(self.listed_event(object)?),
                 }
                 Ok(())
             })?;
@@ -183,6 +189,7 @@ impl Mirror {
             ("timeoutSeconds", seconds.to_string()),
         ]);
         let mut body = self.ask(upstream, caller, &query).await?.into_body();
+        self.callers.lock().watched_as = Some(caller.clone());
         self.set_phase(Phase::Live);
         let mut lines = EventLines::new(limit);
         let mut reached = self.revision();
@@ -221,11 +228,56 @@ impl Mirror {
                 now: event.revision,
             });
         }
+        if event.event_type == EventType::Bookmark {
+            return Ok(());
+        }
+        self.check_key(&event.key)?;
         let form = self.kind.form();
         match form.filter(|_| !may_be_custom(&self.scope.resource)) {
             Some(form) if event.kind != form.kind => Err(FetchError::OtherKind(event.kind.clone())),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses names that no server accepts, and places outside of the scope.
+    fn check_key(&self, key: &str) -> Result<(), FetchError> {
+        let (namespace, name) = split_key(key);
+        let is_inside = self
+            .scope
+            .namespace
+            .as_ref()
+            .is_none_or(|inside| inside == namespace);
+        let is_plain = !name.is_empty() && !name.contains(['/', '\n']) && !namespace.contains('\n');
+        if is_inside && is_plain && key.len() <= KEY_LIMIT {
+            Ok(())
+        } else {
+            Err(FetchError::Nameless)
+        }
+    }
+
+    fn listed(&self, item: &[u8]) -> Result<Listed, FetchError> {
+        let meta = ObjectMeta::parse(item)?;
+        self.listed_as(&meta, Bytes::copy_from_slice(item))
+    }
+
+    fn listed_event(&self, object: &[u8]) -> Result<Listed, FetchError> {
+        let meta = ObjectMeta::parse(object)?;
+        let form = Form {
+            api_version: meta.api_version.clone().unwrap_or_default(),
+            kind: meta.kind.clone().unwrap_or_default(),
+            list_kind: String::new(),
+        };
+        self.listed_as(&meta, super::ingest::kept(object, &form))
+    }
+
+    fn listed_as(&self, meta: &ObjectMeta, body: Bytes) -> Result<Listed, FetchError> {
+        let key = key(&meta.namespace, &meta.name);
+        self.check_key(&key)?;
+        Ok(Listed {
+            key,
+            revision: meta.resource_version,
+            body,
+        })
     }
 
     /// Sends one request for the scope; an answer other than 200 is an error.
@@ -240,7 +292,6 @@ impl Mirror {
             .await
             .map_err(FetchError::Send)?;
         if response.status() == StatusCode::OK {
-            self.callers.lock().fetched_as = Some(caller.clone());
             return Ok(response);
         }
         let code = response.status();
@@ -282,7 +333,7 @@ impl Mirror {
                 .push(&chunk, &mut |plain: &[u8]| {
                     splitter.push(plain, &mut |item| {
                         size += item.len();
-                        items.push(listed(item)?);
+                        items.push(self.listed(item)?);
                         Ok::<(), FetchError>(())
                     })
                 })
@@ -389,30 +440,6 @@ async fn blocking<T: Send + 'static>(
         .await
         .expect("work on the store does not panic")
         .map_err(FetchError::Take)
-}
-
-fn listed(item: &[u8]) -> Result<Listed, FetchError> {
-    let meta = ObjectMeta::parse(item)?;
-    Ok(Listed {
-        key: key(&meta.namespace, &meta.name),
-        revision: meta.resource_version,
-        body: Bytes::copy_from_slice(item),
-    })
-}
-
-fn listed_event(object: &[u8]) -> Result<Listed, FetchError> {
-    let meta = ObjectMeta::parse(object)?;
-    let form = Form {
-        api_version: meta.api_version.clone().unwrap_or_default(),
-        kind: meta.kind.clone().unwrap_or_default(),
-        list_kind: String::new(),
-    };
-    let body = super::ingest::kept(object, &form);
-    Ok(Listed {
-        key: key(&meta.namespace, &meta.name),
-        revision: meta.resource_version,
-        body,
-    })
 }
 
 fn refusal(object: &[u8]) -> FetchError {

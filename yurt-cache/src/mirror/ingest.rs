@@ -14,10 +14,10 @@ use crate::codec::{self, EventType, ObjectError, ObjectMeta};
 /// An event as it came, read as far as the mirror must.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    event_type: EventType,
+    pub(super) event_type: EventType,
     pub(super) revision: u64,
     pub(super) kind: String,
-    key: Key,
+    pub(super) key: Key,
     /// The object in the form that is kept.
     body: Bytes,
     line: Bytes,

@@ -142,6 +142,7 @@ impl Mirror {
             | FetchError::Inflate(_)
             | FetchError::EndlessPages
             | FetchError::Backwards { .. }
+            | FetchError::Nameless
             | FetchError::OtherKind(_) => {
                 self.counters.malformed.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(scope = %self.scope, step = %error, cause, "the cloud's answer was malformed, listing again");
@@ -191,10 +192,18 @@ impl Mirror {
 
     /// With whose identity to fetch: the one that worked, the node's, then of those who asked.
     fn identities(&self, keeping: &Keeping) -> Vec<Caller> {
-        let worked = self.callers.lock().fetched_as.clone();
+        let worked = {
+            let callers = self.callers.lock();
+            [callers.watched_as.clone(), callers.listed_as.clone()]
+        };
         let node = keeping.has_node_identity.then_some(Caller::Node);
         let mut identities: Vec<Caller> = Vec::new();
-        for caller in worked.into_iter().chain(node).chain(self.callers()) {
+        for caller in worked
+            .into_iter()
+            .flatten()
+            .chain(node)
+            .chain(self.callers())
+        {
             if !identities.contains(&caller) {
                 identities.push(caller);
             }

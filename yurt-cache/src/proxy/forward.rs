@@ -28,9 +28,8 @@ use crate::mirror::fetch::{ListAt, get};
 use crate::mirror::scope::Scope;
 use crate::upstream::SendError;
 
-/// Headers about one connection, not about the request (RFC 9110, section 7.6.1), and what tells of who is
-/// in front of us, which nobody in front of us may say.
-const NOT_FORWARDED: [HeaderName; 12] = [
+/// Headers about one connection, not about the request (RFC 9110, section 7.6.1).
+const NOT_FORWARDED: [HeaderName; 9] = [
     CONNECTION,
     HOST,
     TE,
@@ -40,10 +39,10 @@ const NOT_FORWARDED: [HeaderName; 12] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("proxy-authorization"),
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("forwarded"),
 ];
+
+/// What tells of who is in front of us, and as whom: nobody in front of us may say it.
+const CLAIMS: [&str; 4] = ["forwarded", "x-forwarded-", "x-real-ip", "x-remote-"];
 
 /// A request that got no answer.
 #[derive(Debug)]
@@ -75,6 +74,10 @@ impl Proxy {
             .path_and_query()
             .map_or_else(|| http::Uri::from_static("/"), |path| path.clone().into());
         *outgoing.headers_mut() = forwarded(&parts.headers);
+        if is_read {
+            // Its body stays here, and HTTP/2 takes a length without one for an error.
+            outgoing.headers_mut().remove(CONTENT_LENGTH);
+        }
         caller.sign(outgoing.headers_mut());
         let mut decompresses = false;
         if remember != Remember::Nothing && api.verb != Verb::Write {
@@ -130,12 +133,14 @@ impl Proxy {
             remove_hop_headers(response.headers_mut());
             return Ok(response);
         };
-        self.tasks.spawn(async move {
+        let copying = async move {
             let Ok(local) = local.await else { return };
             let (mut local, mut remote) = (TokioIo::new(local), TokioIo::new(remote));
             // Each direction ends by itself; an error ends both, and both ends see it.
             let _ended = tokio::io::copy_bidirectional(&mut local, &mut remote).await;
-        });
+        };
+        self.tasks
+            .spawn(self.end.clone().run_until_cancelled_owned(copying));
         Ok(response)
     }
 
@@ -215,7 +220,6 @@ impl Proxy {
         let Some(name) = path.name.clone() else {
             return response;
         };
-        let kind = self.registry.kind(&path.resource);
         let namespace = path.namespace.clone().unwrap_or_default();
         let is_gone = match response.status() {
             StatusCode::NOT_FOUND => api.verb == Verb::Get,
@@ -223,13 +227,17 @@ impl Proxy {
             _ => false,
         };
         if is_gone {
-            self.tasks
-                .spawn_blocking(move || kind.forget(&namespace, &name));
+            if let Some(kind) = self.registry.known_kind(&path.resource) {
+                self.tasks
+                    .spawn_blocking(move || kind.forget(&namespace, &name));
+            }
             return response;
         }
         if api.verb != Verb::Get || response.status() != StatusCode::OK {
             return response;
         }
+        // Only what the cloud has said yes to: whatever else is asked for must leave no trace.
+        let kind = self.registry.kind(&path.resource);
         self.verdicts.grant(caller, &access("get", path));
         self.learn_object(caller, path);
         if api.shape != Some(Shape::Object) || !is_json(response.headers()) {
@@ -337,6 +345,14 @@ pub(super) fn unsent(error: &SendError, since: Option<Duration>) -> Status {
 fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let mut kept = headers.clone();
     remove_hop_headers(&mut kept);
+    let claims: Vec<HeaderName> = kept
+        .keys()
+        .filter(|name| CLAIMS.iter().any(|claim| name.as_str().starts_with(claim)))
+        .cloned()
+        .collect();
+    for name in claims {
+        kept.remove(name);
+    }
     kept
 }
 

@@ -54,6 +54,8 @@ impl Proxy {
         if link == Link::Cut {
             return self.mirrored_offline(caller, api, &scope, fresh).await;
         }
+        let access = scope_access(api, &scope);
+        self.check_claim(caller, &access).await?;
         let started = match (api.verb, &api.options.revision, api.options.initial_events) {
             (Verb::Watch, Revision::At(revision), None | Some(false)) => ListAt::Exactly(*revision),
             _ => ListAt::Latest,
@@ -81,8 +83,7 @@ impl Proxy {
                 .forwarded(caller, api, Some(scope), Remember::Nothing, request)
                 .await;
         }
-        let access = scope_access(api, &scope);
-        if mirror.is_fetched_as(caller) {
+        if mirror.is_fetched_as(caller, api.verb) {
             self.verdicts.grant(caller, &access);
         } else if self.may(caller, &access, link).await.is_err() {
             // The refusal is the cloud's to word; and if it has changed its mind, the caller is served.
@@ -162,10 +163,23 @@ impl Proxy {
         list::list(mirror, selection, &api.options, fresh, writer).await
     }
 
+    /// Returns if the caller may start a mirror: the node has shown its certificate, a token only claims.
+    async fn check_claim(&self, caller: &Caller, access: &Access) -> Result<(), Status> {
+        match caller {
+            Caller::Node => Ok(()),
+            Caller::Token(_) => self.verdicts.check(&self.upstream, caller, access).await,
+        }
+    }
+
     /// Lets a new mirror sync before a list of its scope is forwarded, so that its history reaches back to
     /// the revision of that list, and the watch that follows is the hub's own.
     pub(super) async fn sync_first(&self, caller: &Caller, api: &ApiRequest, scope: &Scope) {
         if api.verb != Verb::List || api.shape == Some(Shape::Table) {
+            return;
+        }
+        let claim = self.check_claim(caller, &scope_access(api, scope)).await;
+        // What the caller is told of it is the cloud's affair.
+        if claim.is_err() {
             return;
         }
         let found = self

@@ -91,7 +91,14 @@ pub(crate) enum RevisionMatch {
 impl ApiRequest {
     /// Reads a request.
     pub(crate) fn read(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
-        let (target, is_watch_path) = Target::read(uri.path());
+        let (mut target, is_watch_path) = Target::read(uri.path());
+        if headers
+            .keys()
+            .any(|name| name.as_str().starts_with("impersonate-"))
+        {
+            // Only the cloud knows what such a caller may see, and it is not what the caller itself may.
+            target = Target::Other;
+        }
         let (options, is_watch) = Options::read(uri.query().unwrap_or(""));
         let is_named = matches!(&target, Target::Resource(Path { name: Some(_), .. }));
         let verb = match *method {

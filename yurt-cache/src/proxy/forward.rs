@@ -181,12 +181,9 @@ impl Proxy {
         let access = crate::authorize::Access::to_scope(verb, scope);
         self.verdicts.grant(caller, &access);
         self.learn(caller, scope);
-        if let Some((mirror, _)) =
-            self.registry
-                .find_or_start(scope, ListAt::Latest, Instant::now())
-        {
-            mirror.note_use(caller, Instant::now());
-        }
+        // It begins beside the answer, if it can.
+        self.registry
+            .find_or_start(scope, ListAt::Latest, caller, Instant::now());
     }
 
     fn remember_document(

@@ -60,12 +60,12 @@ impl Proxy {
             (Verb::Watch, Revision::At(revision), None | Some(false)) => ListAt::Exactly(*revision),
             _ => ListAt::Latest,
         };
-        let Some((mirror, _)) = self.registry.find_or_start(&scope, started, Instant::now()) else {
+        let now = Instant::now();
+        let Some(mirror) = self.registry.find_or_start(&scope, started, caller, now) else {
             return self
                 .forwarded(caller, api, Some(scope), Remember::Nothing, request)
                 .await;
         };
-        mirror.note_use(caller, Instant::now());
         match self.wait_for(&mirror, caller, fresh).await {
             Waited::Ready => {}
             Waited::Forward => {
@@ -184,9 +184,8 @@ impl Proxy {
         }
         let found = self
             .registry
-            .find_or_start(scope, ListAt::Latest, Instant::now());
-        if let Some((mirror, _)) = found {
-            mirror.note_use(caller, Instant::now());
+            .find_or_start(scope, ListAt::Latest, caller, Instant::now());
+        if let Some(mirror) = found {
             // Whether it can be or not: the cloud answers this one.
             let _synced_or_not = timeout(CATCH_UP_WAIT, mirror.synced()).await;
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::{BufMut, BytesMut};
 use http::{Response, StatusCode};
 
 use super::write::Writer;
@@ -46,7 +47,12 @@ pub(crate) async fn object(
     let shaped = writer(&kind, form)
         .single(&stored)
         .ok_or_else(|| Status::internal("the stored object cannot be shaped"))?;
-    Ok(json(StatusCode::OK, body::full(shaped)))
+    // As the server ends it.
+    let mut line = BytesMut::from(shaped);
+    if !line.ends_with(b"\n") {
+        line.put_u8(b'\n');
+    }
+    Ok(json(StatusCode::OK, body::full(line)))
 }
 
 fn absent(path: &Path, is_absence_proven: bool) -> Status {

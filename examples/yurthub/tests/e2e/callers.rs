@@ -1,13 +1,17 @@
 //! Who may see what: the hub shows nobody more than the server does, whatever others have read through it.
 
 use serde_json::json;
-use testbed::{client::{Answer, Client}, link::Cut};
+use testbed::{
+    client::{Answer, Client},
+    link::Cut,
+};
 
 use crate::{
     checks::{Checks, cut, difference, finish_all, same},
+    hub::NODE,
     reading::warm,
     rows::{METADATA_LIST, TABLE},
-    site::{NODE, Site},
+    site::Site,
     world,
 };
 
@@ -61,12 +65,24 @@ async fn nobody_sees_more_through_the_hub() {
     }
     let token = token(&site.direct).await;
     let mut callers = vec![
-        caller("reader", site.holder(&token), true),
-        caller("garbage", site.holder(NOT_A_TOKEN), true),
-        caller("nobody", site.nobody(), true),
-        caller("node", site.certified(&format!("system:node:{NODE}"), &["system:nodes"]), true),
-        caller("other node", site.certified("system:node:edge-2", &["system:nodes"]), false),
-        caller("administrator's certificate", site.certified("admin", &["system:masters"]), false),
+        caller("reader", holder(&site, &token), true),
+        caller("garbage", holder(&site, NOT_A_TOKEN), true),
+        caller("nobody", nobody(&site), true),
+        caller(
+            "node",
+            certified(&site, &format!("system:node:{NODE}"), &["system:nodes"]),
+            true,
+        ),
+        caller(
+            "other node",
+            certified(&site, "system:node:edge-2", &["system:nodes"]),
+            false,
+        ),
+        caller(
+            "administrator's certificate",
+            certified(&site, "admin", &["system:masters"]),
+            false,
+        ),
     ];
     let mut groups = Vec::new();
     let mut truths = Vec::new();
@@ -76,25 +92,33 @@ async fn nobody_sees_more_through_the_hub() {
         for (accept, path) in QUESTIONS {
             let direct = ask(&caller.direct, accept, path).await;
             let got = ask(&caller.hub, accept, path).await;
-            checks.check(&called(accept, path), if caller.is_forwarded { as_the_server(caller.who, &direct, &got) } else { shut(&got) });
+            checks.check(
+                &called(accept, path),
+                if caller.is_forwarded {
+                    as_the_server(caller.who, &direct, &got)
+                } else {
+                    shut(&got)
+                },
+            );
             truth.push(direct);
         }
         groups.push(checks);
         truths.push(truth);
     }
-    site.cut(Cut::Refuse, "/api/v1/namespaces/world/configmaps").await;
+    site.cut(Cut::Refuse, "/api/v1/namespaces/world/configmaps")
+        .await;
     for round in ["cut off", "restarted"] {
         if round == "restarted" {
             site.kill_hub();
             site.start_hub().await;
             for caller in &mut callers {
                 caller.hub = match caller.who {
-                    "reader" => site.holder(&token).1,
-                    "garbage" => site.holder(NOT_A_TOKEN).1,
-                    "nobody" => site.nobody().1,
-                    "node" => site.certified(&format!("system:node:{NODE}"), &["system:nodes"]).1,
-                    "other node" => site.certified("system:node:edge-2", &["system:nodes"]).1,
-                    _ => site.certified("admin", &["system:masters"]).1,
+                    "reader" => holder(&site, &token).1,
+                    "garbage" => holder(&site, NOT_A_TOKEN).1,
+                    "nobody" => nobody(&site).1,
+                    "node" => certified(&site, &format!("system:node:{NODE}"), &["system:nodes"]).1,
+                    "other node" => certified(&site, "system:node:edge-2", &["system:nodes"]).1,
+                    _ => certified(&site, "admin", &["system:masters"]).1,
                 };
             }
         }
@@ -102,16 +126,26 @@ async fn nobody_sees_more_through_the_hub() {
             let mut checks = Checks::new(named(round, caller.who));
             for ((accept, path), truth) in QUESTIONS.iter().zip(truth) {
                 let got = ask(&caller.hub, accept, path).await;
-                checks.check(&called(accept, path), if caller.is_forwarded { no_more(caller.who, path, truth, &got) } else { shut(&got) });
+                checks.check(
+                    &called(accept, path),
+                    if caller.is_forwarded {
+                        no_more(caller.who, path, truth, &got)
+                    } else {
+                        shut(&got)
+                    },
+                );
             }
             groups.push(checks);
         }
     }
     // Who was never seen is not known, whatever the token is.
     let mut checks = Checks::new("strangers cut off");
-    let stranger = site.holder("never-seen").1;
+    let stranger = holder(&site, "never-seen").1;
     for (accept, path) in QUESTIONS {
-        checks.check(&called(accept, path), shut(&ask(&stranger, accept, path).await));
+        checks.check(
+            &called(accept, path),
+            shut(&ask(&stranger, accept, path).await),
+        );
     }
     groups.push(checks);
     finish_all(groups);
@@ -122,7 +156,12 @@ fn named(round: &str, who: &str) -> &'static str {
 }
 
 fn caller(who: &'static str, (direct, hub): (Client, Client), is_forwarded: bool) -> Caller {
-    Caller { who, direct, hub, is_forwarded }
+    Caller {
+        who,
+        direct,
+        hub,
+        is_forwarded,
+    }
 }
 
 fn called(accept: &str, path: &str) -> String {
@@ -141,7 +180,14 @@ async fn token(client: &Client) -> String {
 }
 
 async fn ask(client: &Client, accept: &str, path: &str) -> Answer {
-    client.get_as(path, accept).await.unwrap_or_else(|error| Answer { code: 0, headers: http::HeaderMap::new(), body: format!("{error:?}").into() })
+    client
+        .get_as(path, accept)
+        .await
+        .unwrap_or_else(|error| Answer {
+            code: 0,
+            headers: http::HeaderMap::new(),
+            body: format!("{error:?}").into(),
+        })
 }
 
 /// The server's own answer; who has not said who they are may be told so instead of being refused.
@@ -149,14 +195,25 @@ fn as_the_server(who: &str, truth: &Answer, got: &Answer) -> Result<(), String> 
     if who == "nobody" && got.code == 401 {
         return shut(got);
     }
-    if truth.code == 200 && got.header("content-type") == truth.header("content-type") && truth.text().contains("\"type\":\"") {
+    if truth.code == 200
+        && got.header("content-type") == truth.header("content-type")
+        && truth.text().contains("\"type\":\"")
+    {
         // Watches begin in any order.
         let lines = |answer: &Answer| {
             let mut lines: Vec<String> = answer.text().lines().map(str::to_owned).collect();
             lines.sort();
             lines.len()
         };
-        return if lines(truth) == lines(got) { Ok(()) } else { Err(format!("expected {} events, got {}", lines(truth), lines(got))) };
+        return if lines(truth) == lines(got) {
+            Ok(())
+        } else {
+            Err(format!(
+                "expected {} events, got {}",
+                lines(truth),
+                lines(got)
+            ))
+        };
     }
     if truth.code == 403 && got.code == 403 && truth.header("content-type") == "application/json" {
         // The hub does not know why, nor a token's name.
@@ -169,17 +226,30 @@ fn as_the_server(who: &str, truth: &Answer, got: &Answer) -> Result<(), String> 
 /// Cut off: what the server showed, or a refusal; what the server did not show is not shown.
 fn no_more(who: &str, path: &str, truth: &Answer, got: &Answer) -> Result<(), String> {
     if got.code != 200 {
-        let is_status = got.json()["kind"] == "Status" || !got.header("content-type").contains("json");
+        let is_status =
+            got.json()["kind"] == "Status" || !got.header("content-type").contains("json");
         return if !is_status {
             Err(format!("no Status: {} {}", got.code, cut(&got.text())))
-        } else if truth.code == 200 && who == "reader" && path.contains("world/configmaps") && !path.contains("..") {
-            Err(format!("{} for what was shown before: {}", got.code, cut(&got.text())))
+        } else if truth.code == 200
+            && who == "reader"
+            && path.contains("world/configmaps")
+            && !path.contains("..")
+        {
+            Err(format!(
+                "{} for what was shown before: {}",
+                got.code,
+                cut(&got.text())
+            ))
         } else {
             Ok(())
         };
     }
     if truth.code != 200 {
-        return Err(format!("the server said {}, the hub shows {}", truth.code, cut(&got.text())));
+        return Err(format!(
+            "the server said {}, the hub shows {}",
+            truth.code,
+            cut(&got.text())
+        ));
     }
     as_the_server(who, truth, got)
 }
@@ -189,6 +259,25 @@ fn shut(got: &Answer) -> Result<(), String> {
     match got.code {
         0 => Ok(()),
         401 | 403 | 503 if got.json()["kind"] == "Status" => Ok(()),
-        code => Err(format!("expected a refusal, got {code}: {}", cut(&got.text()))),
+        code => Err(format!(
+            "expected a refusal, got {code}: {}",
+            cut(&got.text())
+        )),
     }
+}
+
+/// The holder of a token, straight and at the hub.
+fn holder(site: &Site, token: &str) -> (Client, Client) {
+    site.both(|endpoint| Client::with_token(endpoint, token).unwrap())
+}
+
+/// The holder of a certificate.
+fn certified(site: &Site, user: &str, groups: &[&str]) -> (Client, Client) {
+    let (certificate, key) = site.cluster.pki().client(user, groups);
+    site.both(|endpoint| Client::with_certificate(endpoint, &certificate, &key).unwrap())
+}
+
+/// Somebody who says nothing about themselves.
+fn nobody(site: &Site) -> (Client, Client) {
+    site.both(|endpoint| Client::anonymous(endpoint).unwrap())
 }

@@ -6,10 +6,10 @@ use serde_json::Value;
 use testbed::client::Answer;
 
 /// Checks that fail: in which groups, how they are called, and the number in the report. One that passes has to go.
-pub const KNOWN: &[(&str, &str, u32)] = &[];
+pub(crate) const KNOWN: &[(&str, &str, u32)] = &[];
 
 /// The results of a group of checks.
-pub struct Checks {
+pub(crate) struct Checks {
     group: &'static str,
     passed: usize,
     known: Vec<String>,
@@ -18,7 +18,7 @@ pub struct Checks {
 
 impl Checks {
     /// Begins a group.
-    pub fn new(group: &'static str) -> Self {
+    pub(crate) fn new(group: &'static str) -> Self {
         Self {
             group,
             passed: 0,
@@ -28,7 +28,7 @@ impl Checks {
     }
 
     /// Notes a check.
-    pub fn check(&mut self, name: &str, result: Result<(), String>) {
+    pub(crate) fn check(&mut self, name: &str, result: Result<(), String>) {
         let full = format!("{}: {name}", self.group);
         let is_it = |(groups, known, _): &&(&str, &str, u32)| {
             groups.split(' ').any(|group| group == self.group) && *known == name
@@ -47,25 +47,25 @@ impl Checks {
     }
 
     /// Notes whether something holds.
-    pub fn that(&mut self, name: &str, holds: bool, why: impl FnOnce() -> String) {
+    pub(crate) fn that(&mut self, name: &str, holds: bool, why: impl FnOnce() -> String) {
         self.check(name, if holds { Ok(()) } else { Err(why()) });
     }
 
     /// Notes whether two values are equal.
-    pub fn equal<T: PartialEq + std::fmt::Debug>(&mut self, name: &str, expected: T, got: T) {
+    pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(
+        &mut self,
+        name: &str,
+        expected: T,
+        got: T,
+    ) {
         self.that(name, expected == got, || {
             format!("expected {expected:?}\n         got {got:?}")
         });
     }
 
-    /// Notes whether the hub's answer is the server's.
-    pub fn same(&mut self, name: &str, expected: &Answer, got: &Answer) {
-        self.check(name, same(expected, got));
-    }
-
     /// Tells everything.
     #[track_caller]
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         finish_all(vec![self]);
     }
 
@@ -89,14 +89,14 @@ impl Checks {
 
 /// Tells everything of several groups.
 #[track_caller]
-pub fn finish_all(groups: Vec<Checks>) {
+pub(crate) fn finish_all(groups: Vec<Checks>) {
     groups.iter().for_each(Checks::tell);
     let failed: usize = groups.iter().map(|group| group.failed.len()).sum();
     assert!(failed == 0, "{failed} checks failed");
 }
 
 /// Compares two whole answers: code, content type, meaning of the body, text of its numbers.
-pub fn same(expected: &Answer, got: &Answer) -> Result<(), String> {
+pub(crate) fn same(expected: &Answer, got: &Answer) -> Result<(), String> {
     if expected.code != got.code {
         return Err(format!(
             "expected {}, got {}: {}",
@@ -115,7 +115,7 @@ pub fn same(expected: &Answer, got: &Answer) -> Result<(), String> {
 }
 
 /// Compares the bodies: byte by byte where they are no JSON.
-pub fn same_body(expected: &Answer, got: &Answer) -> Result<(), String> {
+pub(crate) fn same_body(expected: &Answer, got: &Answer) -> Result<(), String> {
     let parsed = |answer: &Answer| serde_json::from_slice::<Value>(&answer.body);
     let (Ok(a), Ok(b)) = (parsed(expected), parsed(got)) else {
         // A list in protobuf holds its revision, which rises with every write of anybody.
@@ -144,7 +144,7 @@ pub fn same_body(expected: &Answer, got: &Answer) -> Result<(), String> {
 }
 
 /// Takes out what differs between two answers to the same question.
-pub fn settled(mut value: Value) -> Value {
+pub(crate) fn settled(mut value: Value) -> Value {
     match value["kind"].as_str() {
         Some("Status") => {
             if let Some(Value::String(message)) = value.get_mut("message") {
@@ -228,7 +228,7 @@ fn without_digits(text: &str) -> String {
 }
 
 /// The first place where two values differ.
-pub fn difference(a: &Value, b: &Value, path: &str) -> Option<String> {
+pub(crate) fn difference(a: &Value, b: &Value, path: &str) -> Option<String> {
     let text = |value: &Value| cut(&value.to_string());
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
@@ -269,7 +269,7 @@ pub fn difference(a: &Value, b: &Value, path: &str) -> Option<String> {
 }
 
 /// Every number of a JSON text as it is written, sorted.
-pub fn numbers(json: &[u8]) -> Vec<&[u8]> {
+pub(crate) fn numbers(json: &[u8]) -> Vec<&[u8]> {
     let (mut found, mut at) = (Vec::new(), 0);
     while at < json.len() {
         match json[at] {
@@ -295,7 +295,7 @@ pub fn numbers(json: &[u8]) -> Vec<&[u8]> {
 }
 
 /// A text that fits on a line of a report.
-pub fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     let text = text.trim().replace('\n', " ");
     match text.char_indices().nth(400) {
         Some((end, _)) => format!("{}…", &text[..end]),

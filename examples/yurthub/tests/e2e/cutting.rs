@@ -42,15 +42,22 @@ async fn reads_under_way_are_answered_when_the_link_is_cut() {
     let known: Vec<String> = PATHS.iter().map(ToString::to_string).collect();
     let truth = answers(&site.hub, &known).await;
     let mut checks = Checks::new("under way");
-    for round in 0..24_u32 {
-        let how = if round % 8 == 7 { Cut::Silent } else { Cut::Refuse };
+    for round in 0..8_u32 {
+        let how = if round % 8 == 7 {
+            Cut::Silent
+        } else {
+            Cut::Refuse
+        };
         let limit = if how == Cut::Silent { 16 } else { 2 };
-        let new = |n: u32| NEW.iter().map(move |path| path.replace("{n}", &n.to_string()));
+        let new = |n: u32| {
+            NEW.iter()
+                .map(move |path| path.replace("{n}", &n.to_string()))
+        };
         let paths: Vec<String> = known.iter().cloned().chain(new(round * 2)).collect();
         let first = answers(&site.hub, &paths);
         let cutting = async {
             // Another instant of the requests' lives each time.
-            for _ in 0..round * 3 {
+            for _ in 0..round * 9 {
                 tokio::task::yield_now().await;
             }
             site.link.cut(how).await;
@@ -64,14 +71,24 @@ async fn reads_under_way_are_answered_when_the_link_is_cut() {
                 let name = format!("{how:?} {round} {when}: {path}");
                 let code = truth.0.as_ref().map(|answer| answer.0);
                 let is_right = matches!((code, got), (Ok(a), Ok((b, _))) if a == *b);
-                checks.that(&name, is_right && *took < Duration::from_secs(limit), || {
-                    let text = got.as_ref().map_or_else(Clone::clone, |(code, text)| format!("{code} {}", cut(text)));
-                    format!("after {took:?} (cut {:?} ago): {text}", start.elapsed())
-                });
+                checks.that(
+                    &name,
+                    is_right && *took < Duration::from_secs(limit),
+                    || {
+                        let text = got.as_ref().map_or_else(Clone::clone, |(code, text)| {
+                            format!("{code} {}", cut(text))
+                        });
+                        format!("after {took:?} (cut {:?} ago): {text}", start.elapsed())
+                    },
+                );
             }
             for (path, (got, took)) in NEW.iter().zip(&got[PATHS.len()..]) {
                 let name = format!("{how:?} {round} {when}: {path}");
-                checks.that(&name, got.is_ok() && *took < Duration::from_secs(limit), || format!("after {took:?}: {got:?}"));
+                checks.that(
+                    &name,
+                    got.is_ok() && *took < Duration::from_secs(limit),
+                    || format!("after {took:?}: {got:?}"),
+                );
             }
         }
         site.mend().await;
@@ -79,7 +96,10 @@ async fn reads_under_way_are_answered_when_the_link_is_cut() {
     checks.finish();
 }
 
-async fn answers(client: &Client, paths: &[String]) -> Vec<(Result<(u16, String), String>, Duration)> {
+async fn answers(
+    client: &Client,
+    paths: &[String],
+) -> Vec<(Result<(u16, String), String>, Duration)> {
     join_all(paths.iter().map(async |path| {
         let start = Instant::now();
         let answer = match timeout(PATIENCE, client.get(path)).await {

@@ -86,7 +86,7 @@ async fn offline_checks(
 }
 
 /// Makes the hub hold every collection, up to a revision that it returns.
-pub async fn warm(site: &Site) -> u64 {
+pub(crate) async fn warm(site: &Site) -> u64 {
     let floor = revision(
         &site
             .direct
@@ -102,7 +102,7 @@ pub async fn warm(site: &Site) -> u64 {
 }
 
 /// Makes the hub hold a collection as it is now, and returns its revision.
-pub async fn hold(hub: &Client, path: &str) -> u64 {
+pub(crate) async fn hold(hub: &Client, path: &str) -> u64 {
     let path = format!(
         "{path}?watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
     );
@@ -112,7 +112,7 @@ pub async fn hold(hub: &Client, path: &str) -> u64 {
 }
 
 /// Watches until the initial events end, and returns the revision that the bookmark gives.
-pub async fn initial_events_end(client: &Client, path: &str) -> Result<u64, String> {
+pub(crate) async fn initial_events_end(client: &Client, path: &str) -> Result<u64, String> {
     let mut watch = client
         .watch(path)
         .await

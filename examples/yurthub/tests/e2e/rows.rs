@@ -3,18 +3,18 @@
 use crate::world::COLLECTIONS;
 
 /// What kubectl accepts for a table.
-pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+pub(crate) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
 /// What a metadata informer accepts for one object.
-pub const METADATA: &str =
+pub(crate) const METADATA: &str =
     "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// What a metadata informer accepts for a list.
-pub const METADATA_LIST: &str =
+pub(crate) const METADATA_LIST: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const JSON: &str = "application/json";
 
 /// What a hub that is cut off says, against what the server said before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offline {
+pub(crate) enum Offline {
     /// The same.
     Same,
     /// The same rows, with the columns that every kind has, and all of those of a custom kind.
@@ -33,13 +33,13 @@ pub enum Offline {
 
 /// A question. `{now}` is a revision that everybody knows, `{future}` one that nobody knows.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub(crate) struct Row {
     /// The Accept header.
-    pub accept: &'static str,
+    pub(crate) accept: &'static str,
     /// Path and query.
-    pub path: String,
+    pub(crate) path: String,
     /// What a hub says that is cut off.
-    pub offline: Offline,
+    pub(crate) offline: Offline,
 }
 
 impl Row {
@@ -56,7 +56,7 @@ impl Row {
     }
 
     /// How the row is called in a report.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let form = match self.accept {
             JSON => "",
             TABLE => " as Table",
@@ -76,7 +76,7 @@ impl Row {
 }
 
 /// Every question.
-pub fn all() -> Vec<Row> {
+pub(crate) fn all() -> Vec<Row> {
     [
         of_every_collection(),
         selected(),
@@ -503,7 +503,7 @@ fn documents() -> Vec<Row> {
 }
 
 /// Percent-encodes what a query cannot hold.
-pub fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         match byte {

@@ -23,7 +23,7 @@ const MAPS: &str = "/api/v1/namespaces/world/configmaps";
 
 /// What a watch told until it ended.
 #[derive(Clone, Debug)]
-pub struct Story {
+pub(crate) struct Story {
     code: u16,
     content_type: String,
     refusal: Value,
@@ -493,7 +493,7 @@ fn same_story(truth: &Story, got: &Story, path: &str) -> Result<(), String> {
 }
 
 /// Compares what happened, event by event; the state at the beginning comes in any order.
-pub fn same_events(truth: &[Event], got: &[Event]) -> Result<(), String> {
+pub(crate) fn same_events(truth: &[Event], got: &[Event]) -> Result<(), String> {
     let short = |events: &[Event]| {
         let told = events.iter().map(|event| {
             format!(
@@ -562,7 +562,7 @@ fn settled(object: &Value) -> Value {
 }
 
 /// Reads events until one about `name`, which is the last; bookmarks are left out.
-pub async fn until(watch: &mut Watch, name: &str) -> Vec<Event> {
+pub(crate) async fn until(watch: &mut Watch, name: &str) -> Vec<Event> {
     let mut events = Vec::new();
     loop {
         let event = watch

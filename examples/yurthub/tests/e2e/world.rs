@@ -6,18 +6,18 @@ use testbed::client::{Client, Error};
 use crate::{checks::cut, site::PATIENCE};
 
 /// A collection that is read in all namespaces, and one of its objects.
-pub struct Collection {
+pub(crate) struct Collection {
     /// `/api/v1`, without a trailing slash.
-    pub root: &'static str,
+    pub(crate) root: &'static str,
     /// The plural.
-    pub plural: &'static str,
+    pub(crate) plural: &'static str,
     /// The namespace and name of one object; no namespace where the kind has none.
-    pub object: (&'static str, &'static str),
+    pub(crate) object: (&'static str, &'static str),
 }
 
 /// Every collection of the world.
 #[rustfmt::skip]
-pub const COLLECTIONS: &[Collection] = &[
+pub(crate) const COLLECTIONS: &[Collection] = &[
     Collection { root: "/api/v1", plural: "configmaps", object: ("world", "web-prod") },
     Collection { root: "/api/v1", plural: "secrets", object: ("world", "opaque") },
     Collection { root: "/api/v1", plural: "pods", object: ("world", "running") },
@@ -36,12 +36,12 @@ pub const COLLECTIONS: &[Collection] = &[
 
 impl Collection {
     /// The path of the collection in all namespaces.
-    pub fn all(&self) -> String {
+    pub(crate) fn all(&self) -> String {
         format!("{}/{}", self.root, self.plural)
     }
 
     /// The path of the collection in a namespace, or of the collection where the kind has none.
-    pub fn within(&self, namespace: &str) -> String {
+    pub(crate) fn within(&self, namespace: &str) -> String {
         match self.object.0 {
             "" => self.all(),
             _ => format!("{}/namespaces/{namespace}/{}", self.root, self.plural),
@@ -49,16 +49,16 @@ impl Collection {
     }
 
     /// The path of its object.
-    pub fn one(&self) -> String {
+    pub(crate) fn one(&self) -> String {
         format!("{}/{}", self.within(self.object.0), self.object.1)
     }
 }
 
 /// Numbers and names that a typed client would change, as they are sent.
-pub const ODD: &str = r#"{"apiVersion":"desert.example.com/v1","kind":"Cactus","metadata":{"name":"odd","namespace":"world","labels":{"big":"yes"}},"spec":{"colour":"grün","ratio":1.50,"thousand":1e3,"huge":9007199254740993,"negative":-0.0,"tiny":1.0e-7,"free":{"unknownToAll":[1.10,{"deep":null}],"emoji":"🌵\u0001<&>","":"empty key"}}}"#;
+pub(crate) const ODD: &str = r#"{"apiVersion":"desert.example.com/v1","kind":"Cactus","metadata":{"name":"odd","namespace":"world","labels":{"big":"yes"}},"spec":{"colour":"grün","ratio":1.50,"thousand":1e3,"huge":9007199254740993,"negative":-0.0,"tiny":1.0e-7,"free":{"unknownToAll":[1.10,{"deep":null}],"emoji":"🌵\u0001<&>","":"empty key"}}}"#;
 
 /// Makes the world.
-pub async fn make(client: &Client) -> Result<(), Error> {
+pub(crate) async fn make(client: &Client) -> Result<(), Error> {
     for name in ["world", "other", "empty"] {
         let labels = json!({"world": "yes"});
         post(
@@ -105,7 +105,7 @@ async fn config_maps(client: &Client) -> Result<(), Error> {
 }
 
 /// Objects that nobody knew before.
-pub async fn make_more(client: &Client) {
+pub(crate) async fn make_more(client: &Client) {
     for number in 0..20 {
         let body =
             json!({"metadata": {"name": format!("more-{number}"), "labels": {"tier": "web"}}});
@@ -280,7 +280,11 @@ async fn custom_kind(client: &Client) -> Result<(), Error> {
 }
 
 /// Creates an object of a kind that was made just now.
-pub async fn post_when_served(client: &Client, path: &str, body: &Value) -> Result<Value, Error> {
+pub(crate) async fn post_when_served(
+    client: &Client,
+    path: &str,
+    body: &Value,
+) -> Result<Value, Error> {
     let served = async {
         loop {
             let answer = client.post(path, body).await?;
@@ -295,7 +299,7 @@ pub async fn post_when_served(client: &Client, path: &str, body: &Value) -> Resu
 }
 
 /// Creates an object.
-pub async fn post(client: &Client, path: &str, body: Value) -> Result<Value, Error> {
+pub(crate) async fn post(client: &Client, path: &str, body: Value) -> Result<Value, Error> {
     let answer = client.post(path, &body).await?;
     assert_eq!(answer.code, 201, "{path}: {}", cut(&answer.text()));
     Ok(answer.json())

@@ -93,7 +93,13 @@ async fn every_write_is_the_servers_or_refused() {
     let site = Site::start().await;
     world::make(&site.direct).await.unwrap();
     for name in ["straight", "through"] {
-        world::post(&site.direct, "/api/v1/namespaces", json!({"metadata": {"name": name}})).await.unwrap();
+        world::post(
+            &site.direct,
+            "/api/v1/namespaces",
+            json!({"metadata": {"name": name}}),
+        )
+        .await
+        .unwrap();
     }
     let mut checks = Checks::new("write online");
     for (at, write) in writes().iter().enumerate() {
@@ -101,18 +107,39 @@ async fn every_write_is_the_servers_or_refused() {
         let got = send(&site.hub, write, "through").await;
         checks.check(&write.called(at), same(&truth, &got));
     }
-    for path in ["/api/v1/namespaces/{ns}/configmaps", "/api/v1/namespaces/{ns}/pods", "/apis/desert.example.com/v1/namespaces/{ns}/cacti"] {
+    for path in [
+        "/api/v1/namespaces/{ns}/configmaps",
+        "/api/v1/namespaces/{ns}/pods",
+        "/apis/desert.example.com/v1/namespaces/{ns}/cacti",
+    ] {
         let read = async |ns| site.direct.get(&path.replace("{ns}", ns)).await.unwrap();
         let (truth, got) = (read("straight").await, read("through").await);
         checks.check(&format!("{path} in the end"), same(&truth, &got));
     }
     // What the hub wrote for one client, it reads to the next.
-    let list = site.hub.get("/api/v1/namespaces/through/configmaps").await.unwrap().expect(200);
-    let direct = site.direct.get("/api/v1/namespaces/through/configmaps").await.unwrap().expect(200);
-    checks.equal("a list sees the writes before it", direct["items"].clone(), list["items"].clone());
+    let list = site
+        .hub
+        .get("/api/v1/namespaces/through/configmaps")
+        .await
+        .unwrap()
+        .expect(200);
+    let direct = site
+        .direct
+        .get("/api/v1/namespaces/through/configmaps")
+        .await
+        .unwrap()
+        .expect(200);
+    checks.equal(
+        "a list sees the writes before it",
+        direct["items"].clone(),
+        list["items"].clone(),
+    );
     let mut groups = vec![checks];
 
-    for (group, how) in [("write refused", Cut::Refuse), ("write silent", Cut::Silent)] {
+    for (group, how) in [
+        ("write refused", Cut::Refuse),
+        ("write silent", Cut::Silent),
+    ] {
         warm(&site).await;
         let before = everything(&site.direct).await;
         site.cut(how, "/api/v1/namespaces/world/configmaps").await;
@@ -123,7 +150,11 @@ async fn every_write_is_the_servers_or_refused() {
         }
         site.mend().await;
         warm(&site).await;
-        checks.equal("nothing is applied later", before, everything(&site.direct).await);
+        checks.equal(
+            "nothing is applied later",
+            before,
+            everything(&site.direct).await,
+        );
         groups.push(checks);
     }
     finish_all(groups);
@@ -138,23 +169,45 @@ impl Write {
 async fn send(client: &Client, write: &Write, namespace: &str) -> Answer {
     let path = write.path.replace("{ns}", namespace);
     let headers = [("content-type", write.content_type)];
-    let answer = client.send(write.method.clone(), &path, &headers, &write.body).await;
-    answer.unwrap_or_else(|error| Answer { code: 0, headers: http::HeaderMap::new(), body: format!("{error:?}").into() })
+    let answer = client
+        .send(write.method.clone(), &path, &headers, &write.body)
+        .await;
+    answer.unwrap_or_else(|error| Answer {
+        code: 0,
+        headers: http::HeaderMap::new(),
+        body: format!("{error:?}").into(),
+    })
 }
 
 fn refused(write: &Write, got: &Answer) -> Result<(), String> {
     let body = got.json();
     if got.code == 503 {
-        let is_status = body["kind"] == "Status" && body["reason"] == "ServiceUnavailable" && body["code"] == 503;
+        let is_status = body["kind"] == "Status"
+            && body["reason"] == "ServiceUnavailable"
+            && body["code"] == 503;
         let is_dated = got.header("retry-after").parse::<u64>().is_ok();
         let is_head = write.method == Method::HEAD;
-        return if is_dated && (is_status || is_head) { Ok(()) } else { Err(format!("retry-after {:?}: {}", got.header("retry-after"), cut(&got.text()))) };
+        return if is_dated && (is_status || is_head) {
+            Ok(())
+        } else {
+            Err(format!(
+                "retry-after {:?}: {}",
+                got.header("retry-after"),
+                cut(&got.text())
+            ))
+        };
     }
     // What the server never allows may be refused as it does.
-    if (400..=499).contains(&got.code) && ["HEAD", "OPTIONS", "TRACE", "PURGE"].contains(&write.method.as_str()) {
+    if (400..=499).contains(&got.code)
+        && ["HEAD", "OPTIONS", "TRACE", "PURGE"].contains(&write.method.as_str())
+    {
         return Ok(());
     }
-    Err(format!("expected 503, got {}: {}", got.code, cut(&got.text())))
+    Err(format!(
+        "expected 503, got {}: {}",
+        got.code,
+        cut(&got.text())
+    ))
 }
 
 async fn everything(client: &Client) -> Vec<String> {
@@ -163,8 +216,14 @@ async fn everything(client: &Client) -> Vec<String> {
         let list = client.get(&collection.all()).await.unwrap().expect(200);
         for item in list["items"].as_array().into_iter().flatten() {
             if item["metadata"]["namespace"] != "kube-system" {
-                let (name, version) = (&item["metadata"]["name"], &item["metadata"]["resourceVersion"]);
-                all.push(format!("{} {} {name} {version}", collection.plural, item["metadata"]["namespace"]));
+                let (name, version) = (
+                    &item["metadata"]["name"],
+                    &item["metadata"]["resourceVersion"],
+                );
+                all.push(format!(
+                    "{} {} {name} {version}",
+                    collection.plural, item["metadata"]["namespace"]
+                ));
             }
         }
     }
@@ -173,11 +232,20 @@ async fn everything(client: &Client) -> Vec<String> {
 
 fn same(truth: &Answer, got: &Answer) -> Result<(), String> {
     if truth.code != got.code {
-        return Err(format!("expected {}, got {}: {}", truth.code, got.code, cut(&got.text())));
+        return Err(format!(
+            "expected {}, got {}: {}",
+            truth.code,
+            got.code,
+            cut(&got.text())
+        ));
     }
     for name in ["content-type", "warning", "allow", "retry-after"] {
         if truth.header(name) != got.header(name) {
-            return Err(format!("{name}: expected {:?}, got {:?}", truth.header(name), got.header(name)));
+            return Err(format!(
+                "{name}: expected {:?}, got {:?}",
+                truth.header(name),
+                got.header(name)
+            ));
         }
     }
     match difference(&settled(truth), &settled(got), "") {
@@ -188,7 +256,10 @@ fn same(truth: &Answer, got: &Answer) -> Result<(), String> {
 
 /// An answer without what is of its own in every namespace.
 fn settled(answer: &Answer) -> Value {
-    let text = answer.text().replace("straight", "NS").replace("through", "NS");
+    let text = answer
+        .text()
+        .replace("straight", "NS")
+        .replace("through", "NS");
     let mut value = serde_json::from_str(&text).unwrap_or(Value::String(text));
     settle(&mut value);
     value
@@ -197,14 +268,30 @@ fn settled(answer: &Answer) -> Value {
 fn settle(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            for name in ["uid", "resourceVersion", "creationTimestamp", "time", "continue", "startTime", "deletionTimestamp"] {
+            for name in [
+                "uid",
+                "resourceVersion",
+                "creationTimestamp",
+                "time",
+                "continue",
+                "startTime",
+                "deletionTimestamp",
+            ] {
                 fields.remove(name);
             }
             for (name, field) in fields {
                 match field {
-                    Value::String(text) if name == "name" && text.starts_with("g-") => *text = "g-".to_owned(),
+                    Value::String(text) if name == "name" && text.starts_with("g-") => {
+                        *text = "g-".to_owned()
+                    }
                     // A message may quote a uid or a revision.
-                    Value::String(text) if name == "message" => *text = text.split("UID in record").next().unwrap_or_default().to_owned(),
+                    Value::String(text) if name == "message" => {
+                        *text = text
+                            .split("UID in record")
+                            .next()
+                            .unwrap_or_default()
+                            .to_owned()
+                    }
                     field => settle(field),
                 }
             }

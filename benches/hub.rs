@@ -12,9 +12,10 @@ mod events;
 #[path = "hub/setup.rs"]
 mod setup;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use testbed::link::Cut;
+use tokio::time::Instant;
 
 use self::client::Connection;
 use self::setup::{Fault, Setup};

@@ -91,7 +91,7 @@ fn compare(what: &str, per_round: f64, ours: &dyn Fn() -> Duration, theirs: &dyn
     let ours = rate(median(rounds.iter().map(|round| round.0).collect()));
     let theirs = rate(median(rounds.iter().map(|round| round.1).collect()));
     println!(
-        "{what:24} log {ours:9.0}/s   sqlite {theirs:9.0}/s   ratio {:5.2}",
+        "{what:26} log {ours:9.0}/s   sqlite {theirs:9.0}/s   ratio {:5.2}",
         ours / theirs
     );
 }
@@ -118,22 +118,15 @@ fn gets(store: &dyn Store, records: u64) -> Duration {
     start.elapsed() / 20_000
 }
 
-fn speed() {
-    let log = |path: &Path| -> Box<dyn Store> {
-        Box::new(LogStore::open(path, LogConfig::default()).expect("the store opens"))
-    };
-    let sqlite = |path: &Path| -> Box<dyn Store> {
-        Box::new(SqliteStore::open(path).expect("the database opens"))
-    };
-    compare("durable single puts", 1.0, &|| singles(&log, 1000), &|| {
-        singles(&sqlite, 1000)
-    });
-    compare(
-        "batches of 100, records",
-        100.0,
-        &|| batches(&log, 200),
-        &|| batches(&sqlite, 200),
-    );
+fn log(path: &Path) -> Box<dyn Store> {
+    Box::new(LogStore::open(path, LogConfig::default()).expect("the store opens"))
+}
+
+fn sqlite(path: &Path) -> Box<dyn Store> {
+    Box::new(SqliteStore::open(path).expect("the database opens"))
+}
+
+fn compare_gets() {
     let directories = [0, 1].map(|_| tempfile::tempdir_in(place()).expect("a directory"));
     let (log, sqlite) = (log(directories[0].path()), sqlite(directories[1].path()));
     fill(&*log, 20_000);
@@ -262,8 +255,16 @@ fn main() {
     if wanted("open") {
         opening();
     }
-    if wanted("speed") {
-        speed();
+    if wanted("singles") {
+        let (ours, theirs) = (|| singles(&log, 2000), || singles(&sqlite, 2000));
+        compare("durable single puts", 1.0, &ours, &theirs);
+    }
+    if wanted("batches") {
+        let (ours, theirs) = (|| batches(&log, 200), || batches(&sqlite, 200));
+        compare("records in batches of 100", 100.0, &ours, &theirs);
+    }
+    if wanted("gets") {
+        compare_gets();
     }
     if wanted("wear") {
         for keys in [2_000, 10_000, 100_000] {

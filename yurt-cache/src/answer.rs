@@ -25,6 +25,9 @@ pub(crate) const RETRY: Duration = Duration::from_secs(1);
 /// Marks the hub's own continue tokens.
 const TOKEN_VERSION: &str = "yurt/v1";
 
+/// Marks the server's: `k8s.io/apiserver/pkg/storage`, `continue.go`.
+const SERVER_VERSION: &str = "meta.k8s.io/v1";
+
 /// Where a paged list goes on.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Token {
@@ -43,6 +46,27 @@ impl Token {
         let json = URL_SAFE_NO_PAD.decode(token).ok()?;
         let token: Self = serde_json::from_slice(&json).ok()?;
         (token.v == TOKEN_VERSION).then_some(token)
+    }
+
+    /// Reads a token of the server, whose key is within its namespace: where it goes on here. The list that
+    /// it belongs to is not here, so it has expired; the hub's own token in the refusal goes on.
+    fn of_server(token: &str, namespace: Option<&str>) -> Option<Self> {
+        let json = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let mut token: Self = serde_json::from_slice(&json).ok()?;
+        if token.v != SERVER_VERSION {
+            return None;
+        }
+        let last = token.start.trim_end_matches('\0');
+        token.start = match namespace {
+            Some(namespace) => format!("{namespace}/{last}"),
+            None if last.contains('/') => last.to_owned(),
+            None => format!("/{last}"),
+        };
+        Some(token)
+    }
+
+    fn is_server(&self) -> bool {
+        self.v == SERVER_VERSION
     }
 
     fn text(rv: u64, start: &str) -> String {
@@ -128,5 +152,9 @@ mod tests {
             "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOiJhIn0"
         ));
         assert!(!is_our_token("garbage!"));
+        let theirs = URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v1","rv":7,"start":"b\u0000"}"#);
+        assert!(!is_our_token(&theirs));
+        assert_eq!(Token::of_server(&theirs, Some("a")).unwrap().start, "a/b");
+        assert_eq!(Token::of_server(&theirs, None).unwrap().start, "/b");
     }
 }

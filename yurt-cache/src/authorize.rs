@@ -10,6 +10,7 @@ use http::{Request, StatusCode};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use yurt_core::store::{Batch, Result, Store};
 
@@ -17,7 +18,7 @@ use crate::body;
 use crate::codec::{Status, Subject};
 use crate::identity::Caller;
 use crate::mirror::fetch::AGENT;
-use crate::mirror::scope::Resource;
+use crate::mirror::scope::{Resource, Scope};
 use crate::upstream::{SendError, Upstream};
 
 /// How long a verdict is used without asking again while the cloud is there. As kube-apiserver's own webhooks
@@ -25,8 +26,14 @@ use crate::upstream::{SendError, Upstream};
 const ALLOWED_FOR: Duration = Duration::from_secs(60);
 const DENIED_FOR: Duration = Duration::from_secs(10);
 
+/// How long an allow is used while it is asked again beside the answer: as kube-apiserver caches a webhook's.
+const USED_FOR: Duration = Duration::from_secs(300);
+
 /// How long a verdict that was only learned for later is not asked for again.
 const LEARNED_FOR: Duration = Duration::from_secs(600);
+
+/// The longest description of an access that is kept as text; selectors may be of any length.
+const KEY_LEN: usize = 512;
 
 /// Verdicts that are remembered at most; beyond, the oldest half is forgotten.
 const VERDICTS: usize = 10_000;
@@ -38,6 +45,10 @@ pub(crate) struct Access {
     pub(crate) resource: Resource,
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
+    pub(crate) subresource: Option<String>,
+    /// The selectors, canonical: who may list the pods of one node may not list all.
+    pub(crate) labels: String,
+    pub(crate) fields: String,
 }
 
 /// What the cloud said of who may see what.
@@ -155,16 +166,20 @@ impl Verdicts {
         if let Some(verdict) = self.known.lock().get(&access.key(caller)).copied() {
             return verdict.as_result(access);
         }
-        // Who may do it by any name may do it by this one.
-        let wider = [(None, &access.namespace), (None, &None)];
-        let allowed = wider.iter().any(|(name, namespace)| {
-            let access = Access {
-                name: (*name).clone(),
-                namespace: (*namespace).clone(),
-                ..access.clone()
-            };
-            self.known
-                .lock()
+        // Who may do it to all may do it to some.
+        let to_all = Access {
+            name: None,
+            labels: String::new(),
+            fields: String::new(),
+            ..access.clone()
+        };
+        let everywhere = Access {
+            namespace: None,
+            ..to_all.clone()
+        };
+        let allowed = [to_all, everywhere].iter().any(|access| {
+            let known = self.known.lock();
+            known
                 .get(&access.key(caller))
                 .is_some_and(|verdict| verdict.is_allowed)
         });
@@ -173,6 +188,31 @@ impl Verdicts {
         }
         self.check_known(caller)?;
         Err(access.forbidden("and the cloud is not reachable to ask"))
+    }
+
+    /// Returns whether the cloud has allowed it not long ago; what was allowed before this process counts
+    /// until the cloud is there.
+    pub(crate) fn is_allowed_lately(
+        &self,
+        caller: &Caller,
+        access: &Access,
+        is_online: bool,
+    ) -> bool {
+        let known = self.known.lock().get(&access.key(caller)).copied();
+        known.is_some_and(|verdict| {
+            let is_recent = verdict
+                .asked
+                .is_some_and(|asked| asked.elapsed() < USED_FOR);
+            verdict.is_allowed && (is_recent || !is_online)
+        })
+    }
+
+    /// Returns whether the cloud need not be asked again yet.
+    pub(crate) fn is_fresh(&self, caller: &Caller, access: &Access) -> bool {
+        self.known
+            .lock()
+            .get(&access.key(caller))
+            .is_some_and(Verdict::is_fresh)
     }
 
     /// Notes that the cloud has just let the caller do it.
@@ -249,6 +289,9 @@ async fn ask(
             "resource": access.resource.plural,
             "namespace": access.namespace.as_deref().unwrap_or_default(),
             "name": access.name.as_deref().unwrap_or_default(),
+            "subresource": access.subresource.as_deref().unwrap_or_default(),
+            "labelSelector": selector(&access.labels),
+            "fieldSelector": selector(&access.fields),
         }},
     });
     let mut request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
@@ -263,7 +306,9 @@ async fn ask(
             .send(caller.credential(), request)
             .await
             .map_err(|error| match error {
-                SendError::CutOff | SendError::Connection { .. } => Refusal::Unreachable,
+                SendError::CutOff | SendError::Connection { .. } | SendError::Closed { .. } => {
+                    Refusal::Unreachable
+                }
                 error => Refusal::Status(Status::internal(&format!(
                     "ask the cloud who may see it: {error}"
                 ))),
@@ -281,6 +326,15 @@ async fn ask(
         )))
     })?;
     Ok(review.status.allowed)
+}
+
+/// The server reads the raw text itself, as it does that of a request.
+fn selector(text: &str) -> serde_json::Value {
+    if text.is_empty() {
+        serde_json::Value::Null
+    } else {
+        json!({ "rawSelector": text })
+    }
 }
 
 impl Verdict {
@@ -303,16 +357,46 @@ impl Verdict {
 }
 
 impl Access {
+    /// The read of a whole scope.
+    pub(crate) fn to_scope(verb: &'static str, scope: &Scope) -> Self {
+        let is_selected = verb != "get";
+        Self {
+            verb,
+            resource: scope.resource.clone(),
+            namespace: scope.namespace.clone(),
+            name: scope.name().map(str::to_owned),
+            subresource: None,
+            labels: if is_selected {
+                scope.labels.to_string()
+            } else {
+                String::new()
+            },
+            fields: if is_selected {
+                scope.fields.to_string()
+            } else {
+                String::new()
+            },
+        }
+    }
+
     fn key(&self, caller: &Caller) -> String {
-        format!(
-            "a/{}/{}/{}/{}/{}/{}",
-            caller.id(),
+        let parts = [
             self.verb,
-            self.resource.group,
-            self.resource.plural,
+            &self.resource.group,
+            &self.resource.plural,
+            self.subresource.as_deref().unwrap_or_default(),
             self.namespace.as_deref().unwrap_or_default(),
-            self.name.as_deref().unwrap_or_default()
-        )
+            self.name.as_deref().unwrap_or_default(),
+            &self.labels,
+            &self.fields,
+        ];
+        let text = parts.join("/");
+        if text.len() <= KEY_LEN {
+            return format!("a/{}/{text}", caller.id());
+        }
+        let digest = Sha256::digest(text.as_bytes());
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("a/{}/{digest}", caller.id())
     }
 
     fn forbidden(&self, addition: &str) -> Status {

@@ -217,9 +217,9 @@ impl State {
                 ConstCounter::new(value(mirror)).encode(family.encode_family(&labels)?)?;
             }
         }
-        let gauges: [Figure<i64>; 5] = [
+        let gauges: [Figure<i64>; 7] = [
             ("objects", "Objects of the mirror", |mirror| {
-                whole(mirror.kind.count(mirror.id))
+                whole(mirror.kind.size(mirror.id).0)
             }),
             ("watchers", "Local clients that watch it", |mirror| {
                 whole(mirror.counters.watchers.load(Ordering::Relaxed))
@@ -227,6 +227,18 @@ impl State {
             ("live", "Whether its upstream watch is open", |mirror| {
                 i64::from(mirror.is_live())
             }),
+            ("bytes", "Bytes of its objects", |mirror| {
+                i64::try_from(mirror.kind.size(mirror.id).1).unwrap_or(i64::MAX)
+            }),
+            (
+                "age_seconds",
+                "For how long its upstream watch has not been open",
+                |mirror| {
+                    mirror.behind_since().map_or(0, |since| {
+                        i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX)
+                    })
+                },
+            ),
             ("revision", "The revision it stands at", |mirror| {
                 i64::try_from(mirror.revision()).unwrap_or(i64::MAX)
             }),

@@ -22,9 +22,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use yurt_core::store::Store;
+use yurt_core::store::{Batch, Result, Store};
 
 use self::kind::{Key, Kind, Snapshot, Within};
+use self::saved::{SavedScope, scope_key};
 use self::scope::Scope;
 use self::window::{Limit, Step, Window};
 use crate::codec::Status;
@@ -77,8 +78,11 @@ pub(crate) enum Phase {
 
 struct State {
     phase: Phase,
-    /// The objects are as they were in the cloud at this revision.
+    /// The objects are as they were in the cloud at this revision: what clients are told.
     revision: u64,
+    /// How far the upstream list and watch themselves have come: where the watch is resumed. A barrier may
+    /// have shown that nothing happened in the scope between this and `revision`.
+    followed: u64,
     /// From this revision on, deletions are remembered.
     floor: u64,
     window: Window,
@@ -87,6 +91,8 @@ struct State {
     is_suspect: bool,
     /// A list at this revision is complete and not yet wholly in place.
     relisted: Option<u64>,
+    /// When the upstream watch was last open; the mirror's beginning if never.
+    behind_since: Instant,
     used: Instant,
 }
 
@@ -145,11 +151,13 @@ impl Mirror {
         let state = State {
             phase: Phase::Syncing,
             revision: 0,
+            followed: 0,
             floor: 0,
             window: Window::new(0, window),
             tombstones: VecDeque::new(),
             is_suspect: false,
             relisted: None,
+            behind_since: now,
             used: now,
         };
         Self {
@@ -182,13 +190,39 @@ impl Mirror {
         self.state.lock().revision
     }
 
+    /// Returns where the upstream watch is to be resumed.
+    fn followed(&self) -> u64 {
+        self.state.lock().followed
+    }
+
+    /// Notes that nothing happened in the scope up to `revision`. Blocks on the store: what clients are told
+    /// has to be known after a restart.
+    fn claim(&self, revision: u64) -> Result<()> {
+        let _whole = self.whole.write();
+        let mut state = self.state.lock();
+        if revision <= state.revision || !matches!(state.phase, Phase::Live) {
+            return Ok(());
+        }
+        let saved = SavedScope {
+            revision,
+            ..self.saved(&state)
+        };
+        let mut batch = Batch::new();
+        batch.put(scope_key(self.id), saved.encode());
+        self.store.write(batch)?;
+        state.revision = revision;
+        drop(state);
+        self.changed.send_replace(());
+        Ok(())
+    }
+
     /// Wakes when anything of the mirror has changed.
     pub(crate) fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     /// Returns when the mirror is synced, or the status with which it failed, if only for now.
-    pub(crate) async fn synced(&self) -> Result<(), Status> {
+    pub(crate) async fn synced(&self) -> std::result::Result<(), Status> {
         let mut changed = self.changed();
         loop {
             match self.phase() {
@@ -303,6 +337,12 @@ impl Mirror {
         (self.counters.watchers.load(Ordering::Relaxed) == 0).then(|| self.state.lock().used)
     }
 
+    /// Returns since when the upstream watch has not been open, `None` while it is.
+    pub(crate) fn behind_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        (!matches!(state.phase, Phase::Live)).then_some(state.behind_since)
+    }
+
     /// Returns whether the scope was listed, or watched, with this caller's own identity.
     pub(crate) fn is_fetched_as(&self, caller: &Caller, verb: Verb) -> bool {
         let callers = self.callers.lock();
@@ -318,11 +358,12 @@ impl Mirror {
     }
 
     /// Takes over the revision that was stored; objects and deletions may say that it was later.
-    fn restore(&self, revision: u64, floor: u64) {
+    fn restore(&self, saved: &SavedScope) {
         let mut state = self.state.lock();
         state.phase = Phase::Behind;
-        state.revision = revision;
-        state.floor = floor;
+        state.revision = saved.revision;
+        state.followed = saved.followed;
+        state.floor = saved.floor;
     }
 
     /// Takes over the deletions that were stored and what the objects say of the revision. After damage to
@@ -335,7 +376,8 @@ impl Mirror {
             return;
         }
         let deleted = stones.last().map_or(0, |stone| stone.revision);
-        state.revision = state.revision.max(newest).max(deleted);
+        state.followed = state.followed.max(newest).max(deleted);
+        state.revision = state.revision.max(state.followed);
         state.tombstones = stones.into();
         let revision = state.revision;
         state.window.restart(revision);
@@ -359,6 +401,7 @@ impl Mirror {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Live) {
             state.phase = Phase::Behind;
+            state.behind_since = Instant::now();
             drop(state);
             self.changed.send_replace(());
         }

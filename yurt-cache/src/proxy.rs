@@ -18,15 +18,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::forward::Broken;
-use self::request::{ApiRequest, Path, Revision, Target, Verb};
+use self::request::{ApiRequest, Path, Revision, Target, Verb, is_decodable};
 use self::route::{Have, Link, Route, route};
+use self::validate::validate;
 use crate::answer::{self, RETRY, object::object, write::Writer};
 use crate::authorize::{Access, Verdicts};
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::documents::Documents;
 use crate::identity::Caller;
 use crate::metrics::{Metrics, ServedFrom};
+use crate::mirror::Mirror;
+use crate::mirror::kind::Covering;
 use crate::mirror::registry::Registry;
 use crate::mirror::scope::Scope;
 use crate::upstream::{Reach, Upstream};
@@ -59,12 +62,21 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let began = Instant::now();
+        let is_head = request.method() == Method::HEAD;
+        if !is_decodable(request.uri()) {
+            return answer::status(&Status::bad_request(
+                "the path or the query cannot be decoded",
+            ));
+        }
         let api = ApiRequest::read(request.method(), request.uri(), request.headers());
         let (mut response, from) = match self.answer(&caller, &api, request).await {
             Ok(answer) => answer,
             Err(status) => (answer::status(&status), ServedFrom::Hub),
         };
         answer::mark(&mut response, from.as_str());
+        if is_head {
+            *response.body_mut() = body::empty();
+        }
         let resource = api.path().map(|path| &path.resource);
         let resource = resource.filter(|resource| self.registry.known_kind(resource).is_some());
         self.metrics
@@ -155,7 +167,7 @@ impl Proxy {
 
     /// Answers from the store alone, or refuses.
     async fn local(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         api: &ApiRequest,
         chosen: Route,
@@ -212,25 +224,25 @@ impl Proxy {
 
     async fn stored_object(&self, api: &ApiRequest, path: &Path) -> Result<Response<Body>, Status> {
         let kind = self.registry.known_kind(&path.resource);
-        let is_absence_proven = self.is_absence_proven(path);
+        validate(api.verb, &api.options)?;
+        let covering = self.covering(path).map(|mirror| Covering {
+            holder: mirror.id,
+            revision: mirror.revision(),
+        });
         let shape = api
             .shape
             .ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
         let now = (self.clock)();
         let include = api.options.include_object.clone();
-        object(
-            kind,
-            path,
-            &api.options.revision,
-            is_absence_proven,
-            |kind, form| Writer::new(kind, form, shape, include.as_deref(), now),
-        )
+        object(kind, path, &api.options.revision, covering, |kind, form| {
+            Writer::new(kind, form, shape, include.as_deref(), now)
+        })
         .await
     }
 
-    /// Returns whether a synced mirror holds everything of the place where the object would be.
-    fn is_absence_proven(&self, path: &Path) -> bool {
-        let Some(name) = &path.name else { return false };
+    /// Returns a synced mirror that holds everything of the place where the object would be.
+    fn covering(&self, path: &Path) -> Option<Arc<Mirror>> {
+        let name = path.name.as_ref()?;
         let named = FieldSelector::parse(&format!("metadata.name={name}")).unwrap_or_default();
         let scope = |fields| Scope {
             resource: path.resource.clone(),
@@ -240,19 +252,36 @@ impl Proxy {
         };
         [scope(FieldSelector::default()), scope(named)]
             .iter()
-            .any(|scope| {
-                self.registry
-                    .find(scope)
-                    .is_some_and(|mirror| mirror.is_synced())
-            })
+            .filter_map(|scope| self.registry.find(scope))
+            .find(|mirror| mirror.is_synced())
     }
 
-    /// Returns if the caller may do it, asking the cloud while it is there.
-    async fn may(&self, caller: &Caller, access: &Access, link: Link) -> Result<(), Status> {
-        match link {
-            Link::Up => self.verdicts.check(&self.upstream, caller, access).await,
-            Link::Cut => self.verdicts.check_offline(caller, access),
+    /// Returns if the caller may do it. The cloud is asked unless it is known to be away, or has said so not
+    /// long ago; then what it said counts and is asked again beside the answer.
+    async fn may(
+        self: &Arc<Self>,
+        caller: &Caller,
+        access: &Access,
+        link: Link,
+    ) -> Result<(), Status> {
+        let is_online = matches!(*self.reach().borrow(), Reach::Online);
+        if link == Link::Cut {
+            return self.verdicts.check_offline(caller, access);
         }
+        if !self.verdicts.is_allowed_lately(caller, access, is_online) {
+            return self.verdicts.check(&self.upstream, caller, access).await;
+        }
+        if !self.verdicts.is_fresh(caller, access) {
+            let (proxy, caller, access) = (self.clone(), caller.clone(), access.clone());
+            self.tasks.spawn(async move {
+                // What it says is remembered, for the next request.
+                let _verdict = proxy
+                    .verdicts
+                    .check(&proxy.upstream, &caller, &access)
+                    .await;
+            });
+        }
+        Ok(())
     }
 
     fn have(&self, scope: &Scope) -> Have {
@@ -266,11 +295,10 @@ impl Proxy {
     /// What can answer a GET that takes any revision.
     fn have_object(&self, api: &ApiRequest) -> Have {
         match api.path() {
-            Some(path)
-                if api.options.revision == Revision::Zero && self.is_absence_proven(path) =>
-            {
-                Have::Synced(0)
-            }
+            Some(path) if api.options.revision == Revision::Zero => match self.covering(path) {
+                Some(mirror) if mirror.is_live() => Have::Synced(mirror.revision()),
+                _ => Have::Nothing,
+            },
             _ => Have::Nothing,
         }
     }
@@ -289,6 +317,11 @@ impl Proxy {
             Reach::CutOff { since } => Some(elapsed(since, (self.clock)())),
             Reach::Unknown | Reach::Online => None,
         }
+    }
+
+    /// Returns whether the hub has just started and has not heard of the cloud yet.
+    pub(crate) fn is_reach_unknown(&self) -> bool {
+        matches!(*self.reach().borrow(), Reach::Unknown)
     }
 
     fn reach(&self) -> watch::Receiver<Reach> {
@@ -310,7 +343,7 @@ impl Proxy {
     fn unavailable(&self, why: &str, retry_after: Option<Duration>) -> Status {
         let since = self
             .since()
-            .map_or_else(String::new, |since| format!(" since {}", human(since)));
+            .map_or_else(String::new, |since| format!(" for {}", human(since)));
         Status::unavailable(
             format!("the cloud is not reachable{since}, and {why}"),
             retry_after,
@@ -348,6 +381,9 @@ pub(crate) fn access(verb: &'static str, path: &Path) -> Access {
         resource: path.resource.clone(),
         namespace: path.namespace.clone(),
         name: path.name.clone(),
+        subresource: path.subresource.clone(),
+        labels: String::new(),
+        fields: String::new(),
     }
 }
 

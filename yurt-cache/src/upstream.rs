@@ -88,6 +88,12 @@ pub(crate) enum SendError {
         /// What broke.
         source: hyper::Error,
     },
+    /// The connection was closed before a response: it broke, or its server went down.
+    #[error("the connection to {server} was closed before a response")]
+    Closed {
+        /// Host and port.
+        server: String,
+    },
     /// There is no connection that could be upgraded.
     #[error("no connection to {server} for an upgrade")]
     Dial {
@@ -202,9 +208,15 @@ impl Upstream {
         let server = self.0.set.server(index);
         address_to(&server.address, &mut request);
         server.requests.fetch_add(1, Ordering::Relaxed);
-        match permit.send(request).await {
-            Ok(response) => Ok(response.map(|body| Held::new(body, permit).boxed_unsync())),
-            Err(mut error) => {
+        let closed = permit.closed();
+        match closed.run_until_cancelled(permit.send(request)).await {
+            Some(Ok(response)) => Ok(response.map(|body| Held::new(body, permit).boxed_unsync())),
+            None => {
+                server.failures.fetch_add(1, Ordering::Relaxed);
+                let server = server.address.authority.to_string();
+                Err(Box::new((SendError::Closed { server }, None)))
+            }
+            Some(Err(mut error)) => {
                 server.failures.fetch_add(1, Ordering::Relaxed);
                 let unsent = error.take_message();
                 let failed = SendError::Connection {

@@ -79,6 +79,14 @@ fn lost(store: &LogStore, what: &str) -> usize {
     (0..RECORDS).filter(is_lost).count()
 }
 
+/// Returns a directory in memory, where there is one: a thousand openings sync a thousand times.
+fn memory_directory() -> tempfile::TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm");
+    in_memory
+        .or_else(|_| tempfile::tempdir())
+        .expect("a temporary directory")
+}
+
 fn segments(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).expect("a directory is read");
     let mut paths: Vec<_> = entries
@@ -105,7 +113,7 @@ fn used(content: &[u8]) -> usize {
 }
 
 fn a_flipped_bit_costs_one_record(batch_size: usize, flips: usize) {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = memory_directory();
     let path = directory.path();
     build(path, batch_size);
     let files: BTreeMap<_, _> = segments(path)
@@ -151,13 +159,13 @@ fn a_flipped_bit_in_a_store_of_single_puts_costs_one_record() {
 
 #[test]
 fn a_damaged_value_found_late_is_counted_once_and_cured_by_a_put() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let path = directory.path();
     build(path, 100);
     let store = open(path);
+    let text = content(3);
     for file in segments(path) {
         let mut content = fs::read(&file).unwrap();
-        let text = content_of_three();
         if let Some(at) = content
             .windows(text.len())
             .position(|window| window == text.as_bytes())
@@ -175,13 +183,9 @@ fn a_damaged_value_found_late_is_counted_once_and_cured_by_a_put() {
     assert_eq!(lost(&store, "after a put"), 0);
 }
 
-fn content_of_three() -> String {
-    content(3)
-}
-
 #[test]
 fn a_zeroed_page_never_yields_other_bytes() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let path = directory.path();
     build(path, 100);
     let mut random = Random(77);
@@ -224,7 +228,7 @@ fn is_harmed(store: &LogStore, number: usize) -> bool {
 
 #[test]
 fn a_shortened_file_is_reported_and_refuses_nothing() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let path = directory.path();
     build(path, 100);
     let mut random = Random(78);
@@ -237,10 +241,16 @@ fn a_shortened_file_is_reported_and_refuses_nothing() {
             &sealed[random.below(sealed.len())]
         };
         let content = fs::read(file).unwrap();
-        overwrite(file, &content[..random.below(used(&content))]);
+        let kept = random.below(used(&content));
+        overwrite(file, &content[..kept]);
+        let what = format!(
+            "trial {trial}: {kept} bytes left of {} in {}",
+            content.len(),
+            file.display()
+        );
         let store = open(path);
         // Nobody can tell a shortened last segment from one that was never written further.
-        assert!(store.health().damaged > 0 || file == last, "trial {trial}");
+        assert!(store.health().damaged > 0 || file == last, "{what}");
         for number in 0..RECORDS {
             is_harmed(&store, number);
         }
@@ -256,7 +266,7 @@ fn a_shortened_file_is_reported_and_refuses_nothing() {
 
 #[test]
 fn foreign_files_are_left_alone() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = memory_directory();
     let path = directory.path();
     let garbage: Vec<u8> = (0..9000_u32)
         .map(|number| number.to_le_bytes()[0] ^ 0x5a)

@@ -2,7 +2,7 @@
 
 mod config;
 
-use std::{error::Error, io::IsTerminal, process::ExitCode, sync::Arc};
+use std::{error::Error, io::IsTerminal, pin::pin, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use jiff::Timestamp;
@@ -55,14 +55,15 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.admin_listen = Some(settings.admin_listen);
     let hub = Hub::new(config, Arc::new(store), Timestamp::now())?;
     let shutdown = CancellationToken::new();
-    let ends = shutdown.clone().drop_guard();
-    let (ran, ()) = tokio::join!(hub.run(shutdown), async move {
-        if let Err(error) = asked_to_end().await {
-            tracing::error!(%error, "signals cannot be received");
-        }
-        drop(ends);
-    });
-    Ok(ran?)
+    let mut running = pin!(hub.run(shutdown.clone()));
+    // A hub that ends by itself ends the program: whoever supervises it starts it again.
+    tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        asked = asked_to_end() => asked?,
+    }
+    tracing::info!("draining");
+    shutdown.cancel();
+    Ok(running.await?)
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -37,8 +37,11 @@ pub(crate) async fn list(
     let token = options
         .continue_token
         .as_deref()
+        .map(|token| Token::parse(token).or_else(|| Token::of_server(token, selection.namespace())))
         .map(|token| {
-            Token::parse(token).ok_or_else(|| Status::bad_request("continue key is not valid"))
+            token.ok_or_else(|| {
+                Status::bad_request("invalid continue token: continue key is not valid")
+            })
         })
         .transpose()?;
     let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
@@ -49,7 +52,7 @@ pub(crate) async fn list(
         snapshot = filter(snapshot, selection.clone()).await?;
     }
     if let Some(token) = token {
-        if token.rv != view.revision {
+        if token.rv != view.revision || token.is_server() {
             return Err(Status::expired_continue(Token::text(
                 view.revision,
                 &token.start,

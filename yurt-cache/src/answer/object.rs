@@ -2,24 +2,25 @@
 
 use std::sync::Arc;
 
+use bytes::{BufMut, BytesMut};
 use http::{Response, StatusCode};
 
 use super::write::Writer;
 use super::{blocking, json};
 use crate::body::{self, Body};
 use crate::codec::{Status, Subject};
-use crate::mirror::kind::{Form, Kind};
+use crate::mirror::kind::{Covering, Form, Kind};
 use crate::proxy::request::{Path, Revision};
 
 /// Answers a GET from the store.
 ///
 /// # Errors
-/// 404 if `is_absence_proven`, 503 if nobody knows.
+/// 404 if a mirror covers the place, 503 if nobody knows; a revision to come is refused.
 pub(crate) async fn object(
     kind: Option<Arc<Kind>>,
     path: &Path,
     revision: &Revision,
-    is_absence_proven: bool,
+    covering: Option<Covering>,
     writer: impl FnOnce(&Kind, Arc<Form>) -> Writer,
 ) -> Result<Response<Body>, Status> {
     let name = path.name.clone().unwrap_or_default();
@@ -28,25 +29,30 @@ pub(crate) async fn object(
         None => None,
         Some(kind) => {
             let reading = kind.clone();
-            blocking(move || reading.newest(&namespace, &name))
+            blocking(move || reading.newest(&namespace, &name, covering))
                 .await?
                 .zip(Some(kind))
         }
     };
     let Some(((at, stored), kind)) = found else {
-        return Err(absent(path, is_absence_proven));
+        return Err(absent(path, covering.is_some()));
     };
+    let known = covering.map_or(at, |mirror| mirror.revision.max(at));
     if let Revision::At(wanted) = revision
-        && *wanted > at
-        && !is_absence_proven
+        && *wanted > known
     {
-        return Err(Status::too_large_resource_version(*wanted, at));
+        return Err(Status::too_large_resource_version(*wanted, known));
     }
     let form = kind.form().unwrap_or_else(|| Arc::new(form_of(&stored)));
     let shaped = writer(&kind, form)
         .single(&stored)
         .ok_or_else(|| Status::internal("the stored object cannot be shaped"))?;
-    Ok(json(StatusCode::OK, body::full(shaped)))
+    // As the server ends it.
+    let mut line = BytesMut::from(shaped);
+    if !line.ends_with(b"\n") {
+        line.put_u8(b'\n');
+    }
+    Ok(json(StatusCode::OK, body::full(line)))
 }
 
 fn absent(path: &Path, is_absence_proven: bool) -> Status {

@@ -39,6 +39,11 @@ impl Selection {
         self.is_everything || (self.labels.is_everything() && self.fields.is_everything())
     }
 
+    /// Returns the one namespace that it is about.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
     /// Returns the keys to look at.
     pub(crate) fn within(&self) -> Within<'_> {
         match (&self.namespace, &self.name) {

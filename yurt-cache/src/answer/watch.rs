@@ -57,6 +57,7 @@ pub(crate) fn watch(
         selection,
         writer,
         reached,
+        told: None,
         sends_bookmarks: options.allows_bookmarks,
         ends_at: now + lasts,
         bookmark_at: now + first_bookmark,
@@ -115,6 +116,8 @@ struct Watching {
     stage: Stage,
     /// The revision that the client has reached: it began there, or was sent an event or a bookmark of it.
     reached: u64,
+    /// The revision of the bookmark that ended the initial events: it need not be told twice.
+    told: Option<u64>,
     sends_bookmarks: bool,
     ends_at: Instant,
     bookmark_at: Instant,
@@ -143,6 +146,7 @@ impl Watching {
                     Ok(Some(chunk)) => return Some(chunk),
                     Ok(None) => {
                         self.reached = self.reached.max(replay.revision());
+                        self.told = replay.is_told().then_some(self.reached);
                         self.stage = Stage::Live {
                             place: replay.place(),
                         };
@@ -190,9 +194,9 @@ impl Watching {
         };
         for step in steps {
             match &*step {
-                Step::Event(event) if event.revision > self.reached => {
+                Step::Event(event) if event.order > self.reached => {
                     self.send(event, out);
-                    self.reached = event.revision;
+                    self.reached = event.order;
                 }
                 Step::Event(_) => {}
                 Step::Jump { to } if *to <= self.reached => {}
@@ -259,6 +263,9 @@ impl Watching {
                     && let Read::Idle(revision) = self.mirror.read(place, 1)
                 {
                     self.reached = self.reached.max(revision);
+                    if self.told == Some(self.reached) {
+                        return;
+                    }
                     self.writer.bookmark(self.reached, false, out);
                 }
             }

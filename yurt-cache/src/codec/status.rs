@@ -122,6 +122,12 @@ impl Status {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message).with(subject.details())
     }
 
+    /// 404: there is no such resource.
+    pub(crate) fn unknown_resource() -> Self {
+        let message = "the server could not find the requested resource";
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message).with(Details::default())
+    }
+
     /// 504: nobody answered in time.
     pub(crate) fn timeout(message: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Mirror;
 use crate::codec::ListSplitter;
@@ -19,8 +19,9 @@ const GRACE: Duration = Duration::from_millis(25);
 const NOBODY: &str = "metadata.name=_";
 
 impl Mirror {
-    /// Returns when the mirror shows everything that the cloud had committed before the call, as far as a
-    /// live watch can tell. Callers that come together share one request. Without a link it returns at once.
+    /// Returns when the mirror shows everything that the cloud had committed before the call, and stands at
+    /// the cloud's revision, as far as a live watch can tell. Callers that come together share one request.
+    /// Without a link it returns at once.
     ///
     /// # Cancel safety
     /// Cancelling is safe; another caller then asks itself.
@@ -34,9 +35,13 @@ impl Mirror {
         let Some(revision) = self.latest_revision(upstream, caller).await else {
             return;
         };
-        if revision > self.revision() {
-            // The revision is the whole cloud's and may never come in this scope's watch.
-            let _came_or_not = tokio::time::timeout(GRACE, self.reached(revision)).await;
+        // The revision is the whole cloud's and may never come in this scope's watch.
+        if revision > self.revision() && timeout(GRACE, self.reached(revision)).await.is_err() {
+            let mirror = self.clone();
+            let claimed = tokio::task::spawn_blocking(move || mirror.claim(revision)).await;
+            if let Err(error) = claimed.expect("a write does not panic") {
+                tracing::warn!(scope = %self.scope, %error, "a revision is not remembered");
+            }
         }
         *last = Some(began);
     }

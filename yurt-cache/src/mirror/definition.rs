@@ -103,7 +103,7 @@ pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind,
 pub(crate) fn recall(registry: &Registry, kind: &Kind) {
     let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
     if let Some(definitions) = registry.known_kind(&definitions())
-        && let Ok(Some((_, text))) = definitions.newest("", &name)
+        && let Ok(Some((_, text))) = definitions.newest("", &name, None)
     {
         take(kind, &text);
     }

@@ -184,7 +184,7 @@ impl Mirror {
         let mut query = self.query();
         query.extend([
             ("watch", "1".to_owned()),
-            ("resourceVersion", self.revision().to_string()),
+            ("resourceVersion", self.followed().to_string()),
             ("allowWatchBookmarks", "true".to_owned()),
             ("timeoutSeconds", seconds.to_string()),
         ]);

@@ -141,11 +141,17 @@ impl Mirror {
                 added,
             });
         }
-        let trimmed = self.trim(stones.len(), &mut batch);
-        if events.is_empty() || trimmed.is_some() {
+        let told = self.revision();
+        let mut floor = self.trim(stones.len(), &mut batch);
+        if events.iter().any(|event| event.revision <= told) {
+            // A barrier claimed more than was true. Who was told so resumes in the window, or lists again.
+            floor = Some(told + 1);
+        }
+        if events.is_empty() || floor.is_some() {
             let mut saved = self.saved(&self.state.lock());
             saved.revision = saved.revision.max(reached);
-            saved.floor = trimmed.unwrap_or(saved.floor);
+            saved.followed = saved.followed.max(reached);
+            saved.floor = floor.unwrap_or(saved.floor);
             batch.put(scope_key(self.id), saved.encode());
         }
         let before = self.kind.apply(self.id, &changes, batch)?;
@@ -153,11 +159,17 @@ impl Mirror {
         let mut state = self.state.lock();
         for (event, before) in events.into_iter().zip(before) {
             let before = before.and_then(|body| self.before(&event.traits, &body));
+            let order = if event.revision > told {
+                event.revision
+            } else {
+                state.revision + 1
+            };
+            state.revision = state.revision.max(order);
             state
                 .window
-                .push(Step::Event(Box::new(event.into_event(before))));
+                .push(Step::Event(Box::new(event.into_event(order, before))));
         }
-        if let Some(floor) = trimmed {
+        if let Some(floor) = floor {
             state.floor = floor;
             while state
                 .tombstones
@@ -168,6 +180,7 @@ impl Mirror {
             }
         }
         state.tombstones.extend(stones);
+        state.followed = state.followed.max(reached);
         state.revision = state.revision.max(reached);
         drop(state);
         self.changed.send_replace(());
@@ -206,6 +219,7 @@ impl Mirror {
             form: self.kind.form().map(|form| (*form).clone()),
             is_synced: matches!(state.phase, Phase::Live | Phase::Behind),
             revision: state.revision,
+            followed: state.followed,
             floor: state.floor,
             ..SavedScope::new(&self.scope)
         }
@@ -226,8 +240,9 @@ impl Incoming {
         }
     }
 
-    fn into_event(self, before: Option<Before>) -> Event {
+    fn into_event(self, order: u64, before: Option<Before>) -> Event {
         Event {
+            order,
             revision: self.revision,
             event_type: self.event_type,
             key: self.key,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use yurt_core::store::{Batch, Result, Store};
 
-use super::record::{REMEMBERED, Record, Versions};
+use super::record::{REMEMBERED, Record, Version, Versions};
 use super::scope::Resource;
 use super::window::Traits;
 use crate::codec::{Column, JsonPath, ObjectMeta, fields};
@@ -136,15 +136,30 @@ impl Kind {
         Ok(self.pins.lock().kept.get(&(key.clone(), revision)).cloned())
     }
 
-    /// Returns the newest version of an object, whoever holds it.
-    pub(crate) fn newest(&self, namespace: &str, name: &str) -> Result<Option<(u64, Bytes)>> {
+    /// Returns the newest version of an object, whoever holds it. A mirror that covers the place knows better
+    /// than what was remembered at a revision that it has passed.
+    pub(crate) fn newest(
+        &self,
+        namespace: &str,
+        name: &str,
+        covering: Option<Covering>,
+    ) -> Result<Option<(u64, Bytes)>> {
         let key = key(namespace, name);
-        let Some(revision) = self
-            .objects
-            .read()
-            .get(&key)
-            .and_then(|versions| versions.iter().map(|version| version.revision).max())
-        else {
+        let counts = |version: &&Version| match covering {
+            None => true,
+            Some(mirror) => {
+                version.holders.contains(&mirror.holder) || version.revision > mirror.revision
+            }
+        };
+        let newest = {
+            let objects = self.objects.read();
+            let versions = objects.get(&key).into_iter().flatten();
+            versions
+                .filter(counts)
+                .map(|version| version.revision)
+                .max()
+        };
+        let Some(revision) = newest else {
             return Ok(None);
         };
         Ok(self.read(&key, revision)?.map(|body| (revision, body)))
@@ -354,6 +369,15 @@ impl Kind {
             .is_some_and(|key| !key.starts_with('/'))
     }
 
+    /// Returns whether its objects have no namespaces, as far as there are any.
+    pub(crate) fn is_cluster_scoped(&self) -> bool {
+        self.objects
+            .read()
+            .keys()
+            .next()
+            .is_some_and(|key| key.starts_with('/'))
+    }
+
     /// Returns the highest revision that `holder` holds, 0 if it holds nothing.
     pub(crate) fn newest_revision(&self, holder: u32) -> u64 {
         let objects = self.objects.read();
@@ -364,17 +388,16 @@ impl Kind {
         held.map(|version| version.revision).max().unwrap_or(0)
     }
 
-    /// Returns how many objects `holder` holds.
-    pub(crate) fn count(&self, holder: u32) -> usize {
+    /// Returns how many objects `holder` holds, and their bytes.
+    pub(crate) fn size(&self, holder: u32) -> (usize, u64) {
         let objects = self.objects.read();
-        objects
+        let held = objects
             .values()
-            .filter(|versions| {
-                versions
-                    .iter()
-                    .any(|version| version.holders.contains(&holder))
-            })
-            .count()
+            .flatten()
+            .filter(|version| version.holders.contains(&holder));
+        held.fold((0, 0), |(count, bytes), version| {
+            (count + 1, bytes + u64::from(version.len))
+        })
     }
 
     fn record(&self, key: &str) -> Result<Option<Record>> {
@@ -447,6 +470,13 @@ impl Change {
             Self::Put { key, .. } | Self::Delete { key } | Self::Release { key } => key,
         }
     }
+}
+
+/// A synced mirror that holds everything of a place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Covering {
+    pub(crate) holder: u32,
+    pub(crate) revision: u64,
 }
 
 /// Which keys a snapshot looks at.

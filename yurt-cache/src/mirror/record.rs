@@ -24,6 +24,8 @@ pub(crate) struct Version {
     pub(crate) revision: u64,
     /// The revision at which the object first appeared, as far as this node saw.
     pub(crate) added: u64,
+    /// The length of its bytes.
+    pub(crate) len: u32,
     /// The scopes that hold it.
     pub(crate) holders: SmallVec<[u32; 2]>,
 }
@@ -49,7 +51,7 @@ impl Record {
         let heads: Vec<Head> = self
             .0
             .iter()
-            .map(|(version, body)| Head::of(version, body))
+            .map(|(version, _)| Head::of(version))
             .collect();
         let head = bincode::encode_to_vec(&heads, layout())
             .expect("a head of a few versions is under the limit");
@@ -119,6 +121,7 @@ impl Record {
                     Version {
                         revision,
                         added,
+                        len: u32::try_from(body.len()).expect("a store takes no value of 4 GiB"),
                         holders: SmallVec::from_slice(&[holder]),
                     },
                     body,
@@ -154,12 +157,12 @@ impl Record {
 }
 
 impl Head {
-    fn of(version: &Version, body: &Bytes) -> Self {
+    fn of(version: &Version) -> Self {
         Self {
             revision: version.revision,
             added: version.added,
             holders: version.holders.to_vec(),
-            len: u32::try_from(body.len()).expect("a store takes no value of 4 GiB"),
+            len: version.len,
         }
     }
 
@@ -167,6 +170,7 @@ impl Head {
         Version {
             revision: self.revision,
             added: self.added,
+            len: self.len,
             holders: SmallVec::from_vec(self.holders),
         }
     }

@@ -25,6 +25,7 @@ use super::saved::{
 use super::scope::{Resource, Scope};
 use super::window::Limit;
 use super::{Mirror, Phase, Tombstone};
+use crate::identity::Caller;
 
 /// Mirrors that a hub keeps at most; what is asked for beyond is only forwarded.
 const MIRRORS: usize = 2_000;
@@ -110,21 +111,23 @@ impl Registry {
         &self,
         scope: &Scope,
         first: ListAt,
+        caller: &Caller,
         now: Instant,
-    ) -> Option<(Arc<Mirror>, Started)> {
+    ) -> Option<Arc<Mirror>> {
         if let Some(mirror) = self.find(scope) {
-            return Some((mirror, Started::Before));
+            mirror.note_use(caller, now);
+            return Some(mirror);
         }
         let mut mirrors = self.mirrors.lock();
         // Another request may have started it since.
-        if let Some(kept) = mirrors
+        let started = mirrors
             .by_id
             .values()
-            .find(|kept| kept.mirror.scope.is_same(scope))
-        {
+            .find(|kept| kept.mirror.scope.is_same(scope));
+        if let Some(kept) = started {
+            kept.mirror.note_use(caller, now);
             // What the cloud has just refused is not asked for again before the next sweep.
-            let is_of_use = !kept.mirror.has_failed();
-            return is_of_use.then(|| (kept.mirror.clone(), Started::Before));
+            return (!kept.mirror.has_failed()).then(|| kept.mirror.clone());
         }
         if mirrors.by_id.len() >= MIRRORS {
             return None;
@@ -145,6 +148,8 @@ impl Registry {
             self.window,
             now,
         ));
+        // Before it begins: as whom it may be fetched.
+        mirror.note_use(caller, now);
         let kept = Kept {
             mirror: mirror.clone(),
             stop: self.stop.child_token(),
@@ -152,7 +157,7 @@ impl Registry {
         self.keep(&kept, first);
         mirrors.by_id.insert(id, kept);
         tracing::info!(%scope, "a mirror begins");
-        Some((mirror, Started::Now))
+        Some(mirror)
     }
 
     /// Returns the objects of a resource.
@@ -248,13 +253,13 @@ impl Registry {
             mirrors.last_id = mirrors.last_id.max(id);
             let Some(scope) = saved.scope() else { continue };
             let kind = self.kind(&scope.resource);
-            if let Some(form) = saved.form {
+            if let Some(form) = saved.form.clone() {
                 kind.learn_form(form);
             }
             relisted.extend(saved.relisted.map(|revision| (id, revision)));
             let mirror = Mirror::new(id, scope, kind, self.store.clone(), self.window, now);
             if saved.is_synced {
-                mirror.restore(saved.revision, saved.floor);
+                mirror.restore(&saved);
             }
             mirrors.by_id.insert(
                 id,
@@ -333,13 +338,6 @@ impl Registry {
         })?;
         Ok(keys)
     }
-}
-
-/// Whether a mirror was there when it was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Started {
-    Before,
-    Now,
 }
 
 impl std::fmt::Debug for Registry {

@@ -123,6 +123,7 @@ impl Mirror {
         let mut saved = self.saved(&self.state.lock());
         saved.is_synced = true;
         saved.revision = revision;
+        saved.followed = revision;
         saved.floor = revision;
         let mut batch = Batch::new();
         batch.put(scope_key(self.id), saved.encode());
@@ -130,6 +131,7 @@ impl Mirror {
 
         let mut state = self.state.lock();
         state.revision = revision;
+        state.followed = revision;
         state.floor = revision;
         state.window.restart(revision);
         state.phase = Phase::Behind;
@@ -179,6 +181,7 @@ impl Mirror {
             (state.revision, self.saved(&state))
         };
         saved.revision = revision;
+        saved.followed = revision;
         if revision < from {
             saved.floor = revision;
         }
@@ -195,6 +198,7 @@ impl Mirror {
             state.window.push(Step::Jump { to: revision });
         }
         state.revision = revision;
+        state.followed = revision;
         state.floor = saved.floor;
         state.is_suspect = false;
         state.relisted = None;

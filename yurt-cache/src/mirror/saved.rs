@@ -28,8 +28,10 @@ pub(crate) struct SavedScope {
     pub(crate) fields: String,
     pub(crate) form: Option<Form>,
     pub(crate) is_synced: bool,
-    /// At least this revision; objects and deletions may say more.
+    /// What clients were told, at least.
     pub(crate) revision: u64,
+    /// How far the upstream watch had come, at least; objects and deletions may say more.
+    pub(crate) followed: u64,
     pub(crate) floor: u64,
     /// A re-list at this revision is complete and has to be put in place.
     pub(crate) relisted: Option<u64>,
@@ -47,6 +49,7 @@ impl SavedScope {
             form: None,
             is_synced: false,
             revision: 0,
+            followed: 0,
             floor: 0,
             relisted: None,
         }
@@ -161,6 +164,7 @@ mod tests {
             form: None,
             is_synced: true,
             revision: 7,
+            followed: 6,
             floor: 3,
             relisted: None,
         };

@@ -22,11 +22,6 @@ impl Resource {
         }
     }
 
-    /// Returns `/v1` or `apps/v1`: how the server's messages write it.
-    pub(crate) fn group_version(&self) -> String {
-        format!("{}/{}", self.group, self.version)
-    }
-
     /// Returns the path of the collection.
     pub(crate) fn path(&self, namespace: Option<&str>) -> String {
         let root = if self.group.is_empty() {

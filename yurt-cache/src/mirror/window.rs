@@ -29,6 +29,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Event {
     pub(crate) revision: u64,
+    /// Its place in the history that clients are told: its revision, or the next if that was told already.
+    pub(crate) order: u64,
     pub(crate) event_type: EventType,
     pub(crate) key: Key,
     /// The event's line, ready to be sent.
@@ -137,7 +139,7 @@ impl Step {
     /// Returns the revision that the history has reached with this step.
     pub(crate) fn revision(&self) -> u64 {
         match self {
-            Self::Event(event) => event.revision,
+            Self::Event(event) => event.order,
             Self::Jump { to } => *to,
         }
     }
@@ -164,6 +166,7 @@ mod tests {
     fn event(revision: u64) -> Step {
         Step::Event(Box::new(Event {
             revision,
+            order: revision,
             event_type: EventType::Added,
             key: "a/b".into(),
             line: Bytes::from_static(b"{}\n"),

@@ -165,6 +165,15 @@ impl Proxy {
             {
                 self.remember_document(parts, response)
             }
+            // A status is answered from its object while the cloud is away, to whom the cloud showed it.
+            (Remember::Nothing, Target::Resource(path))
+                if api.verb == Verb::Get
+                    && path.subresource.as_deref() == Some("status")
+                    && response.status() == StatusCode::OK =>
+            {
+                self.verdicts.grant(caller, &access("get", path));
+                response
+            }
             (Remember::Object, Target::Resource(path)) => {
                 self.remember_object(caller, api, path, &parts.method, response)
             }
@@ -173,24 +182,17 @@ impl Proxy {
     }
 
     fn remember_scope(self: &Arc<Self>, caller: &Caller, api: &ApiRequest, scope: &Scope) {
-        let access = crate::authorize::Access {
-            verb: if api.verb == Verb::Watch {
-                "watch"
-            } else {
-                "list"
-            },
-            resource: scope.resource.clone(),
-            namespace: scope.namespace.clone(),
-            name: scope.name().map(str::to_owned),
+        let verb = if api.verb == Verb::Watch {
+            "watch"
+        } else {
+            "list"
         };
+        let access = crate::authorize::Access::to_scope(verb, scope);
         self.verdicts.grant(caller, &access);
         self.learn(caller, scope);
-        if let Some((mirror, _)) =
-            self.registry
-                .find_or_start(scope, ListAt::Latest, Instant::now())
-        {
-            mirror.note_use(caller, Instant::now());
-        }
+        // It begins beside the answer, if it can.
+        self.registry
+            .find_or_start(scope, ListAt::Latest, caller, Instant::now());
     }
 
     fn remember_document(
@@ -203,7 +205,7 @@ impl Proxy {
         let accept = documents::accept(&parts.headers).to_owned();
         let (head, body) = response.into_parts();
         let headers = head.headers.clone();
-        let body = tee(body, LIMIT, move |text| {
+        let body = tee(body, announced(&head.headers), LIMIT, move |text| {
             tasks.spawn_blocking(move || {
                 if let Err(error) = documents.remember(&uri, &accept, &headers, &text) {
                     tracing::warn!(%uri, %error, "a document is not remembered");
@@ -251,11 +253,16 @@ impl Proxy {
         let encoding = response.headers().get(CONTENT_ENCODING).cloned();
         let (head, body) = response.into_parts();
         let tasks = self.tasks.clone();
-        let body = tee(body, self.object_limit, move |text| {
-            tasks.spawn_blocking(move || {
-                remember_text(&kind, &namespace, &name, encoding.as_ref(), &text)
-            });
-        });
+        let body = tee(
+            body,
+            announced(&head.headers),
+            self.object_limit,
+            move |text| {
+                tasks.spawn_blocking(move || {
+                    remember_text(&kind, &namespace, &name, encoding.as_ref(), &text)
+                });
+            },
+        );
         Response::from_parts(head, body)
     }
 
@@ -279,7 +286,7 @@ impl Proxy {
         let kind = self.registry.kind(&path.resource);
         let namespace = path.namespace.clone().unwrap_or_default();
         if kind
-            .newest(&namespace, &name)
+            .newest(&namespace, &name, None)
             .is_ok_and(|known| known.is_some())
         {
             return;
@@ -329,7 +336,7 @@ fn remember_text(
 
 /// What a caller is told whose request could not be sent, or got no answer.
 pub(super) fn unsent(error: &SendError, since: Option<Duration>) -> Status {
-    let since = since.map_or_else(String::new, |since| format!(" since {}", human(since)));
+    let since = since.map_or_else(String::new, |since| format!(" for {}", human(since)));
     match error {
         SendError::CutOff => Status::unavailable(
             format!("the cloud is not reachable{since}, and this request needs it"),
@@ -378,6 +385,11 @@ fn plain(response: Response<Body>) -> Response<Body> {
         head,
         decompress(body, Inflate::for_encoding(Some(&encoding))),
     )
+}
+
+/// Returns the length that the sender announced.
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

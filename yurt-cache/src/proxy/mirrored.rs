@@ -60,12 +60,12 @@ impl Proxy {
             (Verb::Watch, Revision::At(revision), None | Some(false)) => ListAt::Exactly(*revision),
             _ => ListAt::Latest,
         };
-        let Some((mirror, _)) = self.registry.find_or_start(&scope, started, Instant::now()) else {
+        let now = Instant::now();
+        let Some(mirror) = self.registry.find_or_start(&scope, started, caller, now) else {
             return self
                 .forwarded(caller, api, Some(scope), Remember::Nothing, request)
                 .await;
         };
-        mirror.note_use(caller, Instant::now());
         match self.wait_for(&mirror, caller, fresh).await {
             Waited::Ready => {}
             Waited::Forward => {
@@ -75,15 +75,21 @@ impl Proxy {
             }
             Waited::CutOff => return self.mirrored_offline(caller, api, &scope, fresh).await,
         }
-        if !can_select(&mirror, &scope) || !can_resume(&mirror, api) {
+        if is_misplaced(&mirror, &scope)
+            || !can_select(&mirror, &scope)
+            || !can_resume(&mirror, api)
+        {
             return self
                 .forwarded(caller, api, Some(scope), Remember::Nothing, request)
                 .await;
         }
         if mirror.is_fetched_as(caller, api.verb) {
             self.verdicts.grant(caller, &access);
-        } else {
-            self.verdicts.check(&self.upstream, caller, &access).await?;
+        } else if self.may(caller, &access, link).await.is_err() {
+            // The refusal is the cloud's to word; and if it has changed its mind, the caller is served.
+            return self
+                .forwarded(caller, api, Some(scope), Remember::Nothing, request)
+                .await;
         }
         self.learn(caller, &scope);
         let response = self.write(&mirror, api, &scope, fresh).await?;
@@ -110,6 +116,9 @@ impl Proxy {
         self.verdicts
             .check_offline(caller, &scope_access(api, scope))?;
         mirror.note_use(caller, Instant::now());
+        if is_misplaced(&mirror, scope) {
+            return Err(Status::unknown_resource());
+        }
         if let Some(field) = unsupported(&mirror, scope) {
             return Err(field);
         }
@@ -175,9 +184,8 @@ impl Proxy {
         }
         let found = self
             .registry
-            .find_or_start(scope, ListAt::Latest, Instant::now());
-        if let Some((mirror, _)) = found {
-            mirror.note_use(caller, Instant::now());
+            .find_or_start(scope, ListAt::Latest, caller, Instant::now());
+        if let Some(mirror) = found {
             // Whether it can be or not: the cloud answers this one.
             let _synced_or_not = timeout(CATCH_UP_WAIT, mirror.synced()).await;
         }
@@ -191,13 +199,19 @@ impl Proxy {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Waited::Forward,
             }
+            // While nobody knows yet whether the cloud is there, what was remembered is as good as any.
+            if fresh == Freshness::Any && self.is_reach_unknown() {
+                return Waited::Ready;
+            }
             // A mirror that cannot follow while the cloud is there has nothing to say of it.
             if timeout(CATCH_UP_WAIT, mirror.live()).await.is_err() {
                 return Waited::Forward;
             }
             match fresh {
                 Freshness::Any | Freshness::Exactly(_) => {}
+                Freshness::AtLeast(revision) if revision <= mirror.revision() => {}
                 Freshness::AtLeast(revision) => {
+                    mirror.catch_up(&self.upstream, caller).await;
                     // Whether it came in time the answer itself checks.
                     let _came_or_not = timeout(CATCH_UP_WAIT, mirror.reached(revision)).await;
                 }
@@ -213,12 +227,7 @@ impl Proxy {
 
     /// Learns beside the answer what else the caller may read of the scope, for when the cloud is away.
     pub(super) fn learn(self: &Arc<Self>, caller: &Caller, scope: &Scope) {
-        let accesses = ["get", "list", "watch"].map(|verb| Access {
-            verb,
-            resource: scope.resource.clone(),
-            namespace: scope.namespace.clone(),
-            name: scope.name().map(str::to_owned),
-        });
+        let accesses = ["get", "list", "watch"].map(|verb| Access::to_scope(verb, scope));
         let unknown: Vec<Access> = accesses
             .into_iter()
             .filter(|access| !self.verdicts.is_asked(caller, access))
@@ -239,6 +248,11 @@ impl Proxy {
             }
         });
     }
+}
+
+/// Returns whether a namespace is asked for of what has none.
+fn is_misplaced(mirror: &Mirror, scope: &Scope) -> bool {
+    scope.namespace.is_some() && mirror.scope.namespace.is_none() && mirror.kind.is_cluster_scoped()
 }
 
 /// Returns whether the mirror can evaluate the selectors of a narrower scope.
@@ -264,14 +278,7 @@ fn unsupported(mirror: &Mirror, scope: &Scope) -> Option<Status> {
         custom: custom.is_defined.then_some(&custom.selectable),
     };
     let error = fields::check(&scope.fields, &of).err()?;
-    let (labels, fields) = (&scope.labels, &scope.fields);
-    let message = format!(
-        "Unable to find {:?} that match label selector {:?}, field selector {:?}: {error}",
-        format!("{}, Resource={plural}", scope.resource.group_version()),
-        labels.to_string(),
-        fields.to_string()
-    );
-    Some(Status::bad_request(message))
+    Some(Status::bad_request(error.to_string()))
 }
 
 /// Returns whether the mirror's history goes back to where a watch begins.
@@ -285,14 +292,10 @@ fn can_resume(mirror: &Mirror, api: &ApiRequest) -> bool {
 }
 
 fn scope_access(api: &ApiRequest, scope: &Scope) -> Access {
-    Access {
-        verb: if api.verb == Verb::Watch {
-            "watch"
-        } else {
-            "list"
-        },
-        resource: scope.resource.clone(),
-        namespace: scope.namespace.clone(),
-        name: scope.name().map(str::to_owned),
-    }
+    let verb = if api.verb == Verb::Watch {
+        "watch"
+    } else {
+        "list"
+    };
+    Access::to_scope(verb, scope)
 }

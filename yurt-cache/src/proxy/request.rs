@@ -65,6 +65,8 @@ pub(crate) struct Options {
     pub(crate) allows_bookmarks: bool,
     pub(crate) initial_events: Option<bool>,
     pub(crate) include_object: Option<String>,
+    /// A number that is none.
+    pub(crate) not_a_number: Option<String>,
 }
 
 /// `resourceVersion`.
@@ -171,6 +173,21 @@ impl Target {
     }
 }
 
+/// Returns whether a path and its query can be sent on: a server that cannot decode them resets the stream,
+/// or the connection of everybody.
+pub(crate) fn is_decodable(uri: &Uri) -> bool {
+    let text = uri
+        .path_and_query()
+        .map_or("/", |path| path.as_str())
+        .as_bytes();
+    let is_hex = |at: usize| text.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let is_escaped = text
+        .iter()
+        .enumerate()
+        .all(|(at, byte)| *byte != b'%' || (is_hex(at + 1) && is_hex(at + 2)));
+    is_escaped && text.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
 /// Splits a path and decodes its segments; `None` for what no resource's path is: empty segments, dots,
 /// encoded slashes, bytes that are no text.
 fn split(path: &str) -> Option<Vec<String>> {
@@ -252,7 +269,11 @@ impl Options {
                 "fieldSelector" => options.fields = value,
                 "resourceVersion" => options.revision = Revision::read(value),
                 "resourceVersionMatch" => options.revision_match = RevisionMatch::read(value),
-                "limit" => options.limit = value.parse().unwrap_or(0),
+                "limit" if value.is_empty() => {}
+                "limit" => match value.parse::<i64>() {
+                    Ok(limit) => options.limit = u64::try_from(limit).unwrap_or(0),
+                    Err(_) => options.not_a_number = Some(value),
+                },
                 "continue" => {
                     options.continue_token = Some(value).filter(|token| !token.is_empty())
                 }
@@ -372,6 +393,18 @@ mod tests {
             assert_eq!(named(uri), expected, "{uri}");
         }
         assert_eq!(read(Method::POST, "/api/v1/pods?watch=1").verb, Verb::Write);
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_told_before_it_is_sent_on() {
+        for (uri, expected) in [
+            ("/api/v1/pods?labelSelector=a%3Db", true),
+            ("/api/v1/namespaces/a/pods/%zz", false),
+            ("/api/v1/pods?x=%4", false),
+            ("/api/v1/pods%", false),
+        ] {
+            assert_eq!(is_decodable(&uri.parse().unwrap()), expected, "{uri}");
+        }
     }
 
     #[test]

@@ -9,7 +9,12 @@ use crate::codec::{Cause, Status};
 pub(crate) fn validate(verb: Verb, options: &Options) -> Result<(), Status> {
     if let Revision::Invalid(text) = &options.revision {
         return Err(Status::bad_request(format!(
-            "Invalid value: {text:?}: the resource version is not a number"
+            "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        )));
+    }
+    if let Some(text) = &options.not_a_number {
+        return Err(Status::bad_request(format!(
+            "strconv.ParseInt: parsing {text:?}: invalid syntax"
         )));
     }
     let causes: Vec<Cause> = [
@@ -45,7 +50,7 @@ fn match_fault(verb: Verb, options: &Options) -> Option<Cause> {
             return Some(Cause {
                 reason: "FieldValueNotSupported".into(),
                 message: format!(
-                    "Unsupported value: {text:?}: supported values: \"Exact\", \"NotOlderThan\""
+                    "Unsupported value: {text:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
                 ),
                 field: "resourceVersionMatch".into(),
             });
@@ -62,7 +67,12 @@ fn initial_events_fault(verb: Verb, options: &Options) -> Option<Cause> {
         (_, Some(RevisionMatch::NotOlderThan)) => return None,
         _ => "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
     };
-    Some(forbidden("sendInitialEvents", why))
+    let field = if verb == Verb::List {
+        "sendInitialEvents"
+    } else {
+        "resourceVersionMatch"
+    };
+    Some(forbidden(field, why))
 }
 
 fn forbidden(field: &str, why: &str) -> Cause {

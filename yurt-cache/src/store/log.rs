@@ -1,18 +1,21 @@
 //! A crash-safe `Store`: a log of checked records in segments, and an index of it in memory.
 //!
-//! `append` writes, `commit` syncs, `compact` gives space back, `recover` opens; `tail` decides what a
-//! cut-off writer left behind; `record`, `segment` and `scan` know the bytes; `disk` is the seam.
+//! `append` writes, `roll` goes from segment to segment, `commit` and `flush` sync, `compact` gives
+//! space back, `recover` opens; `tail` decides what a cut-off writer left behind; `record`, `segment`
+//! and `scan` know the bytes; `disk` is the seam.
 
 mod append;
 mod commit;
 mod compact;
 mod disk;
+mod flush;
 mod index;
 #[cfg(test)]
 mod powercut;
 mod read;
 mod record;
 mod recover;
+mod roll;
 mod scan;
 mod segment;
 mod tail;
@@ -69,6 +72,7 @@ struct Shared {
     segment_bytes: u32,
     index: RwLock<Index>,
     salt: u32,
+    spare_bytes: AtomicU64,
     written_bytes: AtomicU64,
     syncs: AtomicU64,
     damaged: AtomicU64,
@@ -107,6 +111,9 @@ impl LogStore {
             disk,
             segment_bytes,
             salt,
+            spare_bytes: AtomicU64::new(
+                recovered.spare.as_ref().map_or(0, |spare| spare.len.into()),
+            ),
             written_bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             damaged: AtomicU64::new(recovered.damaged),
@@ -129,6 +136,7 @@ impl LogStore {
             if self.shared.is_suspect() {
                 writer.rescue(&self.shared)?;
             }
+            writer.pave(&self.shared);
             (writer.active.clone(), writer.sequence)
         };
         if let Some(active) = active {
@@ -167,7 +175,8 @@ impl Store for LogStore {
         if slot.state == State::Damaged {
             return Err(damaged());
         }
-        match file.and_then(|file| read::value(&*file, self.shared.salt, key, slot)) {
+        let salt = segment::record_salt(self.shared.salt, slot.location.segment);
+        match file.and_then(|file| read::value(&*file, salt, key, slot)) {
             Ok(Some(value)) => Ok(Some(value)),
             Ok(None) => {
                 self.shared.report_damage(key, slot.location);
@@ -219,6 +228,7 @@ impl Store for LogStore {
             .values()
             .map(|segment| segment.disk_bytes)
             .sum();
+        health.disk_bytes += self.shared.spare_bytes.load(Ordering::Relaxed);
         health.segments = count(index.segments().len());
         health.written_bytes = self.shared.written_bytes.load(Ordering::Relaxed);
         health.syncs = self.shared.syncs.load(Ordering::Relaxed);

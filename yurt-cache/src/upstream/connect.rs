@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -114,6 +114,7 @@ impl Shared {
                 tasks,
                 server,
                 server.pool(credential),
+                shared.config.probe_interval,
             )
             .await;
         });
@@ -133,24 +134,34 @@ impl Shared {
     }
 }
 
-/// Carries a connection until it is over, and raises the alarm unless we closed it.
+/// Carries a connection until it is over, and raises the alarm unless we closed it: at once if it broke,
+/// after a pause if the server ended it in order, as it does to connections that nobody uses.
 async fn drive(
     driver: Driver,
     connection: Arc<Connection>,
     tasks: Tasks,
     server: &Server,
     pool: &Pool,
+    pause: Duration,
 ) {
     let ended = tasks.closed.run_until_cancelled(driver).await;
+    pool.remove(&connection);
     if let Some(Err(error)) = &ended {
         let error: &(dyn std::error::Error + 'static) = error;
         tracing::debug!(server = %server.address.authority, error, "a connection broke");
+        // A request that was just being sent would otherwise wait for an answer for ever.
+        connection.close();
+        server.alarm.notify_one();
     }
     // After a GOAWAY what is in flight goes on, in hyper's own tasks.
-    pool.remove(&connection);
     tasks.tracker.close();
     tasks.tracker.wait().await;
-    if !tasks.closed.is_cancelled() {
+    if tasks
+        .closed
+        .run_until_cancelled(sleep(pause))
+        .await
+        .is_some()
+    {
         server.alarm.notify_one();
     }
     connection.close();

@@ -95,6 +95,11 @@ impl Permit {
         let mut requests = self.0.requests.clone();
         requests.try_send_request(request).await
     }
+
+    /// Cancelled when nothing comes over the connection any more.
+    pub(super) fn closed(&self) -> CancellationToken {
+        self.0.closed.clone()
+    }
 }
 
 impl Drop for Permit {

@@ -134,6 +134,27 @@ async fn requests_share_one_connection_per_credential() {
 }
 
 #[tokio::test]
+async fn a_server_that_ends_anonymous_connections_is_not_asked_again_and_again() {
+    let authority = Authority::new();
+    let server = ApiServer::start(&authority).await;
+    // As kube-apiserver: the connection of an anonymous request is ended in order.
+    server.seen.ends_anonymous.store(true, Ordering::Relaxed);
+    let config = UpstreamConfig {
+        client_certificate: None,
+        client_key: None,
+        ..config(&authority, &[server.addr])
+    };
+    let running = Running::start(config);
+    running.online().await;
+    let closing = server.seen.connections.load(Ordering::Relaxed);
+    // Ten pauses between probes.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let asked = server.seen.connections.load(Ordering::Relaxed) - closing;
+    assert!(asked <= 11, "{asked} connections in ten probe intervals");
+    running.online().await;
+}
+
+#[tokio::test]
 async fn three_hundred_watches_take_several_connections_and_block_nobody() {
     let authority = Authority::new();
     let server = ApiServer::start(&authority).await;

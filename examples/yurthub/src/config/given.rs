@@ -136,6 +136,7 @@ impl Given {
         let admin_listen = self.or("adminListen", "127.0.0.1:10267", check::address);
         if listen == admin_listen
             && let Some(address) = listen
+            && address.port() != 0
         {
             self.mistake(
                 "adminListen",

@@ -214,6 +214,18 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
 }
 
 #[test]
+fn any_free_port_may_be_asked_for_twice() {
+    let folder = folder();
+    let any = "127.0.0.1:0";
+    load_in(
+        folder.path(),
+        GOOD,
+        &["--listen", any, "--admin-listen", any],
+    )
+    .unwrap();
+}
+
+#[test]
 fn the_sample_is_right_but_for_the_files_of_another_machine() {
     let folder = folder();
     let sample = SAMPLE

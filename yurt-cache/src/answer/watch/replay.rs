@@ -24,6 +24,7 @@ pub(super) struct Replay {
     place: u64,
     since: Option<u64>,
     ends_initial_events: bool,
+    is_told: bool,
 }
 
 /// Where the events' objects are read, and how they are written.
@@ -62,6 +63,7 @@ impl Replay {
             place: view.place,
             since: None,
             ends_initial_events: ends,
+            is_told: ends,
             source: Arc::new(Source::new(view.snapshot, None, selection, writer)),
         }
     }
@@ -101,6 +103,7 @@ impl Replay {
             place: view.place,
             since: Some(revision),
             ends_initial_events: false,
+            is_told: false,
             source: Arc::new(Source::new(view.snapshot, Some(mirror), selection, writer)),
         })
     }
@@ -108,6 +111,11 @@ impl Replay {
     /// Returns the revision that the client has reached after the last event.
     pub(super) fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Returns whether a bookmark tells the client its revision.
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told
     }
 
     /// Returns where the window goes on.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use yurt_core::store::{Batch, Error, ErrorKind, Operation};
 
 use super::Shared;
-use super::compact::{Compaction, Copies};
+use super::compact::Compaction;
 use super::disk::{self, DiskFile};
 use super::index::{Change, Location, State};
 use super::record::{self, Kind, Place};
 use super::recover::Recovered;
-use super::segment::{self, Header, Segment, SegmentId};
+use super::roll::Spare;
+use super::segment::{self, SegmentId};
 use super::tail::Rest;
 
 /// Appends records; one at a time has it.
@@ -21,8 +22,9 @@ pub(super) struct Writer {
     pub(super) compaction: Option<Compaction>,
     /// The sequence number of the last batch.
     pub(super) sequence: u64,
-    next_id: SegmentId,
-    blanks: Vec<SegmentId>,
+    pub(super) next_id: SegmentId,
+    pub(super) blanks: Vec<SegmentId>,
+    pub(super) spare: Option<Spare>,
     buffer: Vec<u8>,
 }
 
@@ -32,27 +34,22 @@ pub(super) struct Active {
     pub(super) id: SegmentId,
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) end: u32,
-    capacity: u32,
+    pub(super) capacity: u32,
     /// What stands before was synced.
     pub(super) synced: u32,
+    /// Zeros were written up to here.
+    pub(super) paved: u32,
     /// The sequence number of the last mark.
-    marked: u64,
-    behind: Behind,
+    pub(super) marked: u64,
+    pub(super) behind: Behind,
 }
 
 /// What stands behind the end of the open segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Behind {
+pub(super) enum Behind {
     Room,
     /// Void bytes: the segment is cut and closed before anything else is written.
     Void,
-}
-
-/// What a new segment is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    Growth,
-    Rescue,
 }
 
 /// A record to be written.
@@ -64,7 +61,8 @@ pub(super) struct Record<'a> {
 }
 
 impl Record<'_> {
-    fn span(&self) -> u64 {
+    /// Returns the length on the disk.
+    pub(super) fn span(&self) -> u64 {
         record::span(self.key.len(), self.value_len())
     }
 
@@ -87,7 +85,7 @@ impl Record<'_> {
 }
 
 /// A mark or a seal.
-const MARK_LEN: u32 = 40;
+pub(super) const MARK_LEN: u32 = 40;
 
 /// A buffer above this is not kept: one large object must not cost memory for ever.
 const KEPT_BUFFER: usize = 256 << 10;
@@ -105,6 +103,7 @@ impl Writer {
                 capacity: len.max(segment_bytes),
                 // Its writer may have died before it synced.
                 synced: segment::HEADER_LEN_U32,
+                paved: tail.end,
                 marked: 0,
                 behind: match tail.rest {
                     Rest::Room => Behind::Room,
@@ -118,6 +117,7 @@ impl Writer {
             sequence: recovered.next_sequence.saturating_sub(1),
             next_id: recovered.next_id,
             blanks: recovered.blanks.clone(),
+            spare: recovered.spare.clone(),
             buffer: Vec::new(),
         }
     }
@@ -150,7 +150,12 @@ impl Writer {
         self.append_here(shared, records)
     }
 
-    fn append_here(&mut self, shared: &Shared, records: &[Record<'_>]) -> Result<Written, Error> {
+    /// As `append`, where there is room.
+    pub(super) fn append_here(
+        &mut self,
+        shared: &Shared,
+        records: &[Record<'_>],
+    ) -> Result<Written, Error> {
         let sequence = self.sequence.saturating_add(1);
         let active = self.active.as_mut().ok_or_else(no_segment)?;
         let count = u32::try_from(records.len()).map_err(|_| too_large())?;
@@ -163,7 +168,7 @@ impl Writer {
             };
             record::append(
                 &mut self.buffer,
-                shared.salt,
+                segment::record_salt(shared.salt, active.id),
                 record.kind,
                 place,
                 record.key,
@@ -191,200 +196,6 @@ impl Writer {
         let mut index = shared.index.write();
         index.extend_segment(active.id, written.end);
         Ok(written)
-    }
-
-    // === Segments ===
-
-    /// Sees to it that the open segment has room for `bytes` and a seal.
-    fn make_room(&mut self, shared: &Shared, bytes: u64) -> Result<(), Error> {
-        if let Some(active) = &self.active {
-            let needed = u64::from(active.end) + bytes + u64::from(MARK_LEN);
-            if active.behind == Behind::Room && needed <= u64::from(active.capacity) {
-                return Ok(());
-            }
-        }
-        self.close(shared)?;
-        let previous = self.active.as_ref().map(|active| (active.id, active.end));
-        self.active = Some(self.begin(shared, previous, bytes, Purpose::Growth)?);
-        Ok(())
-    }
-
-    /// Closes the open segment: what is in it is safe, and nothing is behind it.
-    fn close(&mut self, shared: &Shared) -> Result<(), Error> {
-        let Some(active) = &mut self.active else {
-            return Ok(());
-        };
-        let cut = |active: &Active| active.file.truncate(u64::from(active.end));
-        if active.behind == Behind::Void {
-            cut(active).map_err(|error| refused("cut the torn end of the log", error))?;
-        }
-        let mut seal = Vec::new();
-        let place = Place {
-            sequence: self.sequence,
-            index: 0,
-            count: 0,
-        };
-        record::append(&mut seal, shared.salt, Kind::Seal, place, &[], &[]);
-        // Not counted into the end: a second attempt writes the seal anew.
-        shared
-            .write_at(&*active.file, &seal, active.end)
-            .map_err(|error| refused("seal a segment", error))?;
-        let sealed = Active {
-            end: active.end + MARK_LEN,
-            ..active.clone()
-        };
-        cut(&sealed).map_err(|error| refused("cut a segment to its length", error))?;
-        active.behind = Behind::Void;
-        shared
-            .sync_file(&*active.file)
-            .map_err(|error| refused("sync a full segment", error))?;
-        *active = Active {
-            synced: sealed.end,
-            ..sealed
-        };
-        let mut index = shared.index.write();
-        index.set_extent(active.id, active.end, u64::from(active.end));
-        Ok(())
-    }
-
-    /// Creates a segment with room for `bytes`.
-    fn begin(
-        &mut self,
-        shared: &Shared,
-        previous: Option<(SegmentId, u32)>,
-        bytes: u64,
-        purpose: Purpose,
-    ) -> Result<Active, Error> {
-        while let Some(blank) = self.blanks.last() {
-            // It may be a rescue that was not finished: with a successor it would count.
-            match shared.disk.remove(&segment::name(*blank)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(refused("remove a segment that was never used", error));
-                }
-                _ => drop(self.blanks.pop()),
-            }
-        }
-        let begin = segment::HEADER_LEN_U32;
-        let least = u64::from(begin + 2 * MARK_LEN) + bytes;
-        let capacity = u32::try_from(least)
-            .map_err(|_| too_large())?
-            .max(shared.segment_bytes);
-        let id = self.next_id;
-        self.next_id = id.checked_add(1).ok_or_else(no_segment)?;
-        let file = shared
-            .disk
-            .create(&segment::name(id), u64::from(capacity))
-            .map_err(|error| refused("create a segment", error))?;
-        let header = Header::new(shared.salt, id, previous, self.sequence.saturating_add(1));
-        let header = match purpose {
-            Purpose::Rescue if bytes > 0 => {
-                let end = u64::from(begin) + bytes;
-                header.rescuing_until(u32::try_from(end).map_err(|_| too_large())?)
-            }
-            Purpose::Rescue | Purpose::Growth => header,
-        };
-        if let Err(error) = shared.write_at(&*file, &header.encode(), 0) {
-            let _ = shared.disk.remove(&segment::name(id));
-            return Err(refused("begin a segment", error));
-        }
-        shared.index.write().add_segment(
-            id,
-            Segment {
-                file: Arc::clone(&file),
-                end: begin,
-                disk_bytes: u64::from(capacity),
-                live: 0,
-            },
-        );
-        Ok(Active {
-            id,
-            file,
-            end: begin,
-            capacity,
-            synced: begin,
-            marked: self.sequence,
-            behind: Behind::Room,
-        })
-    }
-
-    // === Syncs ===
-
-    /// Notes that a sync of `snapshot`'s file returned, with a mark in the log.
-    pub(super) fn note_sync(&mut self, shared: &Shared, snapshot: &Active, sequence: u64) {
-        let Some(active) = &mut self.active else {
-            return;
-        };
-        if active.id != snapshot.id {
-            return;
-        }
-        active.synced = active.synced.max(snapshot.end);
-        let has_room = active.capacity.saturating_sub(active.end) >= 2 * MARK_LEN;
-        if active.behind == Behind::Void || active.marked >= sequence || !has_room {
-            return;
-        }
-        let mut mark = Vec::new();
-        let place = Place {
-            sequence,
-            index: 0,
-            count: 0,
-        };
-        record::append(&mut mark, shared.salt, Kind::Mark, place, &[], &[]);
-        match shared.write_at(&*active.file, &mark, active.end) {
-            Ok(()) => {
-                active.end += MARK_LEN;
-                active.marked = sequence;
-                shared.index.write().extend_segment(active.id, active.end);
-            }
-            Err(_) => active.behind = Behind::Void,
-        }
-    }
-
-    /// After a failed sync: writes what may be lost once more, into a segment of its own.
-    ///
-    /// Until all of that is safe, the new segment does not count and the old one is the last.
-    pub(super) fn rescue(&mut self, shared: &Shared) -> Result<(), Error> {
-        let Some(old) = self.active.clone() else {
-            shared.clear_suspicion();
-            return Ok(());
-        };
-        let copies = Copies::of(shared, old.id, old.synced);
-        let records = copies.records();
-        let bytes = records.iter().map(Record::span).sum();
-        let fresh = self.begin(shared, Some((old.id, old.end)), bytes, Purpose::Rescue)?;
-        let fresh_id = fresh.id;
-        self.active = Some(fresh);
-        let rewritten = self.append_here(shared, &records).and_then(|written| {
-            let active = self.active.as_ref().ok_or_else(no_segment)?;
-            active
-                .file
-                .sync()
-                .map_err(|error| refused("sync what is rescued", error))?;
-            Ok(written)
-        });
-        match rewritten {
-            Ok(written) => {
-                if let Some(active) = &mut self.active {
-                    active.synced = active.end;
-                }
-                let cut = old.file.truncate(u64::from(old.end));
-                let is_cut = cut.and_then(|()| old.file.sync()).is_ok();
-                let mut index = shared.index.write();
-                for (record, location) in records.iter().zip(written.locations()) {
-                    index.relocate(record.key, record.change(), location);
-                }
-                if is_cut {
-                    index.set_extent(old.id, old.end, u64::from(old.end));
-                }
-                shared.clear_suspicion();
-                Ok(())
-            }
-            Err(error) => {
-                self.active = Some(old);
-                shared.index.write().remove_segment(fresh_id);
-                let _ = shared.disk.remove(&segment::name(fresh_id));
-                Err(error)
-            }
-        }
     }
 }
 
@@ -456,6 +267,25 @@ fn effective<'a>(shared: &Shared, batch: &'a Batch) -> Vec<Record<'a>> {
     records
 }
 
+/// Returns a mark or a seal that vouches for everything up to `sequence`.
+pub(super) fn mark(shared: &Shared, id: SegmentId, kind: Kind, sequence: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let place = Place {
+        sequence,
+        index: 0,
+        count: 0,
+    };
+    record::append(
+        &mut bytes,
+        segment::record_salt(shared.salt, id),
+        kind,
+        place,
+        &[],
+        &[],
+    );
+    bytes
+}
+
 /// Turns a disk's refusal into the contract's.
 pub(super) fn refused(step: &'static str, error: io::Error) -> Error {
     let kind = match error.kind() {
@@ -470,10 +300,12 @@ pub(super) fn refused(step: &'static str, error: io::Error) -> Error {
     Error::new(kind, step).with_source(error)
 }
 
-fn too_large() -> Error {
+/// The error of a batch that no segment can hold.
+pub(super) fn too_large() -> Error {
     Error::new(ErrorKind::TooLarge, "a batch of 4 GiB")
 }
 
-fn no_segment() -> Error {
+/// The error of a log without a segment to write to.
+pub(super) fn no_segment() -> Error {
     Error::new(ErrorKind::Other, "no segment can be numbered")
 }

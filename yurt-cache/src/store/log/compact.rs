@@ -2,6 +2,8 @@
 //!
 //! A little with each write, so that no write waits long and no thread is needed.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use yurt_core::store::Error;
 
@@ -10,6 +12,7 @@ use super::append::{Active, Record, Writer, refused};
 use super::index::{Index, Location, State};
 use super::read;
 use super::record::{self, Kind};
+use super::roll::Spare;
 use super::segment::{self, Segment, SegmentId};
 
 /// A segment that is being emptied.
@@ -117,12 +120,28 @@ impl Writer {
                 .map_err(|error| refused("sync the log", error))?;
             self.note_sync(shared, &active, self.sequence);
         }
-        shared
-            .disk
-            .remove(&segment::name(victim))
-            .map_err(|error| refused("remove a segment", error))?;
+        let len = shared
+            .index
+            .read()
+            .segments()
+            .get(&victim)
+            .map(|segment| segment.disk_bytes);
+        let len = len
+            .and_then(|len| u32::try_from(len).ok())
+            .unwrap_or(u32::MAX);
+        let is_usual = (shared.segment_bytes / 2..=shared.segment_bytes).contains(&len);
+        let is_spare = is_usual && self.spare.is_none();
+        let name = segment::name(victim);
+        let removed = match is_spare {
+            true => shared.disk.rename(&name, segment::SPARE),
+            false => shared.disk.remove(&name),
+        };
+        removed.map_err(|error| refused("remove a segment", error))?;
         let mut index = shared.index.write();
-        index.remove_segment(victim);
+        if let Some(Segment { file, .. }) = index.remove_segment(victim).filter(|_| is_spare) {
+            self.spare = Some(Spare { file, len });
+            shared.spare_bytes.store(u64::from(len), Ordering::Relaxed);
+        }
         index.sweep_tombstones(None);
         Ok(())
     }
@@ -174,7 +193,8 @@ impl Copies {
         drop(index);
         let (kind, value) = match (slot, file) {
             (Some(slot), Ok(file)) if slot.state == State::Present => {
-                match read::value(&*file, shared.salt, key, slot) {
+                let salt = segment::record_salt(shared.salt, location.segment);
+                match read::value(&*file, salt, key, slot) {
                     Ok(Some(value)) => (Kind::Put, value),
                     Ok(None) | Err(_) => {
                         shared.report_damage(key, location);

@@ -24,6 +24,9 @@ pub(super) trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Creates a file of `len` zeros where there was none; its name is safe when this returns.
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Gives a file another name, which nothing has; that is safe when this returns.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
     /// Removes a file; its absence is safe when this returns.
     fn remove(&self, name: &str) -> io::Result<()>;
 }
@@ -38,6 +41,9 @@ pub(super) trait DiskFile: fmt::Debug + Send + Sync + 'static {
 
     /// Writes all of `bytes`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Sees to it that the file has room for `len`, filled up with zeros.
+    fn reserve(&self, len: u64) -> io::Result<()>;
 
     /// Cuts the file to `len`.
     fn truncate(&self, len: u64) -> io::Result<()>;
@@ -152,6 +158,11 @@ impl Disk for Directory {
         Ok(Arc::new(file))
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))?;
+        self.sync()
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path.join(name))?;
         self.sync()
@@ -190,6 +201,10 @@ impl DiskFile for File {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(bytes, offset)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        preallocate(self, len)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

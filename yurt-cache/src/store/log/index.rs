@@ -135,7 +135,8 @@ impl Index {
 
     fn delete(&mut self, key: &[u8], location: Location) {
         let Some(slot) = self.slots.remove(key) else {
-            return;
+            // Written twice: the first may be in the end of a segment whose sync failed.
+            return self.relocate(key, Change::Delete, location);
         };
         self.key_bytes -= length(key);
         self.value_bytes -= u64::from(slot.value_len);
@@ -250,8 +251,8 @@ impl Index {
     }
 
     /// Forgets a segment that is gone.
-    pub(super) fn remove_segment(&mut self, id: SegmentId) {
-        self.segments.remove(&id);
+    pub(super) fn remove_segment(&mut self, id: SegmentId) -> Option<Segment> {
+        self.segments.remove(&id)
     }
 
     /// Forgets the deletions that no other segment makes necessary, but for those in `unsynced`: if

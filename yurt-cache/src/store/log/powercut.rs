@@ -194,7 +194,7 @@ fn a_power_cut_leaves_what_was_promised_and_no_half_batches() {
 
 #[test]
 fn a_power_cut_after_failed_syncs_leaves_what_was_promised() {
-    lives_with_cuts(1000..1012, 25, true);
+    lives_with_cuts(1000..1030, 25, true);
 }
 
 #[test]

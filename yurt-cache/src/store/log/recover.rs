@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile};
 use super::index::{Change, Index, Location, State};
 use super::record::Kind;
+use super::roll::Spare;
 use super::scan::{self, Condition, Content, Found, Item, Scanner};
 use super::segment::{self, Header, Segment, SegmentId};
 use super::tail::{self, Piece, Rest, Tail};
@@ -24,6 +25,7 @@ pub(super) struct Recovered {
     pub(super) damaged: u64,
     /// Segments that were created and never written.
     pub(super) blanks: Vec<SegmentId>,
+    pub(super) spare: Option<Spare>,
 }
 
 /// A segment's file before its records are read.
@@ -31,13 +33,17 @@ pub(super) struct Recovered {
 struct Candidate {
     file: Arc<dyn DiskFile>,
     header: Option<Header>,
+    /// The header is that of an earlier life of the file.
+    is_reused: bool,
+    /// The salt of its records, once the store's is known.
+    salt: u32,
     len: u32,
 }
 
 /// Reads the directory.
 pub(super) fn recover(disk: &dyn Disk) -> io::Result<Recovered> {
-    let ids: Vec<SegmentId> = disk
-        .names()?
+    let names = disk.names()?;
+    let ids: Vec<SegmentId> = names
         .iter()
         .filter_map(|name| segment::id_of(name))
         .collect();
@@ -49,6 +55,11 @@ pub(super) fn recover(disk: &dyn Disk) -> io::Result<Recovered> {
         next_sequence: 1,
         damaged: 0,
         blanks: Vec::new(),
+        spare: names
+            .iter()
+            .any(|name| name == segment::SPARE)
+            .then(|| spare(disk))
+            .flatten(),
     };
     let mut candidates = BTreeMap::new();
     for id in ids {
@@ -59,7 +70,12 @@ pub(super) fn recover(disk: &dyn Disk) -> io::Result<Recovered> {
     }
     recovered.salt = salt(&candidates);
     recovered.sort_out(&mut candidates);
-    recovered.drop_unfinished_rescue(&mut candidates);
+    recovered.drop_unfinished(&mut candidates);
+    if let Some((last, _)) = candidates.last_key_value() {
+        // Only the newest segment can have been created and not written.
+        let emptied = recovered.blanks.iter().filter(|id| *id < last).count();
+        recovered.damaged += u64::try_from(emptied).unwrap_or(u64::MAX);
+    }
     recovered.replay_all(&candidates);
     recovered
         .index
@@ -67,15 +83,27 @@ pub(super) fn recover(disk: &dyn Disk) -> io::Result<Recovered> {
     Ok(recovered)
 }
 
+fn spare(disk: &dyn Disk) -> Option<Spare> {
+    let file = disk.open(segment::SPARE).ok()?;
+    let len = u32::try_from(file.len().ok()?).ok()?;
+    Some(Spare { file, len })
+}
+
 fn candidate(disk: &dyn Disk, id: SegmentId) -> io::Result<Candidate> {
     let file = disk.open(&segment::name(id))?;
     let len = u32::try_from(file.len()?).unwrap_or(u32::MAX);
     let mut bytes = [0; segment::HEADER_LEN];
     let header = match file.read_at(&mut bytes, 0) {
-        Ok(_) => Header::decode(&bytes).filter(|header| header.id == id),
+        Ok(_) => Header::decode(&bytes),
         Err(_) => None,
     };
-    Ok(Candidate { file, header, len })
+    Ok(Candidate {
+        file,
+        header: header.filter(|header| header.id == id),
+        is_reused: header.is_some_and(|header| header.id != id),
+        salt: 0,
+        len,
+    })
 }
 
 /// Returns the salt that most headers have, else that of the first record that proves itself.
@@ -89,9 +117,11 @@ fn salt(candidates: &BTreeMap<SegmentId, Candidate>) -> Option<u32> {
         .max_by_key(|(_, votes)| *votes)
         .map(|(salt, _)| salt);
     elected.or_else(|| {
-        candidates
-            .values()
-            .find_map(|candidate| scan::find_salt(&*candidate.file, candidate.len))
+        candidates.iter().find_map(|(id, candidate)| {
+            let salt = scan::find_salt(&*candidate.file, candidate.len)?;
+            // The same step leads there and back.
+            Some(segment::record_salt(salt, *id))
+        })
     })
 }
 
@@ -100,12 +130,13 @@ impl Recovered {
     fn sort_out(&mut self, candidates: &mut BTreeMap<SegmentId, Candidate>) {
         let salt = self.salt.unwrap_or(0);
         candidates.retain(|id, candidate| {
+            candidate.salt = segment::record_salt(salt, *id);
             if let Some(header) = candidate.header {
                 let is_ours = header.salt == salt;
                 self.damaged += u64::from(!is_ours);
                 return is_ours;
             }
-            let mut scanner = Scanner::new(&*candidate.file, salt, 0, candidate.len);
+            let mut scanner = Scanner::new(&*candidate.file, candidate.salt, 0, candidate.len);
             match scanner.next() {
                 None => {
                     self.blanks.push(*id);
@@ -114,6 +145,7 @@ impl Recovered {
                 Some(Item::Gap(gap)) if gap.end == candidate.len => {
                     match gap.content {
                         Content::Zeros => self.blanks.push(*id),
+                        Content::Garbage if candidate.is_reused => self.blanks.push(*id),
                         Content::Garbage => self.damaged += 1,
                     }
                     false
@@ -124,15 +156,16 @@ impl Recovered {
         });
     }
 
-    /// Leaves out a last segment that was to replace the end of the one before, and does not yet.
-    fn drop_unfinished_rescue(&mut self, candidates: &mut BTreeMap<SegmentId, Candidate>) {
+    /// Leaves out a last segment that does not count yet: one that was to replace the end of the one
+    /// before, or that lost its header before it was ever synced, and may have been such a one.
+    fn drop_unfinished(&mut self, candidates: &mut BTreeMap<SegmentId, Candidate>) {
         while let Some((id, last)) = candidates.last_key_value() {
-            let is_finished = last.header.is_none_or(|header| {
-                header.rescue_end == 0 || self.judge(last).end >= header.rescue_end
-            });
-            if is_finished {
+            let tail = self.judge(last);
+            let needed = last.header.map_or(1, |header| header.rescue_end);
+            if tail.end >= needed {
                 break;
             }
+            self.damaged += u64::from(last.header.is_none() && tail.rest == Rest::Dubious);
             self.blanks.push(*id);
             candidates.pop_last();
         }
@@ -169,12 +202,7 @@ impl Recovered {
     }
 
     fn scanner<'a>(&self, candidate: &'a Candidate, end: u32) -> Scanner<'a> {
-        Scanner::new(
-            &*candidate.file,
-            self.salt.unwrap_or(0),
-            start_of(candidate),
-            end,
-        )
+        Scanner::new(&*candidate.file, candidate.salt, start_of(candidate), end)
     }
 
     fn replay(&mut self, id: SegmentId, candidate: &Candidate, extent: Extent) {
@@ -208,7 +236,7 @@ impl Recovered {
             Closing::At(end) => closed == end,
             Closing::Seal => is_sealed,
         };
-        self.damaged += u64::from(!is_whole && closed == extent.end);
+        self.damaged += u64::from(!is_whole && closed >= extent.end);
     }
 
     fn apply(&mut self, id: SegmentId, found: &Found) {

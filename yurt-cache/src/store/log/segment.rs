@@ -28,11 +28,19 @@ pub(super) fn id_of(file_name: &str) -> Option<SegmentId> {
     (name(id) == file_name).then_some(id)
 }
 
+/// The name of a segment that is done with; its blocks are written once more under a new number.
+pub(super) const SPARE: &str = "spare";
+
+/// Returns the salt of the records in a segment: what an earlier life left in its file has another.
+pub(super) fn record_salt(store: u32, id: SegmentId) -> u32 {
+    store ^ id.wrapping_mul(0x9e37_79b9)
+}
+
 /// What a segment's first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(super) struct Header {
     magic: u64,
-    /// In every header of the store, so that a value never passes for a record.
+    /// The store's: records are salted with it, so that a value never passes for one.
     pub(super) salt: u32,
     pub(super) id: SegmentId,
     /// The segment that was written before this one; itself, if there was none.

@@ -256,6 +256,10 @@ impl Disk for SlowDisk {
         )))
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         self.inner.remove(name)
     }
@@ -272,6 +276,10 @@ impl DiskFile for SlowFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_at(bytes, offset)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.0.reserve(len)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

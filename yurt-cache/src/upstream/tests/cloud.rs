@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -88,6 +88,8 @@ pub(super) struct Seen {
     pub(super) readyz: AtomicU16,
     /// Tells every connection to take no new requests.
     pub(super) goaway: Notify,
+    /// A request without a certificate ends its connection.
+    pub(super) ends_anonymous: AtomicBool,
     streams: u32,
 }
 
@@ -124,6 +126,7 @@ impl ApiServer {
             requests: AtomicUsize::new(0),
             readyz: AtomicU16::new(200),
             goaway: Notify::new(),
+            ends_anonymous: AtomicBool::new(false),
             streams,
         });
         let mut tasks = JoinSet::new();
@@ -189,6 +192,9 @@ async fn answer(
     caller: String,
 ) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
+    if caller == "nobody" && seen.ends_anonymous.load(Ordering::Relaxed) {
+        seen.goaway.notify_waiters();
+    }
     if path == "/readyz" {
         let status = StatusCode::from_u16(seen.readyz.load(Ordering::Relaxed)).unwrap();
         return Ok(Response::builder()

@@ -45,6 +45,10 @@ pub(in crate::store::log) enum Step {
         file: FileId,
         len: usize,
     },
+    Rename {
+        from: String,
+        to: String,
+    },
     Remove {
         name: String,
     },
@@ -152,6 +156,10 @@ pub(in crate::store::log) fn files_after_cut(
                 safe.insert(*file, Vec::new());
                 pending.entry(*file).or_default().push(step);
             }
+            Step::Rename { from, to } if !is_open || random(2) == 0 => {
+                let file = names.remove(from).expect("what is renamed is there");
+                names.insert(to.clone(), file);
+            }
             Step::Remove { name } if !is_open || random(2) == 0 => drop(names.remove(name)),
             Step::Write { file, .. } | Step::Truncate { file, .. } => {
                 pending.entry(*file).or_default().push(step);
@@ -167,7 +175,11 @@ pub(in crate::store::log) fn files_after_cut(
                 let steps = pending.remove(file).unwrap_or_default();
                 scatter(safe.entry(*file).or_default(), &steps, random);
             }
-            Step::Create { .. } | Step::Remove { .. } | Step::Sync { .. } | Step::Note(_) => {}
+            Step::Create { .. }
+            | Step::Rename { .. }
+            | Step::Remove { .. }
+            | Step::Sync { .. }
+            | Step::Note(_) => {}
         }
     }
     for (file, steps) in pending {
@@ -273,6 +285,16 @@ impl Disk for RecordedDisk {
         }))
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.0.lock();
+        inner.allow(0)?;
+        let file = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        inner.names.insert(to.to_owned(), file);
+        let (from, to) = (from.to_owned(), to.to_owned());
+        inner.steps.push(Step::Rename { from, to });
+        Ok(())
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut inner = self.0.lock();
         inner.allow(0)?;
@@ -340,6 +362,18 @@ impl DiskFile for RecordedFile {
             Some(_) => Err(io::Error::other("torn")),
             None => Ok(()),
         }
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let mut inner = self.disk.lock();
+        let len = usize::try_from(len).unwrap();
+        let growth = len.saturating_sub(inner.contents[self.id].len());
+        inner.allow(u64::try_from(growth).unwrap())?;
+        if growth > 0 {
+            inner.contents[self.id].resize(len, 0);
+            inner.steps.push(Step::Truncate { file: self.id, len });
+        }
+        Ok(())
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use yurt_core::store::{Batch, Result, Store};
 
 use crate::body;
@@ -55,7 +56,8 @@ pub(crate) struct Access {
 #[derive(Debug)]
 pub(crate) struct Verdicts {
     store: Arc<dyn Store>,
-    known: Mutex<HashMap<String, Verdict>>,
+    tasks: TaskTracker,
+    known: Arc<Mutex<HashMap<String, Verdict>>>,
     /// Whom any verdict is about.
     callers: Mutex<HashSet<String>>,
 }
@@ -80,7 +82,7 @@ struct ReviewStatus {
 
 impl Verdicts {
     /// Opens what the store remembers. Blocks on the store.
-    pub(crate) fn open(store: Arc<dyn Store>) -> Result<Self> {
+    pub(crate) fn open(store: Arc<dyn Store>, tasks: TaskTracker) -> Result<Self> {
         let mut keys = Vec::new();
         store.keys(b"a/", None, &mut |key, _| {
             keys.extend(String::from_utf8(key.to_vec()));
@@ -104,7 +106,8 @@ impl Verdicts {
         Ok(Self {
             store,
             callers: Mutex::new(callers.map(str::to_owned).collect()),
-            known: Mutex::new(known),
+            known: Arc::new(Mutex::new(known)),
+            tasks,
         })
     }
 
@@ -237,15 +240,13 @@ impl Verdicts {
     }
 
     fn remember(&self, key: String, verdict: Verdict) {
+        let mut changed = Vec::new();
         let mut known = self.known.lock();
         if known.len() >= VERDICTS {
-            let mut forgotten = Batch::new();
-            let keys: Vec<String> = known.keys().take(VERDICTS / 2).cloned().collect();
-            for key in keys {
-                known.remove(&key);
-                forgotten.delete(key);
+            changed.extend(known.keys().take(VERDICTS / 2).cloned());
+            for key in &changed {
+                known.remove(key);
             }
-            self.write(forgotten);
         }
         let before = known.insert(key.clone(), verdict);
         drop(known);
@@ -255,16 +256,29 @@ impl Verdicts {
             self.callers.lock().insert(caller.to_owned());
         }
         if before.is_none_or(|before| before.is_allowed != verdict.is_allowed) {
-            let mut batch = Batch::new();
-            batch.put(key, if verdict.is_allowed { "1" } else { "0" });
-            self.write(batch);
+            changed.push(key);
+        }
+        if !changed.is_empty() {
+            self.save(changed);
         }
     }
 
-    fn write(&self, batch: Batch) {
-        if let Err(error) = self.store.write(batch) {
-            tracing::warn!(%error, "a verdict is not remembered");
-        }
+    /// Writes these verdicts as they are when the store comes to it: no caller waits for a disk.
+    fn save(&self, keys: Vec<String>) {
+        let (store, known) = (self.store.clone(), self.known.clone());
+        self.tasks.spawn_blocking(move || {
+            let mut batch = Batch::new();
+            for key in keys {
+                let verdict = known.lock().get(&key).copied();
+                match verdict {
+                    Some(verdict) => batch.put(key, if verdict.is_allowed { "1" } else { "0" }),
+                    None => batch.delete(key),
+                };
+            }
+            if let Err(error) = store.write(batch) {
+                tracing::warn!(%error, "a verdict is not remembered");
+            }
+        });
     }
 }
 

@@ -263,9 +263,10 @@ impl Hub {
         };
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
         let open = move || {
+            let verdicts = Verdicts::open(store.clone(), tasks.clone())?;
             let registry =
                 Registry::open(store.clone(), window, keeping, tasks, stop, Instant::now())?;
-            Ok((Arc::new(registry), Verdicts::open(store)?))
+            Ok((Arc::new(registry), verdicts))
         };
         tokio::task::spawn_blocking(open)
             .await

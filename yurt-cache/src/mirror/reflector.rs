@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use yurt_core::store::Batch;
 
 use super::fetch::{FetchError, ListAt};
+use super::saved::{SavedScope, scope_key};
 use super::{Mirror, Phase};
 use crate::backoff::Backoff;
 use crate::codec::Status;
@@ -41,6 +43,25 @@ enum Next {
 }
 
 impl Mirror {
+    /// Notes a new mirror in the store; without that there is none.
+    pub(crate) async fn begin(self: &Arc<Self>) -> bool {
+        let (store, id) = (self.store.clone(), self.id);
+        let saved = SavedScope::new(&self.scope).encode();
+        let noted = tokio::task::spawn_blocking(move || {
+            let mut batch = Batch::new();
+            batch.put(scope_key(id), saved);
+            store.write(batch)
+        })
+        .await
+        .expect("work on the store does not panic");
+        if let Err(error) = &noted {
+            tracing::warn!(scope = %self.scope, %error, "no new mirror: the store takes no write");
+            let status = Status::internal("the node's store takes no write");
+            self.set_phase(Phase::Failed(status));
+        }
+        noted.is_ok()
+    }
+
     /// Keeps the mirror until `stop`, or until the cloud has refused a scope that was never synced.
     pub(crate) async fn keep(
         self: Arc<Self>,

@@ -106,7 +106,7 @@ impl Registry {
             .cloned()
     }
 
-    /// Returns the mirror for `scope`, started if there is none; `None` if there are too many, or the store is full.
+    /// Returns the mirror for `scope`, started if there is none; `None` if there are too many.
     pub(crate) fn find_or_start(
         &self,
         scope: &Scope,
@@ -134,12 +134,6 @@ impl Registry {
         }
         mirrors.last_id += 1;
         let id = mirrors.last_id;
-        let mut batch = Batch::new();
-        batch.put(scope_key(id), SavedScope::new(scope).encode());
-        if let Err(error) = self.store.write(batch) {
-            tracing::warn!(%scope, %error, "no new mirror: the store takes no write");
-            return None;
-        }
         let mirror = Arc::new(Mirror::new(
             id,
             scope.clone(),
@@ -154,7 +148,12 @@ impl Registry {
             mirror: mirror.clone(),
             stop: self.stop.child_token(),
         };
-        self.keep(&kept, first);
+        let (begun, keeping, stop) = (mirror.clone(), self.keeping.clone(), kept.stop.clone());
+        self.tasks.spawn(async move {
+            if begun.begin().await {
+                begun.keep(keeping, first, stop).await;
+            }
+        });
         mirrors.by_id.insert(id, kept);
         tracing::info!(%scope, "a mirror begins");
         Some(mirror)

@@ -158,6 +158,57 @@ async fn a_disk_that_was_readable_once_goes_on_answering_when_it_takes_no_writes
     assert_eq!(names(&list), ["a"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_delays_nobody_who_does_not_need_it() {
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let slow = is_slow.clone();
+    let store = Arc::new(SlowStore::new(MemoryStore::new(), move |call| {
+        if call == Call::Write && slow.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1_500));
+        }
+    }));
+    let bed = Bed::with(ApiConfig::default(), |site| site.with_store(store)).await;
+    let cloud = bed.cloud();
+    create(&cloud, "a").await;
+    let node = bed.site.node();
+    let held = node.get(FROM_MIRROR).await.unwrap().expect(200);
+    bed.site.is_live(SCOPE).await;
+    let path = format!("{MAPS}?watch=1&resourceVersion={}", revision(&held));
+    let mut watch = node.watch(&path).await.unwrap();
+    is_slow.store(true, Ordering::SeqCst);
+    create(&cloud, "b").await;
+    // Each of these begins a mirror, which is a write.
+    let clients: Vec<Client> = (0..4).map(|_| bed.site.node()).collect();
+    join_all(clients.iter().map(|client| client.get("/livez"))).await;
+    let paths: Vec<String> = (0..4)
+        .map(|number| format!("/api/v1/services?labelSelector=n%3D{number}&resourceVersion=0"))
+        .collect();
+    let starting = join_all(
+        clients
+            .iter()
+            .zip(&paths)
+            .map(|(client, path)| client.get(path)),
+    );
+    let others = async {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..20 {
+            let began = Instant::now();
+            bed.site.page("/readyz").await;
+            node.get("/livez").await.unwrap();
+            slowest = slowest.max(began.elapsed());
+            tokio::task::yield_now().await;
+        }
+        slowest
+    };
+    let (started, slowest) = tokio::join!(starting, others);
+    assert!(started.iter().all(|one| one.as_ref().unwrap().code == 200));
+    assert!(
+        slowest < Duration::from_millis(700),
+        "somebody waited {slowest:?}"
+    );
+    assert_eq!(events(&mut watch, 1).await, ["ADDED b"]);
+}
+
 /// A cloud with a list of objects that are 300 kB each, then, after the watch broke, another one.
 async fn relisting(store: Arc<dyn Store>) -> (Cloud, Site, tokio::sync::watch::Sender<bool>) {
     let (breaks, broken) = tokio::sync::watch::channel(false);

@@ -49,7 +49,13 @@ async fn when_one_server_dies_reads_go_to_the_other_within_a_second() {
             node.get(ONE).await.unwrap().expect(200);
         }
         let first = reads(&servers[0]);
-        assert_eq!(first, if order == Order::Priority { 4 } else { 2 });
+        // What the hub asks for itself takes turns too.
+        let wanted = if order == Order::Priority {
+            4..=4
+        } else {
+            1..=3
+        };
+        assert!(wanted.contains(&first), "{first}");
         links[0].cut(Cut::Refuse).await;
         let began = Instant::now();
         for _ in 0..20 {

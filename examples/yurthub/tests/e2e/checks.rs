@@ -6,20 +6,9 @@ use serde_json::Value;
 use testbed::client::Answer;
 
 /// Checks that fail: in which groups, how they are called, and the number in the report. One that passes has to go.
-<<<<<<< HEAD
-#[rustfmt::skip]
-pub(crate) const KNOWN: &[(&str, &str, u32)] = &[
-    ("watch cut off|watch restarted", "/api/v1/namespaces/world/configmaps/plain?resourceVersion=N&watch=1&timeoutSeconds=2", 8), // FAILS #8
-    ("ten clients", "lists at the cloud", 15), // FAILS #15
-    ("ten clients", "bytes from the cloud", 15), // FAILS #15
-    ("refused|silent|restarted", "/api/v1/namespaces/world/pods/running/status", 16), // FAILS #16
-    ("refused|silent|restarted", "/apis/apps/v1/namespaces/world/deployments/web/status", 16), // FAILS #16
-    ("refused|silent|restarted", "/apis/desert.example.com/v1/namespaces/world/cacti/odd/status", 16), // FAILS #16
-=======
 pub(crate) const KNOWN: &[(&str, &str, u32)] = &[
     ("ten clients", "lists at the cloud", 15),   // FAILS #15
     ("ten clients", "bytes from the cloud", 15), // FAILS #15
->>>>>>> e2e
 ];
 
 /// Checks that fail now and then: what they are about, and the number in the report.

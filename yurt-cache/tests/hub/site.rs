@@ -105,16 +105,17 @@ impl Site {
 
     fn config(&self) -> Config {
         let file = |name: &str| self.dir.path().join(name);
-        let mut upstream = UpstreamConfig::default();
-        upstream.servers = self
-            .servers
-            .iter()
-            .map(|addr| format!("https://{addr}").parse().unwrap())
-            .collect();
-        upstream.ca_file = file("ca.crt");
-        upstream.client_certificate = Some(file("node.crt"));
-        upstream.client_key = Some(file("node.key"));
-        upstream.probe_interval = Duration::from_millis(100);
+        let servers = self.servers.iter();
+        let upstream = UpstreamConfig {
+            servers: servers
+                .map(|addr| format!("https://{addr}").parse().unwrap())
+                .collect(),
+            ca_file: file("ca.crt"),
+            client_certificate: Some(file("node.crt")),
+            client_key: Some(file("node.key")),
+            probe_interval: Duration::from_millis(100),
+            ..UpstreamConfig::default()
+        };
         let mut config = Config::new(NODE.parse().unwrap(), upstream, file("data"));
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.admin_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));

@@ -94,6 +94,9 @@ pub(crate) enum SendError {
         /// Host and port.
         server: String,
     },
+    /// The connection broke within a response that was not passed on yet.
+    #[error("read the answer")]
+    Body(#[source] body::BoxError),
     /// There is no connection that could be upgraded.
     #[error("no connection to {server} for an upgrade")]
     Dial {

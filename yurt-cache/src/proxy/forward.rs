@@ -44,6 +44,9 @@ const NOT_FORWARDED: [HeaderName; 9] = [
 /// What tells of who is in front of us, and as whom: nobody in front of us may say it.
 const CLAIMS: [&str; 4] = ["forwarded", "x-forwarded-", "x-real-ip", "x-remote-"];
 
+/// An answer that is read whole before it is passed on.
+const SHORT: usize = 64 << 10;
+
 /// A request that got no answer.
 #[derive(Debug)]
 pub(super) struct Broken {
@@ -92,7 +95,10 @@ impl Proxy {
                 .headers_mut()
                 .insert(ACCEPT, HeaderValue::from_static("application/json"));
         }
-        let sent = self.upstream.send(caller.credential(), outgoing).await;
+        let sent = match self.upstream.send(caller.credential(), outgoing).await {
+            Ok(response) if remember == Remember::Object && is_read => whole(response).await,
+            sent => sent,
+        };
         let mut response = match sent {
             Ok(response) => response,
             Err(error) => return Err(Broken { parts, error }),
@@ -346,6 +352,16 @@ pub(super) fn unsent(error: &SendError, since: Option<Duration>) -> Status {
             "the link to the cloud broke before the answer came: the request may have been carried out or not",
         ),
     }
+}
+
+/// Reads a short answer to its end, so that a link that breaks within it breaks before the client sees it.
+async fn whole(response: Response<Body>) -> Result<Response<Body>, SendError> {
+    if announced(response.headers()).is_none_or(|length| length > SHORT) {
+        return Ok(response);
+    }
+    let (head, body) = response.into_parts();
+    let text = body::read(body, SHORT).await.map_err(SendError::Body)?;
+    Ok(Response::from_parts(head, body::full(text)))
 }
 
 fn forwarded(headers: &HeaderMap) -> HeaderMap {

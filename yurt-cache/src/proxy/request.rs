@@ -112,7 +112,7 @@ impl ApiRequest {
             verb,
             target,
             options,
-            shape: Shape::preferred(headers),
+            shape: Shape::preferred(headers, verb),
             is_upgrade: headers.contains_key(UPGRADE),
         }
     }
@@ -204,8 +204,9 @@ fn split(path: &str) -> Option<Vec<String>> {
 }
 
 impl Shape {
-    /// Returns the first shape of the `Accept` header that the hub can make; `None` if there is none.
-    fn preferred(headers: &HeaderMap) -> Option<Self> {
+    /// Returns the first shape of the `Accept` header that the hub can make of such an answer; `None` if there
+    /// is none.
+    fn preferred(headers: &HeaderMap, verb: Verb) -> Option<Self> {
         let mut is_empty = true;
         for value in headers.get_all(ACCEPT) {
             for clause in value
@@ -216,7 +217,7 @@ impl Shape {
                 .filter(|clause| !clause.is_empty())
             {
                 is_empty = false;
-                if let Some(shape) = Self::of_clause(clause) {
+                if let Some(shape) = Self::of_clause(clause, verb) {
                     return Some(shape);
                 }
             }
@@ -224,7 +225,7 @@ impl Shape {
         is_empty.then_some(Self::Object)
     }
 
-    fn of_clause(clause: &str) -> Option<Self> {
+    fn of_clause(clause: &str, verb: Verb) -> Option<Self> {
         let mut parts = clause.split(';').map(str::trim);
         if !matches!(parts.next()?, "application/json" | "application/*" | "*/*") {
             return None;
@@ -247,7 +248,8 @@ impl Shape {
                 None
             }
             Some("Table") => Some(Self::Table),
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Self::Metadata),
+            Some("PartialObjectMetadata") if verb != Verb::List => Some(Self::Metadata),
+            Some("PartialObjectMetadataList") if verb == Verb::List => Some(Self::Metadata),
             Some(_) => None,
         }
     }
@@ -277,9 +279,14 @@ impl Options {
                 "continue" => {
                     options.continue_token = Some(value).filter(|token| !token.is_empty())
                 }
-                "timeoutSeconds" => {
-                    options.timeout_seconds = value.parse().ok().filter(|seconds| *seconds > 0)
-                }
+                "timeoutSeconds" if value.is_empty() => {}
+                "timeoutSeconds" => match value.parse::<i64>() {
+                    Ok(seconds) => {
+                        options.timeout_seconds =
+                            u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+                    }
+                    Err(_) => options.not_a_number = Some(value),
+                },
                 "allowWatchBookmarks" => options.allows_bookmarks = is_true(&value),
                 "sendInitialEvents" => options.initial_events = Some(is_true(&value)),
                 "includeObject" => options.include_object = Some(value),
@@ -454,10 +461,15 @@ mod tests {
             ),
             ("application/json;stream=watch", Some(Shape::Object)),
             ("text/html", None),
+            // The form of one object, asked of a list.
+            (
+                "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                None,
+            ),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, accept.parse().unwrap());
-            assert_eq!(Shape::preferred(&headers), expected, "{accept}");
+            assert_eq!(Shape::preferred(&headers, Verb::List), expected, "{accept}");
         }
     }
 }

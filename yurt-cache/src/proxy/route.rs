@@ -81,7 +81,7 @@ fn online(request: &ApiRequest, have: Have) -> Route {
         (Target::Document | Target::Other, _) => return nothing,
         (Target::Resource(path), _) => path,
     };
-    if path.subresource.is_some() {
+    if path.subresource.is_some() || request.options.not_a_number.is_some() {
         return nothing;
     }
     match (request.verb, request.shape) {

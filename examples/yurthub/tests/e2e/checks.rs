@@ -6,7 +6,15 @@ use serde_json::Value;
 use testbed::client::Answer;
 
 /// Checks that fail: in which groups, how they are called, and the number in the report. One that passes has to go.
-pub(crate) const KNOWN: &[(&str, &str, u32)] = &[];
+pub(crate) const KNOWN: &[(&str, &str, u32)] = &[
+    ("ten clients", "lists at the cloud", 15),   // FAILS #15
+    ("ten clients", "bytes from the cloud", 15), // FAILS #15
+];
+
+/// Checks that fail now and then: what they are about, and the number in the report.
+const RACING: &[(&str, &str, u32)] = &[
+    ("under way", "Refuse", 17), // FAILS #17
+];
 
 /// The results of a group of checks.
 pub(crate) struct Checks {
@@ -29,9 +37,10 @@ impl Checks {
 
     /// Notes a check.
     pub(crate) fn check(&mut self, name: &str, result: Result<(), String>) {
+        let name = &without_revision(name);
         let full = format!("{}: {name}", self.group);
         let is_it = |(groups, known, _): &&(&str, &str, u32)| {
-            groups.split(' ').any(|group| group == self.group) && *known == name
+            groups.split('|').any(|group| group == self.group) && *known == name
         };
         let known = KNOWN.iter().find(is_it);
         match (result, known) {
@@ -42,7 +51,16 @@ impl Checks {
             (Err(why), Some((_, _, number))) => {
                 self.known.push(format!("{full} (#{number}): {why}"))
             }
-            (Err(why), None) => self.failed.push(format!("{full}\n    {why}")),
+            (Err(why), None) => match RACING
+                .iter()
+                .find(|(group, known, _)| *group == self.group && name.starts_with(known))
+            {
+                // Only a body that broke: no other failure is known.
+                Some((_, _, number)) if why.contains("INTERNAL_ERROR") => {
+                    self.known.push(format!("{full} (#{number}): {why}"));
+                }
+                _ => self.failed.push(format!("{full}\n    {why}")),
+            },
         }
     }
 
@@ -93,6 +111,18 @@ pub(crate) fn finish_all(groups: Vec<Checks>) {
     groups.iter().for_each(Checks::tell);
     let failed: usize = groups.iter().map(|group| group.failed.len()).sum();
     assert!(failed == 0, "{failed} checks failed");
+}
+
+/// A name that is the same in every run: the revision of the moment is `N`.
+fn without_revision(name: &str) -> String {
+    let Some((before, after)) = name.split_once("resourceVersion=") else {
+        return name.to_owned();
+    };
+    let rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    match after.len() - rest.len() {
+        2..=9 => format!("{before}resourceVersion=N{rest}"),
+        _ => name.to_owned(),
+    }
 }
 
 /// Compares two whole answers: code, content type, meaning of the body, text of its numbers.

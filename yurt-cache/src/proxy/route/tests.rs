@@ -124,6 +124,8 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
         ),
         (PODS, "?watch=1&sendInitialEvents=true", JSON, at, nothing),
         (PODS, "?watch=1", TABLE, at, nothing),
+        (PODS, "?watch=1&timeoutSeconds=abc", JSON, at, nothing),
+        (PODS, "?limit=many", JSON, at, nothing),
         ("/api/v1/watch/namespaces/a/pods/p", "", JSON, at, nothing),
         ("/apis", "", JSON, at, Route::Forward(Remember::Document)),
         ("/healthz", "", JSON, at, nothing),

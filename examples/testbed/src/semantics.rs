@@ -121,7 +121,6 @@ macro_rules! api_semantics {
                 metadata_is_shown_alone,
                 a_watch_of_metadata_shows_nothing_else,
                 an_unknown_form_is_not_acceptable,
-                a_large_list_is_compressed,
                 a_form_of_another_number_is_not_acceptable,
             ],
             custom: [

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use testbed::{
     api::{ApiConfig, ApiServer},
+    client::{Client, Error},
     endpoint::Endpoint,
 };
 
@@ -18,3 +19,10 @@ async fn open() -> (Endpoint, ApiServer) {
 }
 
 testbed::api_semantics!(super::open);
+
+/// Not of the suite: who stands beside the client need not compress.
+#[tokio::test]
+async fn a_large_list_is_compressed() -> Result<(), Error> {
+    let (endpoint, _guard) = open().await;
+    testbed::semantics::forms::a_large_list_is_compressed(&Client::new(&endpoint)?).await
+}

@@ -8,6 +8,8 @@
 
 #[path = "e2e/callers.rs"]
 mod callers;
+#[path = "e2e/changing.rs"]
+mod changing;
 #[path = "e2e/checks.rs"]
 mod checks;
 #[path = "e2e/clients.rs"]
@@ -20,6 +22,8 @@ mod ending;
 mod hub;
 #[path = "e2e/kubectl.rs"]
 mod kubectl;
+#[path = "e2e/outliving.rs"]
+mod outliving;
 #[path = "e2e/reading.rs"]
 mod reading;
 #[path = "e2e/rows.rs"]
@@ -28,6 +32,8 @@ mod rows;
 mod semantics;
 #[path = "e2e/site.rs"]
 mod site;
+#[path = "e2e/story.rs"]
+mod story;
 #[path = "e2e/watching.rs"]
 mod watching;
 #[path = "e2e/world.rs"]

@@ -8,11 +8,6 @@ use testbed::client::Answer;
 /// Checks that fail: in which groups, how they are called, and the number in the report. One that passes has to go.
 pub(crate) const KNOWN: &[(&str, &str, u32)] = &[];
 
-/// Checks that fail now and then: what they are about, and the number in the report.
-const RACING: &[(&str, &str, u32)] = &[
-    ("under way", "Refuse", 17), // FAILS #17
-];
-
 /// The results of a group of checks.
 pub(crate) struct Checks {
     group: &'static str,
@@ -48,16 +43,7 @@ impl Checks {
             (Err(why), Some((_, _, number))) => {
                 self.known.push(format!("{full} (#{number}): {why}"))
             }
-            (Err(why), None) => match RACING
-                .iter()
-                .find(|(group, known, _)| *group == self.group && name.starts_with(known))
-            {
-                // Only a body that broke: no other failure is known.
-                Some((_, _, number)) if why.contains("INTERNAL_ERROR") => {
-                    self.known.push(format!("{full} (#{number}): {why}"));
-                }
-                _ => self.failed.push(format!("{full}\n    {why}")),
-            },
+            (Err(why), None) => self.failed.push(format!("{full}\n    {why}")),
         }
     }
 

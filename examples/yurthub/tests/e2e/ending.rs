@@ -15,7 +15,7 @@ use crate::{
     checks::{Checks, difference},
     reading::{hold, warm},
     site::{PATIENCE, Site},
-    watching::until,
+    story::until,
     world,
 };
 

@@ -1,37 +1,23 @@
 //! Watches through the hub, against watches of the server: where they begin, what they tell, how they end.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
-use serde_json::{Value, json};
 use testbed::{
-    client::{Client, Event, Watch},
+    client::{Client, Watch},
     link::Cut,
-    semantics::place::revision,
 };
 
 use crate::{
-    checks::{self, Checks, cut, difference},
+    changing::{Once, changes},
+    checks::{self, Checks},
     reading::warm,
     rows::{METADATA, TABLE, escaped},
-    site::{PATIENCE, Site},
+    site::Site,
+    story::{Story, same_story, told},
     world,
 };
 
 const JSON: &str = "application/json";
 const MAPS: &str = "/api/v1/namespaces/world/configmaps";
-
-/// What a watch told until it ended.
-#[derive(Clone, Debug)]
-pub(crate) struct Story {
-    code: u16,
-    content_type: String,
-    refusal: Value,
-    /// Without bookmarks.
-    events: Vec<Event>,
-    bookmarks: usize,
-    ends_of_initial_events: usize,
-}
 
 /// The beginnings and the ends of watches: online, cut off, and after a power cut of the hub.
 #[tokio::test]
@@ -68,7 +54,7 @@ async fn every_change_is_told_as_the_server_tells_it() {
     );
     let mut checks = Checks::new("changes");
     for (((accept, path), truth), got) in questions.iter().zip(&truth).zip(&got) {
-        checks.check(&called(accept, path), same_story(truth, got, path));
+        checks.check(&called(accept, path), same_story(truth, got, path, now));
     }
     let last = truth[0].events.last().expect("the server told the changes");
     checks.equal(
@@ -266,111 +252,6 @@ fn living(now: u64) -> Vec<(&'static str, String)> {
     questions
 }
 
-/// Whether changes are made that cannot be made a second time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Once {
-    Yes,
-    No,
-}
-
-/// Objects that come, change, enter and leave selections, go, and come again; the last is called `end`.
-async fn changes(client: &Client, once: Once) {
-    let merge = async |path: &str, body: Value| {
-        client
-            .patch(path, "merge", &body)
-            .await
-            .unwrap()
-            .expect(200);
-    };
-    let one = |name: &str| format!("{MAPS}/{name}");
-    let make = async |name: &str, labels: Value| {
-        let body = json!({"metadata": {"name": name, "labels": labels}, "data": {"n": "1"}});
-        world::post(client, MAPS, body).await.unwrap();
-    };
-    make("moving", json!({})).await;
-    merge(
-        &one("moving"),
-        json!({"metadata": {"labels": {"tier": "web", "env": "prod"}}}),
-    )
-    .await;
-    merge(&one("moving"), json!({"data": {"n": "2"}})).await;
-    merge(
-        &one("moving"),
-        json!({"metadata": {"labels": {"tier": "db"}}}),
-    )
-    .await;
-    merge(
-        &one("moving"),
-        json!({"metadata": {"labels": {"tier": null}}}),
-    )
-    .await;
-    merge(
-        &one("moving"),
-        json!({"metadata": {"labels": {"tier": "web"}}}),
-    )
-    .await;
-    client
-        .delete(&one("moving"), None)
-        .await
-        .unwrap()
-        .expect(200);
-    make("moving", json!({"tier": "web"})).await;
-    // Nothing changes: nothing is told.
-    merge(
-        &one("moving"),
-        json!({"metadata": {"labels": {"tier": "web"}}}),
-    )
-    .await;
-    merge(
-        &one("plain"),
-        json!({"metadata": {"annotations": {"a": "é"}, "finalizers": ["example.com/wait"]}}),
-    )
-    .await;
-    client
-        .delete(&one("plain"), None)
-        .await
-        .unwrap()
-        .expect(200);
-    merge(&one("plain"), json!({"metadata": {"finalizers": null}})).await;
-    if once == Once::Yes {
-        changes_for_once(client).await;
-    }
-    make("end", json!({"tier": "web", "env": "prod"})).await;
-}
-
-async fn changes_for_once(client: &Client) {
-    let merge = async |path: &str, body: Value| {
-        client
-            .patch(path, "merge", &body)
-            .await
-            .unwrap()
-            .expect(200);
-    };
-    let path = "/api/v1/namespaces/world/pods/waiting/status";
-    merge(path, json!({"status": {"phase": "Running"}})).await;
-    let bind =
-        json!({"metadata": {"name": "waiting"}, "target": {"kind": "Node", "name": "edge-1"}});
-    client
-        .post("/api/v1/namespaces/world/pods/waiting/binding", &bind)
-        .await
-        .unwrap()
-        .expect(201);
-    merge(path, json!({"status": {"phase": "Failed"}})).await;
-    let path = "/apis/desert.example.com/v1/namespaces/world/cacti/cholla";
-    merge(path, json!({"spec": {"colour": "green"}})).await;
-    merge(path, json!({"spec": {"colour": "brown"}})).await;
-    merge(&format!("{path}/status"), json!({"status": {"size": 1.50}})).await;
-    client.delete(path, None).await.unwrap().expect(200);
-    client
-        .delete(
-            "/api/v1/namespaces/other/configmaps?labelSelector=env",
-            None,
-        )
-        .await
-        .unwrap()
-        .expect(200);
-}
-
 async fn open(client: &Client, questions: &[(&'static str, String)]) -> Vec<Watch> {
     let open = questions.iter().map(async |(accept, path)| {
         client
@@ -409,276 +290,9 @@ async fn compared(
             if is_past && is_too_old {
                 Ok(())
             } else {
-                same_story(truth, &got, path)
+                same_story(truth, &got, path, u64::MAX)
             },
         );
     }
     checks
-}
-
-/// Reads a watch to its end.
-async fn told(mut watch: Watch) -> Story {
-    let content_type = watch
-        .headers
-        .get("content-type")
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
-    let mut story = Story {
-        code: watch.code,
-        content_type,
-        refusal: Value::Null,
-        events: Vec::new(),
-        bookmarks: 0,
-        ends_of_initial_events: 0,
-    };
-    if watch.code != 200 {
-        // A refusal is one line of JSON.
-        story.refusal = watch
-            .next(Duration::from_secs(5))
-            .await
-            .ok()
-            .flatten()
-            .map(|e| e.object)
-            .unwrap_or_default();
-        return story;
-    }
-    loop {
-        match watch.next(PATIENCE).await {
-            Ok(Some(event)) if event.kind == "BOOKMARK" => {
-                story.bookmarks += 1;
-                if event.object["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true" {
-                    story.ends_of_initial_events += 1;
-                }
-            }
-            Ok(Some(event)) => story.events.push(event),
-            Ok(None) => return story,
-            Err(error) => {
-                story.events.push(Event {
-                    kind: format!("BROKEN {error}"),
-                    object: Value::Null,
-                });
-                return story;
-            }
-        }
-    }
-}
-
-fn same_story(truth: &Story, got: &Story, path: &str) -> Result<(), String> {
-    if (truth.code, &truth.content_type) != (got.code, &got.content_type) {
-        return Err(format!(
-            "expected {} {}, got {} {}",
-            truth.code, truth.content_type, got.code, got.content_type
-        ));
-    }
-    if let Some(place) = difference(&truth.refusal, &got.refusal, "") {
-        return Err(place);
-    }
-    same_events(&truth.events, &got.events)?;
-    if truth.ends_of_initial_events != got.ends_of_initial_events {
-        return Err(format!(
-            "expected {} ends of the initial events, got {}",
-            truth.ends_of_initial_events, got.ends_of_initial_events
-        ));
-    }
-    // One before the end is welcome; none comes unasked.
-    let may_come = path.contains("allowWatchBookmarks");
-    if (truth.bookmarks > 0 && got.bookmarks == 0) || (got.bookmarks > 0 && !may_come) {
-        return Err(format!(
-            "expected {} bookmarks, got {}",
-            truth.bookmarks, got.bookmarks
-        ));
-    }
-    Ok(())
-}
-
-/// Compares what happened, event by event; the state at the beginning comes in any order.
-pub(crate) fn same_events(truth: &[Event], got: &[Event]) -> Result<(), String> {
-    let short = |events: &[Event]| {
-        let told = events.iter().map(|event| {
-            format!(
-                "{} {} {}",
-                event.kind,
-                event.object["metadata"]["name"].as_str().unwrap_or("?"),
-                event.object["metadata"]["resourceVersion"]
-                    .as_str()
-                    .unwrap_or("?")
-            )
-        });
-        told.collect::<Vec<_>>().join(", ")
-    };
-    let (truth, got) = (in_order(truth), in_order(got));
-    if truth.len() != got.len() {
-        return Err(format!(
-            "expected {} events [{}]\n         got {} [{}]",
-            truth.len(),
-            cut(&short(&truth)),
-            got.len(),
-            cut(&short(&got))
-        ));
-    }
-    for (at, (a, b)) in truth.iter().zip(&got).enumerate() {
-        let place = if a.kind == b.kind {
-            difference(&settled(&a.object), &settled(&b.object), "")
-        } else {
-            Some(format!(
-                "expected {}, got {}: {}",
-                a.kind,
-                b.kind,
-                cut(&b.object.to_string())
-            ))
-        };
-        if let Some(place) = place {
-            return Err(format!(
-                "event {at} ({} {}): {place}\n  expected {}\n       got {}",
-                a.kind,
-                a.object["metadata"]["name"],
-                cut(&short(&truth)),
-                cut(&short(&got))
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn in_order(events: &[Event]) -> Vec<Event> {
-    let mut events = events.to_vec();
-    events.sort_by_key(|event| {
-        event.object["metadata"]["resourceVersion"]
-            .as_str()
-            .and_then(|text| text.parse::<u64>().ok())
-            .unwrap_or(0)
-    });
-    events
-}
-
-/// What an error says of numbers differs from one server to the next.
-fn settled(object: &Value) -> Value {
-    let mut object = object.clone();
-    if object["kind"] == "Status" {
-        object["message"] = Value::Null;
-    }
-    object
-}
-
-/// Reads events until one about `name`, which is the last; bookmarks are left out.
-pub(crate) async fn until(watch: &mut Watch, name: &str) -> Vec<Event> {
-    let mut events = Vec::new();
-    loop {
-        let event = watch
-            .next(PATIENCE)
-            .await
-            .unwrap_or_else(|error| panic!("waiting for {name}: {error}, after {events:?}"));
-        let event =
-            event.unwrap_or_else(|| panic!("the watch ended before {name}, after {events:?}"));
-        if event.kind == "BOOKMARK" {
-            continue;
-        }
-        let is_last = event.object["metadata"]["name"] == name;
-        events.push(event);
-        if is_last {
-            return events;
-        }
-    }
-}
-
-/// A watch that is held through a cut tells what happened meanwhile, once each, as the server tells it.
-#[tokio::test]
-#[ignore = "needs kube-apiserver"]
-async fn a_watch_outlives_the_cut_and_the_hub() {
-    let mut site = Site::start().await;
-    world::make(&site.direct).await.unwrap();
-    let mut checks = Checks::new("outlives");
-    for (round, how) in [("refused", Cut::Refuse), ("silent", Cut::Silent)] {
-        site.direct
-            .post(MAPS, &json!({"metadata": {"name": "plain"}}))
-            .await
-            .unwrap();
-        let now = warm(&site).await;
-        let path = format!("{MAPS}?watch=1&resourceVersion={now}&allowWatchBookmarks=true");
-        let (mut direct, mut held) = (
-            site.direct.watch(&path).await.unwrap(),
-            site.hub.watch(&path).await.unwrap(),
-        );
-        let from_zero = format!("{MAPS}?watch=1&labelSelector=tier%3Dweb");
-        let mut selecting = site.hub.watch(&from_zero).await.unwrap();
-        let mut selecting_direct = site.direct.watch(&from_zero).await.unwrap();
-        let (answer, took) = site.cut(how, MAPS).await;
-        checks.equal(&format!("{round}: a list is answered"), 200, answer.code);
-        let bound = if how == Cut::Refuse { 2 } else { 16 };
-        println!("{how:?}: cut until the first answer {took:?}");
-        checks.that(
-            &format!("{round}: in time"),
-            took < Duration::from_secs(bound),
-            || format!("{took:?}"),
-        );
-        changes(&site.direct, Once::No).await;
-        let truth = until(&mut direct, "end").await;
-        let truth_selected = until(&mut selecting_direct, "end").await;
-        site.link.mend().await.unwrap();
-        let mended = tokio::time::Instant::now();
-        let got = until(&mut held, "end").await;
-        let took = mended.elapsed();
-        println!("{how:?}: link back until the events of the meantime {took:?}");
-        checks.that(
-            &format!("{round}: back in time"),
-            took < Duration::from_secs(4),
-            || format!("{took:?}"),
-        );
-        checks.check(
-            &format!("{round}: the held watch"),
-            same_events(&truth, &got),
-        );
-        let selected = until(&mut selecting, "end").await;
-        checks.check(
-            &format!("{round}: the held watch with a selector"),
-            same_events(&truth_selected, &selected),
-        );
-        for name in ["end", "moving"] {
-            site.direct
-                .delete(&format!("{MAPS}/{name}"), None)
-                .await
-                .unwrap()
-                .expect(200);
-        }
-    }
-    // Over the end of the hub: the client resumes from what it saw last.
-    site.direct
-        .post(MAPS, &json!({"metadata": {"name": "plain"}}))
-        .await
-        .unwrap();
-    let now = warm(&site).await;
-    let mut direct = site
-        .direct
-        .watch(&format!("{MAPS}?watch=1&resourceVersion={now}"))
-        .await
-        .unwrap();
-    let mut held = site
-        .hub
-        .watch(&format!("{MAPS}?watch=1&resourceVersion={now}"))
-        .await
-        .unwrap();
-    world::post(&site.direct, MAPS, json!({"metadata": {"name": "before"}}))
-        .await
-        .unwrap();
-    let mut got = until(&mut held, "before").await;
-    let seen = revision(&got.last().expect("one event").object);
-    site.cut(Cut::Refuse, MAPS).await;
-    site.kill_hub();
-    drop(held);
-    world::make_more(&site.direct).await;
-    site.start_hub().await;
-    let mut resumed = site
-        .hub
-        .watch(&format!(
-            "{MAPS}?watch=1&resourceVersion={seen}&allowWatchBookmarks=true"
-        ))
-        .await
-        .unwrap();
-    changes(&site.direct, Once::No).await;
-    site.link.mend().await.unwrap();
-    let truth = until(&mut direct, "end").await;
-    got.extend(until(&mut resumed, "end").await);
-    checks.check("killed: the resumed watch", same_events(&truth, &got));
-    checks.finish();
 }

@@ -17,7 +17,7 @@ use super::pool::Connection;
 use super::{Credential, address_to};
 use crate::body;
 
-/// What is left to confirm a broken connection: with 5 s + 2.5 s of keep-alive it stays below the 8 s
+/// What is left to confirm a broken connection: with 4 s + 2.5 s of keep-alive it stays below the 8 s
 /// within which a silent cut is noticed.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(400);
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the servers that the tests run against, once per version, into the cache folder:
-#   ${YURT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/yurt}/bin/{etcd,kubernetes}-VERSION/
-# The versions are those of the go.mod files beside this script. With KUBEBUILDER_ASSETS set nothing is
-# built: that folder has to hold etcd, kube-apiserver and kubectl.
+#   ${YURT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/yurt}/bin/{etcd,kubernetes,coredns}-VERSION/
+# The versions are those of the go.mod files beside this script: the oldest and the newest Kubernetes that is
+# supported. With KUBEBUILDER_ASSETS set nothing is built: that folder has to hold etcd, kube-apiserver and kubectl.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -66,13 +66,25 @@ if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
   exit 0
 fi
 
-etcd=$(required_version etcd go.etcd.io/etcd/server/v3)
-kubernetes=$(required_version kubernetes-1.34 k8s.io/kubernetes)
-IFS=. read -r major minor _ <<<"$kubernetes"
-component=k8s.io/component-base/version
+# build_kubernetes MODULE_DIR PROGRAM...
+build_kubernetes() {
+  local module=$1 version major minor component=k8s.io/component-base/version
+  shift
+  version=$(required_version "$module" k8s.io/kubernetes)
+  IFS=. read -r major minor _ <<<"$version"
+  build "$module" "$cache/bin/kubernetes-$version" \
+    "-X $component.gitVersion=v$version -X $component.gitMajor=$major -X $component.gitMinor=$minor" \
+    "${@/#/k8s.io/kubernetes/cmd/}"
+}
 
+control_plane=(kube-apiserver kubectl kube-controller-manager kube-scheduler)
+node=(kubelet kube-proxy)
+
+etcd=$(required_version etcd go.etcd.io/etcd/server/v3)
+coredns=$(required_version coredns github.com/coredns/coredns)
 build etcd "$cache/bin/etcd-$etcd" "" go.etcd.io/etcd/server/v3=etcd
-build kubernetes-1.34 "$cache/bin/kubernetes-$kubernetes" \
-  "-X $component.gitVersion=v$kubernetes -X $component.gitMajor=$major -X $component.gitMinor=$minor" \
-  k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl
-echo "servers: $cache/bin/{etcd-$etcd,kubernetes-$kubernetes}"
+for module in kubernetes-1.34 kubernetes-1.36; do
+  build_kubernetes "$module" "${control_plane[@]}" "${node[@]}"
+done
+build coredns "$cache/bin/coredns-$coredns" "" github.com/coredns/coredns
+echo "servers: $cache/bin"

@@ -194,6 +194,7 @@ impl Hub {
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
         let proxy = Arc::new(Proxy {
+            node: self.config.node_name.clone(),
             registry: registry.clone(),
             upstream: self.upstream.clone(),
             verdicts,

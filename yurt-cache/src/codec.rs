@@ -8,6 +8,7 @@ mod json;
 mod list;
 mod object;
 mod path;
+pub(crate) mod protobuf;
 mod selector;
 mod status;
 mod table;

@@ -1,6 +1,7 @@
 //! One request's life: parse, decide, then forward, answer or refuse.
 
 pub(crate) mod forward;
+pub(crate) mod local_write;
 pub(crate) mod mirrored;
 pub(crate) mod request;
 pub(crate) mod route;
@@ -16,8 +17,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use yurt_core::name::NodeName;
 
 use self::forward::Broken;
+use self::local_write::local_write;
 use self::request::{ApiRequest, Path, Revision, Target, Verb, is_decodable};
 use self::route::{Have, Link, Route, route};
 use self::validate::validate;
@@ -37,6 +40,7 @@ use crate::upstream::{Reach, Upstream};
 /// Serves requests of authenticated callers.
 #[derive(Debug)]
 pub(crate) struct Proxy {
+    pub(crate) node: NodeName,
     pub(crate) registry: Arc<Registry>,
     pub(crate) upstream: Upstream,
     pub(crate) verdicts: Verdicts,
@@ -104,7 +108,7 @@ impl Proxy {
         let chosen = match &scope {
             Err(_) if link == Link::Up => Route::Forward(route::Remember::Nothing),
             Err(status) => return Err(status.clone()),
-            Ok(_) => route(api, link, have),
+            Ok(_) => route(api, link, have, local_write(api, caller, &self.node)),
         };
         let scope = scope.ok().flatten();
         match chosen {
@@ -118,6 +122,7 @@ impl Proxy {
                     .await
             }
             Route::Forward(remember) => self.forwarded(caller, api, scope, remember, request).await,
+            Route::LocalWrite(write) => self.write_locally(caller, api, write, request).await,
             Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {
                 self.local(caller, api, chosen, &request.into_parts().0, link)
                     .await
@@ -162,7 +167,7 @@ impl Proxy {
         let have = scope
             .as_ref()
             .map_or(Have::Nothing, |scope| self.have(scope));
-        match (route(api, Link::Cut, have), scope) {
+        match (route(api, Link::Cut, have, None), scope) {
             (Route::Mirror(fresh), Some(scope)) => {
                 self.mirrored_offline(caller, api, &scope, fresh).await
             }

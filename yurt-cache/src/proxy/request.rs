@@ -9,6 +9,7 @@ use crate::mirror::scope::Resource;
 /// A request as the hub understands it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApiRequest {
+    pub(crate) method: Method,
     pub(crate) verb: Verb,
     pub(crate) target: Target,
     pub(crate) options: Options,
@@ -109,6 +110,7 @@ impl ApiRequest {
             _ => Verb::Write,
         };
         Self {
+            method: method.clone(),
             verb,
             target,
             options,

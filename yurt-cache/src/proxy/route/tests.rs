@@ -17,7 +17,8 @@ const PODS: &str = "/api/v1/namespaces/a/pods";
 const POD: &str = "/api/v1/namespaces/a/pods/p";
 
 fn decide(method: Method, path: &str, query: &str, accept: &str, link: Link, have: Have) -> Route {
-    route(&read(method, &format!("{path}{query}"), accept), link, have)
+    let request = read(method, &format!("{path}{query}"), accept);
+    route(&request, link, have, None)
 }
 
 #[test]
@@ -226,4 +227,18 @@ fn while_the_cloud_is_away_reads_are_answered_and_the_rest_is_refused() {
             "{method} {path}{query} as {accept}"
         );
     }
+}
+
+#[test]
+fn what_the_node_can_stand_behind_is_written_here_only_while_the_cloud_is_away() {
+    let request = read(Method::PATCH, "/api/v1/namespaces/a/pods/p/status", JSON);
+    let status = Some(LocalWrite::Status);
+    assert_eq!(
+        route(&request, Link::Cut, Have::Nothing, status),
+        Route::LocalWrite(LocalWrite::Status)
+    );
+    assert_eq!(
+        route(&request, Link::Up, Have::Nothing, status),
+        Route::Forward(Remember::Nothing)
+    );
 }

@@ -19,6 +19,7 @@ use self::flush::Flushing;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
+use crate::identity::{Authenticator, Figures, contact, issuer};
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
@@ -60,8 +61,12 @@ pub struct Config {
     pub window_events: usize,
     /// See `window_events`.
     pub window_bytes: usize,
+    /// How long what the cloud said of a caller counts while it is away: who it is and what it may read.
+    pub verdict_limit: Duration,
     /// How long running requests may go on after the shutdown began.
     pub drain: Duration,
+    /// What time it is.
+    pub clock: fn() -> jiff::Timestamp,
 }
 
 impl Config {
@@ -81,7 +86,9 @@ impl Config {
             object_limit: 3 << 20,
             window_events: 4_096,
             window_bytes: 4 << 20,
+            verdict_limit: Duration::from_secs(30 * 86_400),
             drain: Duration::from_secs(10),
+            clock: jiff::Timestamp::now,
         }
     }
 }
@@ -190,21 +197,23 @@ impl Hub {
         // Whatever ends this future ends its tasks.
         let _guard = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
-        let (registry, verdicts) = self.open(&tasks, &stop).await?;
+        let (registry, verdicts, authenticator) = self.open(&tasks, &stop).await?;
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
+        metrics.collect(Box::new(Figures(authenticator.clone())));
         let proxy = Arc::new(Proxy {
             node: self.config.node_name.clone(),
             registry: registry.clone(),
             upstream: self.upstream.clone(),
             verdicts,
+            authenticator: authenticator.clone(),
             documents: Documents::new(self.store.clone()),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: shutdown.clone(),
             end: stop.clone(),
             object_limit: self.config.object_limit,
-            clock: jiff::Timestamp::now,
+            clock: self.config.clock,
         });
         tasks.spawn(self.upstream.clone().run(stop.clone()));
         tasks.spawn(self.flushing.clone().run(stop.clone()));
@@ -212,6 +221,17 @@ impl Hub {
             registry.clone(),
             self.upstream.clone(),
             self.config.mirror_idle,
+            stop.clone(),
+        ));
+        tasks.spawn(contact::keep(
+            authenticator.contact.clone(),
+            self.upstream.clone(),
+            self.config.clock,
+            stop.clone(),
+        ));
+        tasks.spawn(issuer::keep(
+            authenticator,
+            self.upstream.clone(),
             stop.clone(),
         ));
         registry.start();
@@ -252,7 +272,7 @@ impl Hub {
         &self,
         tasks: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Result<(Arc<Registry>, Verdicts), Error> {
+    ) -> Result<(Arc<Registry>, Verdicts, Arc<Authenticator>), Error> {
         let keeping = Keeping {
             upstream: self.upstream.clone(),
             object_limit: self.config.object_limit,
@@ -263,11 +283,15 @@ impl Hub {
             bytes: self.config.window_bytes,
         };
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
+        let (clock, limit) = (self.config.clock, self.config.verdict_limit);
         let open = move || {
-            let verdicts = Verdicts::open(store.clone(), tasks.clone())?;
+            let authenticator = Authenticator::open(store.clone(), tasks.clone(), clock, limit)?;
+            let authenticator = Arc::new(authenticator);
+            let verdicts =
+                Verdicts::open(store.clone(), tasks.clone(), authenticator.clone(), limit)?;
             let registry =
                 Registry::open(store.clone(), window, keeping, tasks, stop, Instant::now())?;
-            Ok((Arc::new(registry), verdicts))
+            Ok((Arc::new(registry), verdicts, authenticator))
         };
         tokio::task::spawn_blocking(open)
             .await

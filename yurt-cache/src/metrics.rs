@@ -95,6 +95,11 @@ impl Metrics {
         }));
     }
 
+    /// Adds what another part reads at each scrape.
+    pub(crate) fn collect(&self, collector: Box<dyn Collector>) {
+        self.exposition.lock().register_collector(collector);
+    }
+
     /// Counts one request.
     pub(crate) fn request(
         &self,

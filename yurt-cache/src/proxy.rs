@@ -29,7 +29,7 @@ use crate::authorize::{Access, Verdicts};
 use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::documents::Documents;
-use crate::identity::Caller;
+use crate::identity::{Authenticator, Caller};
 use crate::metrics::{Metrics, ServedFrom};
 use crate::mirror::Mirror;
 use crate::mirror::kind::Covering;
@@ -44,6 +44,7 @@ pub(crate) struct Proxy {
     pub(crate) registry: Arc<Registry>,
     pub(crate) upstream: Upstream,
     pub(crate) verdicts: Verdicts,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) documents: Documents,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
@@ -96,6 +97,9 @@ impl Proxy {
     ) -> Result<Answer, Status> {
         let scope = scope(api);
         let link = self.link();
+        if link == Link::Cut {
+            self.authenticator.check_offline(caller)?;
+        }
         let have = match &scope {
             Ok(Some(scope)) => self.have(scope),
             _ => self.have_object(api),
@@ -159,6 +163,7 @@ impl Proxy {
         scope: Option<Scope>,
         parts: &http::request::Parts,
     ) -> Result<Answer, Status> {
+        self.authenticator.check_offline(caller)?;
         let have = scope
             .as_ref()
             .map_or(Have::Nothing, |scope| self.have(scope));
@@ -181,9 +186,6 @@ impl Proxy {
     ) -> Result<Answer, Status> {
         match (chosen, &api.target) {
             (Route::Object, Target::Resource(path)) => {
-                if link == Link::Cut {
-                    self.verdicts.check_known(caller)?;
-                }
                 let found = self.stored_object(api, path).await;
                 // What nobody here has seen needs no verdict, and there may be none.
                 if !matches!(&found, Err(status) if status.code == http::StatusCode::SERVICE_UNAVAILABLE)
@@ -195,7 +197,6 @@ impl Proxy {
                 Ok((response, ServedFrom::Mirror))
             }
             (Route::Document, _) => {
-                self.verdicts.check_known(caller)?;
                 let (documents, uri, headers) = (
                     self.documents.clone(),
                     parts.uri.clone(),

@@ -21,5 +21,7 @@ mod mirrors;
 mod servers;
 #[path = "hub/site.rs"]
 mod site;
+#[path = "hub/tokens.rs"]
+mod tokens;
 #[path = "hub/watches.rs"]
 mod watches;

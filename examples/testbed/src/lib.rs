@@ -6,5 +6,6 @@ pub mod endpoint;
 pub mod link;
 pub mod pki;
 pub mod semantics;
+pub mod tokens;
 
 pub use semantics::client;

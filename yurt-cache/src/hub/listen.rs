@@ -174,7 +174,7 @@ impl Listening {
             Peer::Node if !request.headers().contains_key(http::header::AUTHORIZATION) => {
                 Some(Caller::Node)
             }
-            _ => Caller::from_headers(request.headers()),
+            _ => self.proxy.authenticator.identify(request.headers()),
         };
         let refused = match (caller, peer) {
             (Some(caller), _) => return Ok(self.proxy.serve(caller, request).await),

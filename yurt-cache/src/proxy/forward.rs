@@ -103,6 +103,9 @@ impl Proxy {
             Ok(response) => response,
             Err(error) => return Err(Broken { parts, error }),
         };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.authenticator.refused(caller);
+        }
         remove_hop_headers(response.headers_mut());
         let response = self.remember(caller, api, scope, remember, &parts, response);
         Ok(if decompresses {

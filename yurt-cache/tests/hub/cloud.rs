@@ -260,6 +260,9 @@ async fn respond(
     let path = parts.uri.path().to_owned();
     let said = if path == "/readyz" {
         Say::json(200, "ok")
+    } else if path.starts_with("/.well-known/") {
+        // It has no keys of service accounts to show.
+        Say::json(404, "{}")
     } else if path.ends_with("selfsubjectaccessreviews") {
         Say::json(201, r#"{"status":{"allowed":true}}"#)
     } else {

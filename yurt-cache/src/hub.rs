@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Limit;
+use crate::outbox::Outbox;
+use crate::overlay::reconcile::Reconcile;
+use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
 use crate::tls;
 use crate::upstream::{Reach, Upstream};
@@ -197,7 +200,13 @@ impl Hub {
         // Whatever ends this future ends its tasks.
         let _guard = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
-        let (registry, verdicts, authenticator) = self.open(&tasks, &stop).await?;
+        let Opened {
+            registry,
+            verdicts,
+            authenticator,
+            truth,
+            outbox,
+        } = self.open(&tasks, &stop).await?;
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
         metrics.collect(Box::new(Figures(authenticator.clone())));
@@ -208,6 +217,8 @@ impl Hub {
             verdicts,
             authenticator: authenticator.clone(),
             documents: Documents::new(self.store.clone()),
+            truth: truth.clone(),
+            outbox: outbox.clone(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: shutdown.clone(),
@@ -234,6 +245,13 @@ impl Hub {
             self.upstream.clone(),
             stop.clone(),
         ));
+        let reconcile = Reconcile {
+            registry: registry.clone(),
+            truth,
+            outbox,
+            upstream: self.upstream.clone(),
+        };
+        tasks.spawn(reconcile.run(stop.clone()));
         registry.start();
         let (clients, admin) = (self.local_addr(), self.admin_addr());
         tracing::info!(?clients, ?admin, ca_file = ?self.authority, "the hub serves");
@@ -268,11 +286,7 @@ impl Hub {
         Ok(())
     }
 
-    async fn open(
-        &self,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Result<(Arc<Registry>, Verdicts, Arc<Authenticator>), Error> {
+    async fn open(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Opened, Error> {
         let keeping = Keeping {
             upstream: self.upstream.clone(),
             object_limit: self.config.object_limit,
@@ -291,13 +305,28 @@ impl Hub {
                 Verdicts::open(store.clone(), tasks.clone(), authenticator.clone(), limit)?;
             let registry =
                 Registry::open(store.clone(), window, keeping, tasks, stop, Instant::now())?;
-            Ok((Arc::new(registry), verdicts, authenticator))
+            Ok(Opened {
+                truth: Arc::new(Truth::recall(&registry)),
+                outbox: Arc::new(Outbox::open(store)?),
+                registry: Arc::new(registry),
+                verdicts,
+                authenticator,
+            })
         };
         tokio::task::spawn_blocking(open)
             .await
             .expect("reading the store does not panic")
             .map_err(Error::Store)
     }
+}
+
+/// What the store remembers.
+struct Opened {
+    registry: Arc<Registry>,
+    verdicts: Verdicts,
+    authenticator: Arc<Authenticator>,
+    truth: Arc<Truth>,
+    outbox: Arc<Outbox>,
 }
 
 /// Under which names clients reach the hub: the address it listens on, the loopback, and the API server's own.

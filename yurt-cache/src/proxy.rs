@@ -35,6 +35,8 @@ use crate::mirror::Mirror;
 use crate::mirror::kind::Covering;
 use crate::mirror::registry::Registry;
 use crate::mirror::scope::Scope;
+use crate::outbox::Outbox;
+use crate::overlay::truth::Truth;
 use crate::upstream::{Reach, Upstream};
 
 /// Serves requests of authenticated callers.
@@ -46,6 +48,8 @@ pub(crate) struct Proxy {
     pub(crate) verdicts: Verdicts,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) documents: Documents,
+    pub(crate) truth: Arc<Truth>,
+    pub(crate) outbox: Arc<Outbox>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
     /// Ends the watches of the hub's clients.

@@ -4,6 +4,7 @@ pub mod api;
 pub mod cluster;
 pub mod endpoint;
 pub mod link;
+pub mod node;
 pub mod pki;
 pub mod semantics;
 

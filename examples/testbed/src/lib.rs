@@ -7,5 +7,6 @@ pub mod link;
 pub mod node;
 pub mod pki;
 pub mod semantics;
+pub mod workload;
 
 pub use semantics::client;

@@ -286,7 +286,7 @@ impl Node {
         self.processes.insert(program, process);
         match program {
             Program::Containerd => self.answers(program, &["ctr", "version"]).await,
-            Program::Hub => self.answers(program, &self.lines.hub_probe()).await,
+            Program::Hub => self.answers(program, &fetch(self.lines.hub_probe())).await,
             Program::Kubelet | Program::KubeProxy => Ok(()),
         }
     }
@@ -369,8 +369,7 @@ impl Node {
     ///
     /// The request of a dropped future goes on.
     pub async fn get(&self, url: &str) -> Result<String, Error> {
-        self.run(&["busybox", "wget", "-q", "-T", "2", "-O", "-", url])
-            .await
+        self.run(&fetch(url)).await
     }
 
     /// Prepares kubectl on the node, before what the node takes for the API server, as the holder of a token.
@@ -412,13 +411,12 @@ impl Node {
         .await
     }
 
-    async fn answers(&self, program: Program, probe: &[impl AsRef<str>]) -> Result<(), Error> {
-        let probe: Vec<&str> = probe.iter().map(AsRef::as_ref).collect();
+    async fn answers(&self, program: Program, probe: &[&str]) -> Result<(), Error> {
         eventually(
             &format!("an answer of {program}"),
             Duration::from_secs(30),
             async || {
-                let probed = self.run(&probe).await;
+                let probed = self.run(probe).await;
                 let log = || {
                     let log = self.log(program);
                     log.lines().last().unwrap_or_default().to_owned()
@@ -474,6 +472,11 @@ fn keep(logs: &Path, kept: &Path) {
         Ok(_) => eprintln!("the node's logs: {}", kept.display()),
         Err(error) => eprintln!("the node's logs are lost: {error}"),
     }
+}
+
+/// A command that prints what an URL answers. The timeout of busybox' own wget breaks it on some systems.
+fn fetch(url: &str) -> [&str; 7] {
+    ["busybox", "timeout", "2", "wget", "-qO", "-", url]
 }
 
 /// Waits until something is so.

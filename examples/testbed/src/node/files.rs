@@ -87,7 +87,6 @@ impl Files<'_> {
             "/etc/group",
             "/etc/ld.so.cache",
             "/etc/localtime",
-            "/etc/nsswitch.conf",
             "/etc/passwd",
             "/etc/protocols",
             "/etc/services",
@@ -96,6 +95,10 @@ impl Files<'_> {
         let mut copy = Command::new("cp");
         copy.arg("--archive").args(there);
         run(copy.arg(outside(self.persistent, "/etc")))?;
+        // Nothing that a static program would have to load.
+        let sources = ["passwd", "group", "services", "protocols", "hosts"];
+        let sources: String = sources.map(|of| format!("{of}: files\n")).concat();
+        self.put("/etc/nsswitch.conf", &sources)?;
         let name = self.name;
         self.put("/etc/hostname", &format!("{name}\n"))?;
         let hosts = format!("127.0.0.1 localhost\n{} {name}\n", self.address);

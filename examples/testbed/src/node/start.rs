@@ -29,7 +29,7 @@ const HUB_ADMIN: &str = "127.0.0.1:10267";
 #[derive(Debug)]
 pub(super) struct Lines {
     lines: BTreeMap<Program, Vec<String>>,
-    hub_admin: String,
+    hub_probe: String,
 }
 
 impl Node {
@@ -222,13 +222,13 @@ impl Lines {
             (Program::Kubelet, kubelet),
             (Program::KubeProxy, kube_proxy),
         ]);
-        let mut hub_admin = String::new();
+        let mut hub_probe = String::new();
         if let Road::Hub(hub) = &config.road {
-            hub_admin = hub.key("adminListen", HUB_ADMIN);
+            hub_probe = format!("http://{}/healthz", hub.key("adminListen", HUB_ADMIN));
             let arguments = ["--config", "/etc/yurthub/config.yaml"];
             lines.insert(Program::Hub, line(&hub.program, &arguments));
         }
-        Ok(Self { lines, hub_admin })
+        Ok(Self { lines, hub_probe })
     }
 
     pub(super) fn of(&self, program: Program) -> &[String] {
@@ -239,11 +239,9 @@ impl Lines {
         self.lines.keys().copied().collect()
     }
 
-    /// A command that succeeds on the node when the hub is alive.
-    pub(super) fn hub_probe(&self) -> Vec<String> {
-        let url = format!("http://{}/healthz", self.hub_admin);
-        let words = ["busybox", "wget", "-q", "-T", "2", "-O", "-", &url];
-        words.map(str::to_owned).to_vec()
+    /// What answers on the node when the hub is alive.
+    pub(super) fn hub_probe(&self) -> &str {
+        &self.hub_probe
     }
 }
 

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::upstream::Credential;
@@ -23,6 +26,7 @@ pub(crate) enum Caller {
 pub(crate) struct Token {
     secret: Arc<str>,
     digest: Arc<str>,
+    subject: Option<Arc<str>>,
 }
 
 impl Caller {
@@ -54,6 +58,14 @@ impl Caller {
         }
     }
 
+    /// Returns whose token it is, as the token itself says: nobody has checked it. `None` for the node.
+    pub(crate) fn subject(&self) -> Option<&str> {
+        match self {
+            Self::Node => None,
+            Self::Token(token) => token.subject.as_deref(),
+        }
+    }
+
     /// Returns the text by which the caller is remembered: never a secret.
     pub(crate) fn id(&self) -> &str {
         match self {
@@ -70,8 +82,21 @@ impl Token {
         Self {
             secret: secret.into(),
             digest: digest.into(),
+            subject: subject_of(secret),
         }
     }
+}
+
+/// Reads the subject of a JSON Web Token.
+fn subject_of(token: &str) -> Option<Arc<str>> {
+    #[derive(Deserialize)]
+    struct Claims {
+        sub: String,
+    }
+    let claims = token.split('.').nth(1)?;
+    let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let claims: Claims = serde_json::from_slice(&claims).ok()?;
+    Some(claims.sub.into())
 }
 
 impl PartialEq for Token {
@@ -114,6 +139,23 @@ mod tests {
         for bad in ["Basic abc", "Bearer", "Bearer ", "Bearer a b", "abc"] {
             assert!(caller(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_token_says_whose_it_is_and_garbage_says_nothing() {
+        let claims = URL_SAFE_NO_PAD.encode(r#"{"sub":"system:serviceaccount:a:b","x":1}"#);
+        let subject = |token: &str| {
+            let caller = caller(&format!("Bearer {token}")).unwrap();
+            caller.subject().map(str::to_owned)
+        };
+        assert_eq!(
+            subject(&format!("e30.{claims}.c")).as_deref(),
+            Some("system:serviceaccount:a:b")
+        );
+        for garbage in ["abc", "a.b.c", "..", &claims, &format!("{claims}.e30.c")] {
+            assert_eq!(subject(garbage), None, "{garbage}");
+        }
+        assert_eq!(Caller::Node.subject(), None);
     }
 
     #[test]

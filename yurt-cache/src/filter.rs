@@ -19,7 +19,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use self::context::Context;
+use self::context::{Affected, Context};
 use crate::mirror::scope::Resource;
 
 pub use self::config::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
@@ -83,6 +83,34 @@ fn filter(name: FilterName) -> &'static dyn Filter {
         FilterName::ForwardKubeSvcTraffic => &forwardkubesvctraffic::ForwardKubeSvcTraffic,
         FilterName::ServiceEnvUpdater => &serviceenvupdater::ServiceEnvUpdater,
     }
+}
+
+impl FilterName {
+    /// Returns whether objects of a resource can concern the filter.
+    pub(crate) fn concerns(self, resource: &Resource) -> bool {
+        filter(self).concerns(resource)
+    }
+}
+
+/// Returns whether an object may concern any filter.
+pub(crate) fn may_concern(resource: &Resource, object: &[u8], context: &Context) -> bool {
+    let mut filters = FilterName::ALL.into_iter().map(filter);
+    filters.any(|filter| filter.concerns(resource) && filter.may_concern(object, context))
+}
+
+/// Returns whether an object looks different after a change of the surroundings.
+pub(crate) fn is_affected(
+    resource: &Resource,
+    key: &str,
+    object: &[u8],
+    affected: &Affected,
+) -> bool {
+    if is_service(resource) {
+        return affected.services.contains(key);
+    }
+    FilterName::ServiceTopology.concerns(resource)
+        && servicetopology::service_of_bytes(object)
+            .is_some_and(|service| affected.endpoints.contains(&service))
 }
 
 // === what filters read and write of a tree ===

@@ -4,6 +4,7 @@ pub(crate) mod forward;
 pub(crate) mod mirrored;
 pub(crate) mod request;
 pub(crate) mod route;
+mod sifted;
 pub(crate) mod tee;
 mod validate;
 
@@ -26,6 +27,7 @@ use crate::authorize::{Access, Verdicts};
 use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::documents::Documents;
+use crate::filter::sieve::Filters;
 use crate::identity::Caller;
 use crate::metrics::{Metrics, ServedFrom};
 use crate::mirror::Mirror;
@@ -41,6 +43,7 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Upstream,
     pub(crate) verdicts: Verdicts,
     pub(crate) documents: Documents,
+    pub(crate) filters: Arc<Filters>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
     /// Ends the watches of the hub's clients.
@@ -68,7 +71,8 @@ impl Proxy {
                 "the path or the query cannot be decoded",
             ));
         }
-        let api = ApiRequest::read(request.method(), request.uri(), request.headers());
+        let mut api = ApiRequest::read(request.method(), request.uri(), request.headers());
+        api.sieve = self.sieve(&caller, &api).await;
         let (mut response, from) = match self.answer(&caller, &api, request).await {
             Ok(answer) => answer,
             Err(status) => (answer::status(&status), ServedFrom::Hub),
@@ -137,7 +141,7 @@ impl Proxy {
             .forward(caller, api, scope.as_ref(), remember, request)
             .await
         {
-            Ok(response) => Ok((response, ServedFrom::Cloud)),
+            Ok(response) => Ok((self.sifted(api, response).await?, ServedFrom::Cloud)),
             Err(Broken { parts, error }) if api.verb != Verb::Write && !api.is_upgrade => {
                 tracing::debug!(%error, uri = %parts.uri, "the link broke under a read");
                 self.cut_off(caller, api, scope, &parts).await
@@ -235,7 +239,7 @@ impl Proxy {
         let now = (self.clock)();
         let include = api.options.include_object.clone();
         object(kind, path, &api.options.revision, covering, |kind, form| {
-            Writer::new(kind, form, shape, include.as_deref(), now)
+            Writer::new(kind, form, shape, include.as_deref(), now).through(api.sieve.clone())
         })
         .await
     }

@@ -63,7 +63,7 @@ fn service(object: &Value) -> String {
     )
 }
 
-fn service_of_bytes(object: &[u8]) -> Option<String> {
+pub(super) fn service_of_bytes(object: &[u8]) -> Option<String> {
     let meta = ObjectMeta::parse(object).ok()?;
     let mut labels = meta.labels.iter();
     let labelled = labels.find(|(key, _)| key == SERVICE_NAME);

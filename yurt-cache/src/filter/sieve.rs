@@ -98,10 +98,7 @@ impl Filters {
         })
     }
 
-    pub(crate) fn config(&self) -> &FilterConfig {
-        &self.config
-    }
-
+    /// Returns what filters know.
     pub(crate) fn context(&self) -> Arc<Context> {
         self.contexts.borrow().clone()
     }
@@ -127,11 +124,9 @@ fn name_of(caller: &Caller) -> Option<CallerName> {
 }
 
 impl Sieve {
-    /// Returns the same filters with what they know now.
-    pub(crate) fn renewed(&self) -> Self {
-        let mut renewed = self.clone();
-        renewed.context = self.contexts.borrow().clone();
-        renewed
+    /// Takes over what is known now.
+    pub(crate) fn renew(&mut self) {
+        self.context = self.contexts.borrow().clone();
     }
 
     /// Returns whether a filter may hide an object.
@@ -152,7 +147,7 @@ impl Sieve {
                 .wait_for(|context| context.is_complete())
                 .await;
         }
-        self.context = self.contexts.borrow().clone();
+        self.renew();
     }
 
     /// Filters one object; what no filter changes stays byte for byte.

@@ -84,6 +84,9 @@ fn online(request: &ApiRequest, have: Have) -> Route {
     if path.subresource.is_some() || request.options.not_a_number.is_some() {
         return nothing;
     }
+    if request.sieve.is_some() {
+        return filtered(request, path.name.is_some(), have);
+    }
     match (request.verb, request.shape) {
         (Verb::Write, _) => Route::Forward(Remember::Object),
         (Verb::Get, Some(Shape::Object))
@@ -97,6 +100,48 @@ fn online(request: &ApiRequest, have: Have) -> Route {
         (Verb::List | Verb::Watch, None) => nothing,
         (Verb::List, Some(_)) => list(&request.options, have),
         (Verb::Watch, Some(_)) => watch(&request.options, path.name.is_some()),
+    }
+}
+
+/// What filters have to look at: lists and watches come from a mirror, single objects are read whole, and
+/// nothing comes that is not JSON. What the server refuses it may refuse itself.
+fn filtered(request: &ApiRequest, is_named: bool, have: Have) -> Route {
+    let options = &request.options;
+    match (request.verb, request.shape) {
+        (_, None) => Route::NotAcceptable,
+        (Verb::Write, Some(_)) => Route::Forward(Remember::Object),
+        (Verb::Get, Some(_))
+            if options.revision == Revision::Zero && matches!(have, Have::Synced(_)) =>
+        {
+            Route::Object
+        }
+        (Verb::Get, Some(_)) => Route::Forward(Remember::Object),
+        (Verb::Watch, Some(_)) => watch(options, is_named),
+        (Verb::List, Some(_)) => {
+            filtered_list(options).map_or(Route::Forward(Remember::Nothing), Route::Mirror)
+        }
+    }
+}
+
+/// Returns what the mirror must show, `None` for what no server answers.
+fn filtered_list(options: &Options) -> Option<Freshness> {
+    if options.initial_events.is_some() {
+        return None;
+    }
+    if options.continue_token.is_some() {
+        return Some(Freshness::Any);
+    }
+    match (&options.revision, &options.revision_match) {
+        (Revision::Unset, None) => Some(Freshness::Latest),
+        (Revision::Zero, None | Some(RevisionMatch::NotOlderThan)) => Some(Freshness::Any),
+        (Revision::At(revision), Some(RevisionMatch::Exact)) => Some(Freshness::Exactly(*revision)),
+        (Revision::At(revision), None | Some(RevisionMatch::NotOlderThan)) => {
+            Some(Freshness::AtLeast(*revision))
+        }
+        (
+            Revision::Unset | Revision::Zero | Revision::At(_) | Revision::Invalid(_),
+            Some(_) | None,
+        ) => None,
     }
 }
 

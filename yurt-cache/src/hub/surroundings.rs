@@ -3,7 +3,7 @@
 
 mod source;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::filter::{FilterConfig, FilterName, is_affected, may_concern};
 use crate::mirror::Mirror;
 use crate::mirror::kind::{Key, Within};
 use crate::mirror::registry::Registry;
+use crate::mirror::scope::Resource;
 
 /// Where what filters knew last is stored.
 const KEY: &[u8] = b"f/context";
@@ -239,11 +240,15 @@ impl Surroundings {
         }
         let (registry, context) = (self.registry.clone(), self.filters.context());
         let touching = move || {
+            let mut keys: BTreeMap<Resource, BTreeSet<Key>> = BTreeMap::new();
             for mirror in registry.all().iter().filter(|mirror| mirror.is_synced()) {
-                let keys = touched.keys(mirror, &context)?;
-                if !keys.is_empty() {
-                    touch(mirror, &keys)?;
-                }
+                let resource = mirror.scope.resource.clone();
+                keys.entry(resource)
+                    .or_default()
+                    .extend(touched.keys(mirror, &context)?);
+            }
+            for (resource, keys) in keys {
+                touch(&registry, &resource, &Vec::from_iter(keys))?;
             }
             Ok::<(), yurt_core::store::Error>(())
         };
@@ -320,8 +325,8 @@ fn rules(config: &FilterConfig) -> String {
     FilterName::ALL.map(rule).concat()
 }
 
-/// Lets the watchers of a mirror see objects again.
-fn touch(mirror: &Mirror, keys: &[Key]) -> yurt_core::store::Result<()> {
-    tracing::debug!(scope = %mirror.scope, objects = keys.len(), "objects look different");
+/// Lets clients see objects once more.
+fn touch(registry: &Registry, resource: &Resource, keys: &[Key]) -> yurt_core::store::Result<()> {
+    tracing::debug!(?registry, %resource, objects = keys.len(), "objects look different");
     Ok(())
 }

@@ -81,6 +81,9 @@ fn online(request: &ApiRequest, have: Have) -> Route {
         (Target::Document | Target::Other, _) => return nothing,
         (Target::Resource(path), _) => path,
     };
+    if request.sieve.is_some() && request.shape.is_none() {
+        return Route::NotAcceptable;
+    }
     if path.subresource.is_some() || request.options.not_a_number.is_some() {
         return nothing;
     }
@@ -107,24 +110,20 @@ fn online(request: &ApiRequest, have: Have) -> Route {
 /// nothing comes that is not JSON. What the server refuses it may refuse itself.
 fn filtered(request: &ApiRequest, is_named: bool, have: Have) -> Route {
     let options = &request.options;
-    match (request.verb, request.shape) {
-        (_, None) => Route::NotAcceptable,
-        (Verb::Write, Some(_)) => Route::Forward(Remember::Object),
-        (Verb::Get, Some(_))
-            if options.revision == Revision::Zero && matches!(have, Have::Synced(_)) =>
-        {
+    match request.verb {
+        Verb::Get if options.revision == Revision::Zero && matches!(have, Have::Synced(_)) => {
             Route::Object
         }
-        (Verb::Get, Some(_)) => Route::Forward(Remember::Object),
-        (Verb::Watch, Some(_)) => watch(options, is_named),
-        (Verb::List, Some(_)) => {
-            filtered_list(options).map_or(Route::Forward(Remember::Nothing), Route::Mirror)
+        Verb::Get | Verb::Write => Route::Forward(Remember::Object),
+        Verb::Watch => watch(options, is_named),
+        Verb::List => {
+            filtered_list(options, have).map_or(Route::Forward(Remember::Nothing), Route::Mirror)
         }
     }
 }
 
 /// Returns what the mirror must show, `None` for what no server answers.
-fn filtered_list(options: &Options) -> Option<Freshness> {
+fn filtered_list(options: &Options, have: Have) -> Option<Freshness> {
     if options.initial_events.is_some() {
         return None;
     }
@@ -132,6 +131,8 @@ fn filtered_list(options: &Options) -> Option<Freshness> {
         return Some(Freshness::Any);
     }
     match (&options.revision, &options.revision_match) {
+        // The mirror's first list is made after the request came.
+        (Revision::Unset, None) if have == Have::Nothing => Some(Freshness::Any),
         (Revision::Unset, None) => Some(Freshness::Latest),
         (Revision::Zero, None | Some(RevisionMatch::NotOlderThan)) => Some(Freshness::Any),
         (Revision::At(revision), Some(RevisionMatch::Exact)) => Some(Freshness::Exactly(*revision)),

@@ -3,6 +3,7 @@
 mod admin;
 mod flush;
 mod listen;
+mod surroundings;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use yurt_core::name::NodeName;
 use yurt_core::store::Store;
 
 use self::flush::Flushing;
+use self::surroundings::Surroundings;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
@@ -31,6 +33,7 @@ use crate::proxy::Proxy;
 use crate::tls;
 use crate::upstream::{Reach, Upstream};
 
+pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
 pub use crate::upstream::{Order, UpstreamConfig};
 
 /// How often mirrors that nobody needs are looked for.
@@ -46,6 +49,12 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// Where clients reach the hub, by HTTPS.
     pub listen: SocketAddr,
+    /// Where pods reach the hub; without it no filter sends them here.
+    pub pod_address: Option<SocketAddr>,
+    /// The node's pool; without it the node's label `apps.openyurt.io/nodepool` says it.
+    pub pool_name: Option<String>,
+    /// What callers see differently from the cloud.
+    pub filters: FilterConfig,
     /// The serving certificate, PEM; without it the hub makes a CA of its own beside the data.
     pub serving_certificate: Option<PathBuf>,
     /// The serving certificate's key, PEM.
@@ -80,6 +89,9 @@ impl Config {
             node_name,
             upstream,
             listen: SocketAddr::from(([127, 0, 0, 1], 10_268)),
+            pod_address: None,
+            pool_name: None,
+            filters: FilterConfig::default(),
             serving_certificate: None,
             serving_key: None,
             client_ca_file: None,
@@ -207,6 +219,11 @@ impl Hub {
             truth,
             outbox,
         } = self.open(&tasks, &stop).await?;
+        let (config, store, mirrors) = (self.config.clone(), self.store.clone(), registry.clone());
+        let open = move || Surroundings::open(&config, mirrors, store);
+        let surroundings = tokio::task::spawn_blocking(open)
+            .await
+            .expect("reading the store does not panic");
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
         metrics.collect(Box::new(Figures(authenticator.clone())));
@@ -219,6 +236,7 @@ impl Hub {
             documents: Documents::new(self.store.clone()),
             truth: truth.clone(),
             outbox: outbox.clone(),
+            filters: surroundings.filters().clone(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: shutdown.clone(),
@@ -228,6 +246,7 @@ impl Hub {
         });
         tasks.spawn(self.upstream.clone().run(stop.clone()));
         tasks.spawn(self.flushing.clone().run(stop.clone()));
+        tasks.spawn(surroundings.run(stop.clone()));
         tasks.spawn(sweep(
             registry.clone(),
             self.upstream.clone(),

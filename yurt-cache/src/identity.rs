@@ -13,6 +13,6 @@ mod token;
 mod trust;
 
 pub(crate) use authenticator::Authenticator;
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Caller, Token};
 pub(crate) use figures::Figures;
 pub(crate) use standing::later;

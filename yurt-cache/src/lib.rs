@@ -6,6 +6,7 @@ mod backoff;
 mod body;
 mod codec;
 mod documents;
+mod filter;
 pub mod hub;
 mod identity;
 mod metrics;

@@ -5,6 +5,7 @@ pub(crate) mod local_write;
 pub(crate) mod mirrored;
 pub(crate) mod request;
 pub(crate) mod route;
+mod sifted;
 pub(crate) mod tee;
 mod validate;
 
@@ -29,6 +30,7 @@ use crate::authorize::{Access, Verdicts};
 use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::documents::Documents;
+use crate::filter::sieve::Filters;
 use crate::identity::{Authenticator, Caller};
 use crate::metrics::{Metrics, ServedFrom};
 use crate::mirror::Mirror;
@@ -50,6 +52,7 @@ pub(crate) struct Proxy {
     pub(crate) documents: Documents,
     pub(crate) truth: Arc<Truth>,
     pub(crate) outbox: Arc<Outbox>,
+    pub(crate) filters: Arc<Filters>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
     /// Ends the watches of the hub's clients.
@@ -77,7 +80,8 @@ impl Proxy {
                 "the path or the query cannot be decoded",
             ));
         }
-        let api = ApiRequest::read(request.method(), request.uri(), request.headers());
+        let mut api = ApiRequest::read(request.method(), request.uri(), request.headers());
+        api.sieve = self.sieve(&caller, &api).await;
         let (mut response, from) = match self.answer(&caller, &api, request).await {
             Ok(answer) => answer,
             Err(status) => (answer::status(&status), ServedFrom::Hub),
@@ -150,7 +154,7 @@ impl Proxy {
             .forward(caller, api, scope.as_ref(), remember, request)
             .await
         {
-            Ok(response) => Ok((response, ServedFrom::Cloud)),
+            Ok(response) => Ok((self.sifted(api, response).await?, ServedFrom::Cloud)),
             Err(Broken { parts, error }) if api.verb != Verb::Write && !api.is_upgrade => {
                 tracing::debug!(%error, uri = %parts.uri, "the link broke under a read");
                 self.cut_off(caller, api, scope, &parts).await
@@ -245,7 +249,7 @@ impl Proxy {
         let now = (self.clock)();
         let include = api.options.include_object.clone();
         object(kind, path, &api.options.revision, covering, |kind, form| {
-            Writer::new(kind, form, shape, include.as_deref(), now)
+            Writer::new(kind, form, shape, include.as_deref(), now).through(api.sieve.clone())
         })
         .await
     }

@@ -83,14 +83,15 @@ impl Proxy {
         }
         caller.sign(outgoing.headers_mut());
         let mut decompresses = false;
-        if remember != Remember::Nothing && api.verb != Verb::Write {
-            decompresses = !accepts_gzip(&parts.headers);
+        let is_sifted = api.sieve.is_some();
+        if is_sifted || (remember != Remember::Nothing && api.verb != Verb::Write) {
+            decompresses = is_sifted || !accepts_gzip(&parts.headers);
             outgoing
                 .headers_mut()
                 .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if remember == Remember::Object && api.verb == Verb::Get && api.shape == Some(Shape::Object)
-        {
+        let is_remembered = remember == Remember::Object && api.verb == Verb::Get;
+        if is_sifted || (is_remembered && api.shape == Some(Shape::Object)) {
             outgoing
                 .headers_mut()
                 .insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -411,7 +412,7 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

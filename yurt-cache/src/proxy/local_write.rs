@@ -240,6 +240,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::identity::Token;
 
     fn of(caller: &Caller, method: Method, uri: &str) -> Option<LocalWrite> {
         let request = ApiRequest::read(&method, &uri.parse().unwrap(), &HeaderMap::new());
@@ -324,7 +325,7 @@ mod tests {
     fn nobody_but_the_node_writes_here() {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", "Bearer abc".parse().unwrap());
-        let pod = Caller::from_headers(&headers).unwrap();
+        let pod = Caller::Token(Token::from_headers(&headers).unwrap());
         for (method, uri) in [
             (Method::PATCH, "/api/v1/namespaces/a/pods/p/status"),
             (Method::POST, "/api/v1/namespaces/a/events"),

@@ -4,10 +4,11 @@ use http::header::{ACCEPT, UPGRADE};
 use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
+use crate::filter::sieve::Sieve;
 use crate::mirror::scope::Resource;
 
 /// A request as the hub understands it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct ApiRequest {
     pub(crate) method: Method,
     pub(crate) verb: Verb,
@@ -16,6 +17,8 @@ pub(crate) struct ApiRequest {
     /// The shape of the answer that the caller prefers of those that the hub can make.
     pub(crate) shape: Option<Shape>,
     pub(crate) is_upgrade: bool,
+    /// The filters that the answer has to pass.
+    pub(crate) sieve: Option<Sieve>,
 }
 
 /// Kubernetes' verb, as far as the hub tells them apart.
@@ -116,6 +119,7 @@ impl ApiRequest {
             options,
             shape: Shape::preferred(headers, verb),
             is_upgrade: headers.contains_key(UPGRADE),
+            sieve: None,
         }
     }
 

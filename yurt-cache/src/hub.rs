@@ -19,6 +19,7 @@ use self::flush::Flushing;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
+use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
@@ -27,6 +28,7 @@ use crate::proxy::Proxy;
 use crate::tls;
 use crate::upstream::{Reach, Upstream};
 
+pub use crate::limits::Limits;
 pub use crate::upstream::{Order, UpstreamConfig};
 
 /// How often mirrors that nobody needs are looked for.
@@ -60,6 +62,8 @@ pub struct Config {
     pub window_events: usize,
     /// See `window_events`.
     pub window_bytes: usize,
+    /// How much one client may hold.
+    pub limits: Limits,
     /// How long running requests may go on after the shutdown began.
     pub drain: Duration,
 }
@@ -81,6 +85,7 @@ impl Config {
             object_limit: 3 << 20,
             window_events: 4_096,
             window_bytes: 4 << 20,
+            limits: Limits::default(),
             drain: Duration::from_secs(10),
         }
     }
@@ -203,6 +208,8 @@ impl Hub {
             stop: shutdown.clone(),
             end: stop.clone(),
             object_limit: self.config.object_limit,
+            shares: Shares::new(self.config.limits.clone()),
+            body_limit: self.config.limits.body_bytes,
             clock: jiff::Timestamp::now,
         });
         tasks.spawn(self.upstream.clone().run(stop.clone()));
@@ -234,6 +241,8 @@ impl Hub {
             tls: self.tls,
             node: self.config.node_name.clone(),
             proxy,
+            door: Door::new(self.config.limits.clone()),
+            streams: self.config.limits.streams(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             end: stop.clone(),

@@ -8,6 +8,7 @@ mod codec;
 mod documents;
 pub mod hub;
 mod identity;
+mod limits;
 mod metrics;
 mod mirror;
 mod proxy;

@@ -88,7 +88,7 @@ impl Proxy {
             Err(status) => (answer::status(&status), ServedFrom::Hub),
         };
         answer::mark(&mut response, from.as_str());
-        let mut response = response.map(|body| body::holding(body, place));
+        drop(place);
         if is_head {
             *response.body_mut() = body::empty();
         }
@@ -419,7 +419,23 @@ fn check_head(request: &Request<Incoming>) -> Result<(), Status> {
         let why = "the path or the query cannot be decoded";
         return Err(Status::bad_request(why));
     }
+    if request.headers().get_all(http::header::HOST).iter().count() > 1 {
+        return Err(Status::bad_request("too many Host headers"));
+    }
+    if drops_impersonation(request.headers()) {
+        let why = "`Connection` may not name who is impersonated";
+        return Err(Status::bad_request(why));
+    }
     Ok(())
+}
+
+/// Returns whether `Connection` would have us drop what makes the caller less than it is.
+fn drops_impersonation(headers: &http::HeaderMap) -> bool {
+    let named = headers.get_all(http::header::CONNECTION).iter();
+    named.filter_map(|value| value.to_str().ok()).any(|value| {
+        let mut names = value.split(',').map(str::trim);
+        names.any(|name| name.to_ascii_lowercase().starts_with("impersonate-"))
+    })
 }
 
 fn too_many(what: What) -> Status {

@@ -9,6 +9,8 @@ mod cloud;
 mod ending;
 #[path = "hub/faults.rs"]
 mod faults;
+#[path = "hub/flooding.rs"]
+mod flooding;
 #[path = "hub/forwarding.rs"]
 mod forwarding;
 #[path = "hub/hostile.rs"]

@@ -22,6 +22,7 @@ use crate::authorize::Verdicts;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
 use crate::identity::{Authenticator, Figures, contact, issuer};
+use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
@@ -34,6 +35,7 @@ use crate::tls;
 use crate::upstream::{Reach, Upstream};
 
 pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
+pub use crate::limits::Limits;
 pub use crate::upstream::{Order, UpstreamConfig};
 
 /// How often mirrors that nobody needs are looked for.
@@ -75,6 +77,8 @@ pub struct Config {
     pub window_bytes: usize,
     /// How long what the cloud said of a caller counts while it is away: who it is and what it may read.
     pub verdict_limit: Duration,
+    /// How much one client may hold.
+    pub limits: Limits,
     /// How long running requests may go on after the shutdown began.
     pub drain: Duration,
     /// What time it is.
@@ -102,6 +106,7 @@ impl Config {
             window_events: 4_096,
             window_bytes: 4 << 20,
             verdict_limit: Duration::from_secs(30 * 86_400),
+            limits: Limits::default(),
             drain: Duration::from_secs(10),
             clock: jiff::Timestamp::now,
         }
@@ -243,6 +248,8 @@ impl Hub {
             end: stop.clone(),
             object_limit: self.config.object_limit,
             clock: self.config.clock,
+            shares: Shares::new(self.config.limits.clone()),
+            body_limit: self.config.limits.body_bytes,
         });
         tasks.spawn(self.upstream.clone().run(stop.clone()));
         tasks.spawn(self.flushing.clone().run(stop.clone()));
@@ -292,6 +299,8 @@ impl Hub {
             tls: self.tls,
             node: self.config.node_name.clone(),
             proxy,
+            door: Door::new(self.config.limits.clone()),
+            streams: self.config.limits.streams(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             end: stop.clone(),

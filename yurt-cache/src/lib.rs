@@ -9,6 +9,7 @@ mod documents;
 mod filter;
 pub mod hub;
 mod identity;
+mod limits;
 mod metrics;
 mod mirror;
 mod outbox;

@@ -11,6 +11,8 @@ mod ending;
 mod faults;
 #[path = "hub/filters.rs"]
 mod filters;
+#[path = "hub/flooding.rs"]
+mod flooding;
 #[path = "hub/forwarding.rs"]
 mod forwarding;
 #[path = "hub/hostile.rs"]

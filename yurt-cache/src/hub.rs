@@ -19,7 +19,7 @@ use self::flush::Flushing;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
-use crate::identity::{Authenticator, Figures, contact, issuer};
+use crate::identity::{Authenticator, Figures, Mint, contact, issuer};
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
@@ -127,6 +127,7 @@ pub struct Hub {
     upstream: Upstream,
     tls: Arc<rustls::ServerConfig>,
     authority: Option<PathBuf>,
+    mint: Arc<Mint>,
 }
 
 impl Hub {
@@ -151,6 +152,8 @@ impl Hub {
         let roots = tls::read_roots(client_ca).map_err(|error| Error::Certificate(error.into()))?;
         let tls = tls::server_config(serving.identity().clone(), Some(roots))
             .map_err(|error| Error::Certificate(error.into()))?;
+        let mint = Mint::load_or_make(&config.data_dir, &config.node_name)
+            .map_err(|error| Error::Certificate(error.into()))?;
         let listener = bind(config.listen)?;
         let admin = config.admin_listen.map(bind).transpose()?;
         let flushing = Arc::new(Flushing::new(store));
@@ -164,6 +167,7 @@ impl Hub {
             upstream,
             tls: Arc::new(tls),
             authority,
+            mint: Arc::new(mint),
         })
     }
 
@@ -284,8 +288,10 @@ impl Hub {
         };
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
         let (clock, limit) = (self.config.clock, self.config.verdict_limit);
+        let mint = self.mint.clone();
         let open = move || {
-            let authenticator = Authenticator::open(store.clone(), tasks.clone(), clock, limit)?;
+            let authenticator =
+                Authenticator::open(store.clone(), tasks.clone(), clock, limit, mint)?;
             let authenticator = Arc::new(authenticator);
             let verdicts =
                 Verdicts::open(store.clone(), tasks.clone(), authenticator.clone(), limit)?;

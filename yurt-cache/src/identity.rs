@@ -5,8 +5,10 @@ mod caller;
 pub(crate) mod certificate;
 pub(crate) mod contact;
 mod figures;
+mod issued;
 pub(crate) mod issuer;
 mod keys;
+mod mint;
 mod seen;
 mod standing;
 mod token;
@@ -14,5 +16,10 @@ mod trust;
 
 pub(crate) use authenticator::Authenticator;
 pub(crate) use caller::Caller;
+#[cfg(test)]
+pub(crate) use caller::Token;
 pub(crate) use figures::Figures;
+pub(crate) use issued::Order;
+pub(crate) use mint::Mint;
 pub(crate) use standing::later;
+pub(crate) use token::{Account, BoundPod};

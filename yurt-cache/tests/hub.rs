@@ -21,6 +21,8 @@ mod mirrors;
 mod servers;
 #[path = "hub/site.rs"]
 mod site;
+#[path = "hub/token_requests.rs"]
+mod token_requests;
 #[path = "hub/tokens.rs"]
 mod tokens;
 #[path = "hub/watches.rs"]

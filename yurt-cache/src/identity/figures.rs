@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::Authenticator;
@@ -32,6 +34,8 @@ impl Collector for Figures {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(metric)?;
         }
-        Ok(())
+        let help = "Tokens that the hub made for pods while the cloud was away";
+        let metric = encoder.encode_descriptor("tokens_minted", help, None, MetricType::Counter)?;
+        ConstCounter::new(self.0.minted.load(Ordering::Relaxed)).encode(metric)
     }
 }

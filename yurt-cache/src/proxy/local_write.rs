@@ -1,6 +1,8 @@
 //! The writes that the node itself can stand behind while the cloud is away: what its kubelet says of the
 //! node and its pods, its heartbeat, its events, and tokens for its pods. Nobody else's, and nothing else.
 
+use std::sync::Arc;
+
 use http::{Method, Request};
 use hyper::body::Incoming;
 use yurt_core::name::NodeName;
@@ -69,18 +71,15 @@ fn is_lease_of(path: &Path, node: &NodeName) -> bool {
 impl Proxy {
     /// Answers a write from what the node itself knows.
     pub(super) async fn write_locally(
-        &self,
+        self: &Arc<Self>,
         _caller: &Caller,
-        _api: &ApiRequest,
+        api: &ApiRequest,
         write: LocalWrite,
-        _request: Request<Incoming>,
+        request: Request<Incoming>,
     ) -> Result<Answer, Status> {
         match write {
-            LocalWrite::Status
-            | LocalWrite::Lease
-            | LocalWrite::Event
-            | LocalWrite::Register
-            | LocalWrite::TokenRequest => {
+            LocalWrite::TokenRequest => self.write_token_request(api, request).await,
+            LocalWrite::Status | LocalWrite::Lease | LocalWrite::Event | LocalWrite::Register => {
                 Err(self.unavailable("this request needs it", Some(RETRY)))
             }
         }
@@ -92,6 +91,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::identity::Token;
 
     fn of(caller: &Caller, method: Method, uri: &str) -> Option<LocalWrite> {
         let request = ApiRequest::read(&method, &uri.parse().unwrap(), &HeaderMap::new());
@@ -174,9 +174,7 @@ mod tests {
 
     #[test]
     fn nobody_but_the_node_writes_here() {
-        let mut headers = HeaderMap::new();
-        headers.insert("authorization", "Bearer abc".parse().unwrap());
-        let pod = Caller::from_headers(&headers).unwrap();
+        let pod = Caller::Token(Token::new("abc"));
         for (method, uri) in [
             (Method::PATCH, "/api/v1/namespaces/a/pods/p/status"),
             (Method::POST, "/api/v1/namespaces/a/events"),

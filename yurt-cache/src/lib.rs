@@ -10,6 +10,7 @@ pub mod hub;
 mod identity;
 mod metrics;
 mod mirror;
+mod overlay;
 mod proxy;
 pub mod store;
 mod tasks;

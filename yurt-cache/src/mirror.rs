@@ -6,6 +6,7 @@ pub(crate) mod definition;
 pub(crate) mod fetch;
 pub(crate) mod ingest;
 pub(crate) mod kind;
+pub(crate) mod local;
 pub(crate) mod record;
 pub(crate) mod reflector;
 pub(crate) mod registry;

@@ -122,6 +122,18 @@ impl Status {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message).with(subject.details())
     }
 
+    /// 409: the object is not what the writer thinks.
+    pub(crate) fn conflict(subject: Subject<'_>, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {}: {why}", subject.text());
+        Self::new(StatusCode::CONFLICT, "Conflict", message).with(subject.details())
+    }
+
+    /// 409: there is such an object.
+    pub(crate) fn already_exists(subject: Subject<'_>) -> Self {
+        let message = format!("{} already exists", subject.text());
+        Self::new(StatusCode::CONFLICT, "AlreadyExists", message).with(subject.details())
+    }
+
     /// 404: there is no such resource.
     pub(crate) fn unknown_resource() -> Self {
         let message = "the server could not find the requested resource";

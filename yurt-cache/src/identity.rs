@@ -4,6 +4,7 @@ mod authenticator;
 mod caller;
 pub(crate) mod certificate;
 pub(crate) mod contact;
+mod door;
 mod figures;
 mod issued;
 pub(crate) mod issuer;
@@ -18,6 +19,7 @@ pub(crate) use authenticator::Authenticator;
 pub(crate) use caller::Caller;
 #[cfg(test)]
 pub(crate) use caller::Token;
+pub(crate) use door::Door;
 pub(crate) use figures::Figures;
 pub(crate) use issued::Order;
 pub(crate) use mint::Mint;

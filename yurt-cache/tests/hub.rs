@@ -7,6 +7,8 @@ mod admin;
 mod cloud;
 #[path = "hub/ending.rs"]
 mod ending;
+#[path = "hub/expired.rs"]
+mod expired;
 #[path = "hub/faults.rs"]
 mod faults;
 #[path = "hub/forwarding.rs"]

@@ -42,6 +42,8 @@ pub(crate) struct Authenticator {
     /// Makes tokens for them while it is away.
     pub(crate) mint: Arc<Mint>,
     pub(super) minted: AtomicU64,
+    /// Handshakes of the node with a certificate that is not valid now.
+    pub(super) forgiven: AtomicU64,
     store: Arc<dyn Store>,
     tasks: TaskTracker,
     clock: fn() -> Timestamp,
@@ -73,6 +75,7 @@ impl Authenticator {
             issued: Issued::open(store.clone(), tasks.clone())?,
             mint,
             minted: AtomicU64::new(0),
+            forgiven: AtomicU64::new(0),
             store,
             tasks,
             clock,
@@ -142,7 +145,7 @@ impl Authenticator {
     /// # Errors
     /// 401 afterwards.
     pub(crate) fn check_own(&self, is_online: bool) -> std::result::Result<(), Status> {
-        let back_for = self.contact.back_for(Instant::now());
+        let back_for = self.back_for(Instant::now());
         if is_online && back_for.is_some_and(|back_for| back_for > mint::LIFETIME) {
             return Err(Self::asks_for_renewal());
         }
@@ -338,7 +341,17 @@ impl Authenticator {
         self.cluster.read().clone()
     }
 
-    fn moment(&self) -> Moment {
+    /// Returns what the clock says.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Returns for how long the cloud has been there, `None` while it is not.
+    pub(super) fn back_for(&self, now: Instant) -> Option<Duration> {
+        self.contact.back_for(now)
+    }
+
+    pub(super) fn moment(&self) -> Moment {
         Moment {
             now: (self.clock)(),
             contact: self.contact.last(),

@@ -28,7 +28,7 @@ pub(crate) struct Contact {
 struct Last {
     at: Option<Timestamp>,
     written: Option<Instant>,
-    /// When the link came back, or was there at the start.
+    /// Since when the link has been there.
     back: Option<Instant>,
 }
 
@@ -58,7 +58,7 @@ impl Contact {
         self.last.lock().at
     }
 
-    /// Returns for how long the link has been there, or was before it was cut.
+    /// Returns for how long the link has been there, `None` while it is not.
     pub(crate) fn back_for(&self, now: Instant) -> Option<Duration> {
         let back = self.last.lock().back;
         back.map(|back| now.duration_since(back))
@@ -67,6 +67,11 @@ impl Contact {
     /// Notes that the link is there.
     pub(crate) fn came_back(&self, now: Instant) {
         self.last.lock().back = Some(now);
+    }
+
+    /// Notes that the link is cut.
+    pub(crate) fn went_away(&self) {
+        self.last.lock().back = None;
     }
 
     /// Notes that the cloud is there, or was until now. Blocks on the store.
@@ -118,6 +123,7 @@ pub(crate) async fn keep(
                     contact.clone().write(clock(), false).await;
                 }
                 Reach::CutOff { .. } => {
+                    contact.went_away();
                     if std::mem::replace(&mut was_online, false) {
                         contact.clone().write(clock(), true).await;
                     }

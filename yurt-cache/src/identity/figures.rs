@@ -34,8 +34,22 @@ impl Collector for Figures {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(metric)?;
         }
-        let help = "Tokens that the hub made for pods while the cloud was away";
-        let metric = encoder.encode_descriptor("tokens_minted", help, None, MetricType::Counter)?;
-        ConstCounter::new(self.0.minted.load(Ordering::Relaxed)).encode(metric)
+        let counters = [
+            (
+                "tokens_minted",
+                "Tokens that the hub made for pods while the cloud was away",
+                &self.0.minted,
+            ),
+            (
+                "node_certificates_forgiven",
+                "Handshakes of the node with a client certificate that was not valid any more, or not yet",
+                &self.0.forgiven,
+            ),
+        ];
+        for (name, help, value) in counters {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value.load(Ordering::Relaxed)).encode(metric)?;
+        }
+        Ok(())
     }
 }

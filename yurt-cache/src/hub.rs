@@ -4,6 +4,7 @@ mod admin;
 mod flush;
 mod interface;
 mod listen;
+mod surroundings;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -19,18 +20,25 @@ use yurt_core::store::Store;
 
 use self::flush::Flushing;
 use self::interface::{InterfaceError, PodAddress};
+use self::surroundings::Surroundings;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
-use crate::identity::{Authenticator, Door, Figures, Mint, contact, issuer};
+use crate::identity::{Authenticator, Figures, Mint, NodeVerifier, contact, issuer};
+use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Limit;
+use crate::outbox::Outbox;
+use crate::overlay::reconcile::Reconcile;
+use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
 use crate::tls::{self, Identity};
 use crate::upstream::{Reach, Upstream};
 
+pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
+pub use crate::limits::Limits;
 pub use crate::upstream::{Order, UpstreamConfig};
 
 /// How often mirrors that nobody needs are looked for.
@@ -50,10 +58,14 @@ pub struct Config {
     /// Where clients reach the hub, by HTTPS; at least one address.
     pub listen: Vec<SocketAddr>,
     /// Where the node's pods reach it: the hub puts the address on an interface, which takes `CAP_NET_ADMIN`
-    /// unless it is there. The same on every node, as 169.254.2.1:10268.
+    /// unless it is there. The same on every node, as 169.254.2.1:10268; without it no filter sends pods here.
     pub pod_address: Option<SocketAddr>,
     /// More names and addresses for the serving certificate, such as the cluster IP of the Service `kubernetes`.
     pub serving_names: Vec<String>,
+    /// The node's pool; without it the node's label `apps.openyurt.io/nodepool` says it.
+    pub pool_name: Option<String>,
+    /// What callers see differently from the cloud.
+    pub filters: FilterConfig,
     /// The serving certificate, PEM; without it the hub makes a CA of its own beside the data.
     pub serving_certificate: Option<PathBuf>,
     /// The serving certificate's key, PEM.
@@ -74,6 +86,8 @@ pub struct Config {
     pub window_bytes: usize,
     /// How long what the cloud said of a caller counts while it is away: who it is and what it may read.
     pub verdict_limit: Duration,
+    /// How much one client may hold.
+    pub limits: Limits,
     /// How long running requests may go on after the shutdown began.
     pub drain: Duration,
     /// What time it is.
@@ -90,6 +104,8 @@ impl Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 10_268))],
             pod_address: None,
             serving_names: Vec::new(),
+            pool_name: None,
+            filters: FilterConfig::default(),
             serving_certificate: None,
             serving_key: None,
             client_ca_file: None,
@@ -100,6 +116,7 @@ impl Config {
             window_events: 4_096,
             window_bytes: 4 << 20,
             verdict_limit: Duration::from_secs(30 * 86_400),
+            limits: Limits::default(),
             drain: Duration::from_secs(10),
             clock: jiff::Timestamp::now,
         }
@@ -242,8 +259,19 @@ impl Hub {
         // Whatever ends this future ends its tasks.
         let _guard = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
-        let (registry, verdicts, authenticator) = self.open(&tasks, &stop).await?;
+        let Opened {
+            registry,
+            verdicts,
+            authenticator,
+            truth,
+            outbox,
+        } = self.open(&tasks, &stop).await?;
         let tls = self.tls(authenticator.clone())?;
+        let (config, store, mirrors) = (self.config.clone(), self.store.clone(), registry.clone());
+        let open = move || Surroundings::open(&config, mirrors, store);
+        let surroundings = tokio::task::spawn_blocking(open)
+            .await
+            .expect("reading the store does not panic");
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
         metrics.collect(Box::new(Figures(authenticator.clone())));
@@ -254,15 +282,21 @@ impl Hub {
             verdicts,
             authenticator: authenticator.clone(),
             documents: Documents::new(self.store.clone()),
+            truth: truth.clone(),
+            outbox: outbox.clone(),
+            filters: surroundings.filters().clone(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: shutdown.clone(),
             end: stop.clone(),
             object_limit: self.config.object_limit,
             clock: self.config.clock,
+            shares: Shares::new(self.config.limits.clone()),
+            body_limit: self.config.limits.body_bytes,
         });
         tasks.spawn(self.upstream.clone().run(stop.clone()));
         tasks.spawn(self.flushing.clone().run(stop.clone()));
+        tasks.spawn(surroundings.run(stop.clone()));
         tasks.spawn(sweep(
             registry.clone(),
             self.upstream.clone(),
@@ -280,6 +314,13 @@ impl Hub {
             self.upstream.clone(),
             stop.clone(),
         ));
+        let reconcile = Reconcile {
+            registry: registry.clone(),
+            truth,
+            outbox,
+            upstream: self.upstream.clone(),
+        };
+        tasks.spawn(reconcile.run(stop.clone()));
         registry.start();
         if let Some(address) = self.pod_address.clone() {
             tasks.spawn(look_after(address, stop.clone()));
@@ -304,6 +345,8 @@ impl Hub {
             tls: Arc::new(tls),
             node: self.config.node_name.clone(),
             proxy,
+            door: Door::new(self.config.limits.clone()),
+            streams: self.config.limits.streams(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             end: stop.clone(),
@@ -319,16 +362,12 @@ impl Hub {
 
     fn tls(&self, authenticator: Arc<Authenticator>) -> Result<rustls::ServerConfig, Error> {
         let node = self.config.node_name.clone();
-        let door = Door::new(self.verifier.clone(), node, authenticator);
-        tls::server_config(self.serving.clone(), Some(Arc::new(door)))
+        let verifier = NodeVerifier::new(self.verifier.clone(), node, authenticator);
+        tls::server_config(self.serving.clone(), Some(Arc::new(verifier)))
             .map_err(|error| Error::Certificate(error.into()))
     }
 
-    async fn open(
-        &self,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Result<(Arc<Registry>, Verdicts, Arc<Authenticator>), Error> {
+    async fn open(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Opened, Error> {
         let keeping = Keeping {
             upstream: self.upstream.clone(),
             object_limit: self.config.object_limit,
@@ -349,13 +388,28 @@ impl Hub {
                 Verdicts::open(store.clone(), tasks.clone(), authenticator.clone(), limit)?;
             let registry =
                 Registry::open(store.clone(), window, keeping, tasks, stop, Instant::now())?;
-            Ok((Arc::new(registry), verdicts, authenticator))
+            Ok(Opened {
+                truth: Arc::new(Truth::recall(&registry)),
+                outbox: Arc::new(Outbox::open(store)?),
+                registry: Arc::new(registry),
+                verdicts,
+                authenticator,
+            })
         };
         tokio::task::spawn_blocking(open)
             .await
             .expect("reading the store does not panic")
             .map_err(Error::Store)
     }
+}
+
+/// What the store remembers.
+struct Opened {
+    registry: Arc<Registry>,
+    verdicts: Verdicts,
+    authenticator: Arc<Authenticator>,
+    truth: Arc<Truth>,
+    outbox: Arc<Outbox>,
 }
 
 /// Under which names clients reach the hub: the address it listens on, the loopback, and the API server's own.

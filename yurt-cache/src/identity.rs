@@ -4,7 +4,7 @@ mod authenticator;
 mod caller;
 pub(crate) mod certificate;
 pub(crate) mod contact;
-mod door;
+
 mod figures;
 mod issued;
 pub(crate) mod issuer;
@@ -14,14 +14,15 @@ mod seen;
 mod standing;
 mod token;
 mod trust;
+mod verifier;
 
 pub(crate) use authenticator::Authenticator;
 pub(crate) use caller::Caller;
 #[cfg(test)]
 pub(crate) use caller::Token;
-pub(crate) use door::Door;
 pub(crate) use figures::Figures;
 pub(crate) use issued::Order;
 pub(crate) use mint::Mint;
 pub(crate) use standing::later;
 pub(crate) use token::{Account, BoundPod};
+pub(crate) use verifier::NodeVerifier;

@@ -423,3 +423,19 @@ impl fmt::Debug for Mirror {
             .finish_non_exhaustive()
     }
 }
+
+/// Counts who watches a mirror while it does.
+pub(crate) struct Counted(Arc<Mirror>);
+
+impl Counted {
+    pub(crate) fn new(mirror: Arc<Mirror>) -> Self {
+        mirror.counters.watchers.fetch_add(1, Ordering::Relaxed);
+        Self(mirror)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counters.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}

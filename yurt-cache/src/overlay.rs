@@ -3,6 +3,8 @@
 
 pub(crate) mod endpoint;
 mod patch;
+pub(crate) mod reconcile;
+pub(crate) mod truth;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};

@@ -5,8 +5,10 @@ pub(crate) mod local_write;
 pub(crate) mod mirrored;
 pub(crate) mod request;
 pub(crate) mod route;
+mod sifted;
 pub(crate) mod tee;
 mod token_request;
+mod upload;
 mod validate;
 
 use std::sync::Arc;
@@ -30,12 +32,16 @@ use crate::authorize::{Access, Verdicts};
 use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::documents::Documents;
+use crate::filter::sieve::Filters;
 use crate::identity::{Authenticator, Caller};
-use crate::metrics::{Metrics, ServedFrom};
+use crate::limits::{Begun, Guest, Place, Shares, What};
+use crate::metrics::{Metrics, Refused, ServedFrom};
 use crate::mirror::Mirror;
 use crate::mirror::kind::Covering;
 use crate::mirror::registry::Registry;
 use crate::mirror::scope::Scope;
+use crate::outbox::Outbox;
+use crate::overlay::truth::Truth;
 use crate::upstream::{Reach, Upstream};
 
 /// Serves requests of authenticated callers.
@@ -47,6 +53,9 @@ pub(crate) struct Proxy {
     pub(crate) verdicts: Verdicts,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) documents: Documents,
+    pub(crate) truth: Arc<Truth>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) filters: Arc<Filters>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
     /// Ends the watches of the hub's clients.
@@ -54,32 +63,46 @@ pub(crate) struct Proxy {
     /// Ends what is still going on after that.
     pub(crate) end: CancellationToken,
     pub(crate) object_limit: usize,
+    pub(crate) shares: Arc<Shares>,
+    /// The longest body of a request.
+    pub(crate) body_limit: u64,
     pub(crate) clock: fn() -> jiff::Timestamp,
 }
 
 /// An answer and where it came from.
 type Answer = (Response<Body>, ServedFrom);
 
+/// How long a caller that asks too much waits for the refusal.
+const REFUSED_AFTER: Duration = Duration::from_secs(1);
+
 impl Proxy {
     /// Answers one request.
     pub(crate) async fn serve(
         self: &Arc<Self>,
         caller: Caller,
-        request: Request<Incoming>,
-    ) -> Response<Body> {
+        guest: &Guest,
+        mut request: Request<Incoming>,
+    ) -> (Response<Body>, ServedFrom) {
         let began = Instant::now();
         let is_head = request.method() == Method::HEAD;
-        if !is_decodable(request.uri()) {
-            return answer::status(&Status::bad_request(
-                "the path or the query cannot be decoded",
-            ));
+        if let Err(status) = check_head(&request) {
+            return (answer::status(&status), ServedFrom::Hub);
         }
-        let api = ApiRequest::read(request.method(), request.uri(), request.headers());
-        let (mut response, from) = match self.answer(&caller, &api, request).await {
+        let mut api = ApiRequest::read(request.method(), request.uri(), request.headers());
+        api.sieve = self.sieve(&caller, &api).await;
+        let (place, placed) = self.place(guest, &api).await;
+        request.extensions_mut().insert(place.clone());
+        let checked = placed.and_then(|()| self.check_length(&api, request.headers()));
+        let answered = match checked {
+            Ok(()) => self.answer(&caller, &api, request).await,
+            Err(refused) => Err(refused),
+        };
+        let (mut response, from) = match answered {
             Ok(answer) => answer,
             Err(status) => (answer::status(&status), ServedFrom::Hub),
         };
         answer::mark(&mut response, from.as_str());
+        drop(place);
         if is_head {
             *response.body_mut() = body::empty();
         }
@@ -87,7 +110,43 @@ impl Proxy {
         let resource = resource.filter(|resource| self.registry.known_kind(resource).is_some());
         self.metrics
             .request(api.verb, resource, from, response.status(), began.elapsed());
-        response
+        (response, from)
+    }
+
+    /// Waits for the guest's turn, if it has a place left.
+    async fn place(&self, guest: &Guest, api: &ApiRequest) -> (Option<Place>, Result<(), Status>) {
+        let what = if api.lasts() {
+            What::Watch
+        } else {
+            What::Request
+        };
+        match self.shares.begin(&guest.holder, what, Instant::now()) {
+            Begun::Placed(place, turn) => {
+                tokio::time::sleep(turn).await;
+                (Some(place), Ok(()))
+            }
+            Begun::Refused(place) => {
+                self.metrics.refused(match what {
+                    What::Request | What::Refusal => Refused::Requests,
+                    What::Watch => Refused::Watches,
+                });
+                tokio::time::sleep(REFUSED_AFTER).await;
+                (Some(place), Err(too_many(what)))
+            }
+            Begun::Overrun => {
+                self.metrics.refused(Refused::Overrun);
+                guest.end.cancel();
+                (None, Err(too_many(what)))
+            }
+        }
+    }
+
+    /// Refuses a body that says itself that it is too long; what lasts may send what it wants.
+    fn check_length(&self, api: &ApiRequest, headers: &http::HeaderMap) -> Result<(), Status> {
+        if api.verb != Verb::Write || api.lasts() {
+            return Ok(());
+        }
+        upload::check_length(headers, self.body_limit)
     }
 
     async fn answer(
@@ -153,8 +212,12 @@ impl Proxy {
             .forward(caller, api, scope.as_ref(), remember, request)
             .await
         {
-            Ok(response) => Ok((response, ServedFrom::Cloud)),
-            Err(Broken { parts, error }) if api.verb != Verb::Write && !api.is_upgrade => {
+            Ok(response) => Ok((self.sifted(api, response).await?, ServedFrom::Cloud)),
+            Err(Broken {
+                refused: Some(status),
+                ..
+            }) => Err(status),
+            Err(Broken { parts, error, .. }) if api.verb != Verb::Write && !api.is_upgrade => {
                 tracing::debug!(%error, uri = %parts.uri, "the link broke under a read");
                 self.cut_off(caller, api, scope, &parts).await
             }
@@ -248,7 +311,7 @@ impl Proxy {
         let now = (self.clock)();
         let include = api.options.include_object.clone();
         object(kind, path, &api.options.revision, covering, |kind, form| {
-            Writer::new(kind, form, shape, include.as_deref(), now)
+            Writer::new(kind, form, shape, include.as_deref(), now).through(api.sieve.clone())
         })
         .await
     }
@@ -256,7 +319,11 @@ impl Proxy {
     /// Returns a synced mirror that holds everything of the place where the object would be.
     fn covering(&self, path: &Path) -> Option<Arc<Mirror>> {
         let name = path.name.as_ref()?;
-        let named = FieldSelector::parse(&format!("metadata.name={name}")).unwrap_or_default();
+        // A name may have signs that mean something in a selector.
+        let named = match name.contains([',', '=', '!', '\\']) {
+            true => FieldSelector::default(),
+            false => FieldSelector::parse(&format!("metadata.name={name}")).unwrap_or_default(),
+        };
         let scope = |fields| Scope {
             resource: path.resource.clone(),
             namespace: path.namespace.clone(),
@@ -372,6 +439,42 @@ impl Proxy {
             retry_after,
         )
     }
+}
+
+/// Refuses what no API server is asked.
+fn check_head(request: &Request<Incoming>) -> Result<(), Status> {
+    if *request.method() == Method::CONNECT {
+        return Err(Status::method_not_allowed());
+    }
+    if !is_decodable(request.uri()) {
+        let why = "the path or the query cannot be decoded";
+        return Err(Status::bad_request(why));
+    }
+    if request.headers().get_all(http::header::HOST).iter().count() > 1 {
+        return Err(Status::bad_request("too many Host headers"));
+    }
+    if drops_impersonation(request.headers()) {
+        let why = "`Connection` may not name who is impersonated";
+        return Err(Status::bad_request(why));
+    }
+    Ok(())
+}
+
+/// Returns whether `Connection` would have us drop what makes the caller less than it is.
+fn drops_impersonation(headers: &http::HeaderMap) -> bool {
+    let named = headers.get_all(http::header::CONNECTION).iter();
+    named.filter_map(|value| value.to_str().ok()).any(|value| {
+        let mut names = value.split(',').map(str::trim);
+        names.any(|name| name.to_ascii_lowercase().starts_with("impersonate-"))
+    })
+}
+
+fn too_many(what: What) -> Status {
+    let message = match what {
+        What::Request | What::Refusal => "this caller has too many requests under way on this node",
+        What::Watch => "this caller has too many watches and streams on this node",
+    };
+    Status::too_many_requests(message, RETRY)
 }
 
 /// Returns the scope of a list or a watch; `None` for other requests.

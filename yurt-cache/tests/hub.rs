@@ -11,6 +11,10 @@ mod ending;
 mod expired;
 #[path = "hub/faults.rs"]
 mod faults;
+#[path = "hub/filters.rs"]
+mod filters;
+#[path = "hub/flooding.rs"]
+mod flooding;
 #[path = "hub/forwarding.rs"]
 mod forwarding;
 #[path = "hub/hostile.rs"]

@@ -208,6 +208,30 @@ impl Status {
         )
     }
 
+    /// 408: the request did not come whole in time.
+    pub(crate) fn request_timeout() -> Self {
+        let message = "the request's body did not come in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "Timeout", message)
+    }
+
+    /// 413: the request's body has more than `limit` bytes.
+    pub(crate) fn too_large(limit: u64) -> Self {
+        let message = format!("Request entity too large: limit is {limit}");
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            message,
+        )
+    }
+
+    /// 429: the caller asks too much at a time.
+    pub(crate) fn too_many_requests(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message).with(Details {
+            retry_after: Some(retry_after),
+            ..Details::default()
+        })
+    }
+
     /// 422: fields of an object are wrong.
     pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
         let subject = Subject {

@@ -192,6 +192,11 @@ impl Authenticator {
         }
     }
 
+    /// Returns whether keys or the cloud have vouched for the caller.
+    pub(crate) fn is_known(&self, caller: &Caller) -> bool {
+        self.check_offline(caller).is_ok()
+    }
+
     /// What was good by the cluster's keys while it was alive stays good until the limit, like what the cloud
     /// recognised: its pod cannot get another one.
     fn accept_alive(&self, token: &Token, now: Timestamp) {

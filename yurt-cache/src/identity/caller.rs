@@ -3,9 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
 use jiff::Timestamp;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::token::{Account, Validity};
@@ -26,6 +29,8 @@ pub(crate) struct Token {
     secret: Arc<str>,
     digest: Arc<str>,
     identified: Option<Arc<Identified>>,
+    /// Whose it is by its own word.
+    claimed: Option<Arc<str>>,
 }
 
 /// What a token says of itself, and who vouches for it.
@@ -69,6 +74,18 @@ impl Caller {
             let mut value = value.expect("the token was read from a header");
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
+        }
+    }
+
+    /// Returns whose token it is: as keys vouch for, else as the token itself says, which nobody has checked.
+    /// `None` for the node.
+    pub(crate) fn claims_to_be(&self) -> Option<&str> {
+        match self {
+            Self::Node => None,
+            Self::Token(token) => match token.subject() {
+                Some(subject) => Some(&subject.user_name),
+                None => token.claimed.as_deref(),
+            },
         }
     }
 
@@ -120,6 +137,7 @@ impl Token {
             secret: secret.into(),
             digest: digest.into(),
             identified: None,
+            claimed: subject_of(secret),
         }
     }
 
@@ -152,6 +170,18 @@ impl Token {
     pub(crate) fn expires(&self) -> Option<Timestamp> {
         Some(self.validity()?.expires)
     }
+}
+
+/// Reads the subject of a JSON Web Token.
+fn subject_of(token: &str) -> Option<Arc<str>> {
+    #[derive(Deserialize)]
+    struct Claims {
+        sub: String,
+    }
+    let claims = token.split('.').nth(1)?;
+    let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let claims: Claims = serde_json::from_slice(&claims).ok()?;
+    Some(claims.sub.into())
 }
 
 impl PartialEq for Token {
@@ -223,6 +253,23 @@ mod tests {
         for bad in ["Basic abc", "Bearer", "Bearer ", "Bearer a b", "abc"] {
             assert!(token(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_token_says_whose_it_is_and_garbage_says_nothing() {
+        let claims = URL_SAFE_NO_PAD.encode(r#"{"sub":"system:serviceaccount:a:b","x":1}"#);
+        let subject = |token: &str| {
+            let caller = Caller::Token(Token::new(token));
+            caller.claims_to_be().map(str::to_owned)
+        };
+        assert_eq!(
+            subject(&format!("e30.{claims}.c")).as_deref(),
+            Some("system:serviceaccount:a:b")
+        );
+        for garbage in ["abc", "a.b.c", "..", &claims, &format!("{claims}.e30.c")] {
+            assert_eq!(subject(garbage), None, "{garbage}");
+        }
+        assert_eq!(Caller::Node.claims_to_be(), None);
     }
 
     #[test]

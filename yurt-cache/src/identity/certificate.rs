@@ -16,7 +16,7 @@ use yurt_core::name::NodeName;
 use self::authority::{Age, Authority};
 use self::files::AUTHORITY_FILE;
 pub(crate) use self::files::write_files;
-use super::door::Validity;
+use super::verifier::Validity;
 use crate::tls::{Identity, TlsError};
 
 /// Why there is no serving certificate.

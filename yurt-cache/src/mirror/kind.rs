@@ -199,6 +199,26 @@ impl Kind {
         })
     }
 
+    /// Returns the keys of a namespace, whoever holds them.
+    pub(crate) fn keys_in(&self, namespace: &str) -> Vec<Key> {
+        let (from, to) = Within::Namespace(namespace).bounds();
+        let objects = self.objects.read();
+        let range = objects.range::<str, _>((
+            from.as_ref().map(String::as_str),
+            to.as_ref().map(String::as_str),
+        ));
+        range.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Returns the objects that anything local is in front of.
+    pub(crate) fn all_covered(&self) -> Vec<Key> {
+        let objects = self.objects.read();
+        let covered = objects
+            .iter()
+            .filter(|(_, versions)| versions.iter().any(|version| is_local(version.revision)));
+        covered.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Returns the objects that `holder` holds something local of.
     pub(crate) fn covered(&self, holder: u32) -> Vec<Key> {
         let objects = self.objects.read();

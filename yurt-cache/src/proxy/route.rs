@@ -107,8 +107,14 @@ fn online(request: &ApiRequest, have: Have) -> Route {
         (Target::Document | Target::Other, _) => return nothing,
         (Target::Resource(path), _) => path,
     };
+    if request.sieve.is_some() && request.shape.is_none() {
+        return Route::NotAcceptable;
+    }
     if path.subresource.is_some() || request.options.not_a_number.is_some() {
         return nothing;
+    }
+    if request.sieve.is_some() {
+        return filtered(request, path.name.is_some(), have);
     }
     match (request.verb, request.shape) {
         (Verb::Write, _) => Route::Forward(Remember::Object),
@@ -123,6 +129,46 @@ fn online(request: &ApiRequest, have: Have) -> Route {
         (Verb::List | Verb::Watch, None) => nothing,
         (Verb::List, Some(_)) => list(&request.options, have),
         (Verb::Watch, Some(_)) => watch(&request.options, path.name.is_some()),
+    }
+}
+
+/// What filters have to look at: lists and watches come from a mirror, single objects are read whole, and
+/// nothing comes that is not JSON. What the server refuses it may refuse itself.
+fn filtered(request: &ApiRequest, is_named: bool, have: Have) -> Route {
+    let options = &request.options;
+    match request.verb {
+        Verb::Get if options.revision == Revision::Zero && matches!(have, Have::Synced(_)) => {
+            Route::Object
+        }
+        Verb::Get | Verb::Write => Route::Forward(Remember::Object),
+        Verb::Watch => watch(options, is_named),
+        Verb::List => {
+            filtered_list(options, have).map_or(Route::Forward(Remember::Nothing), Route::Mirror)
+        }
+    }
+}
+
+/// Returns what the mirror must show, `None` for what no server answers.
+fn filtered_list(options: &Options, have: Have) -> Option<Freshness> {
+    if options.initial_events.is_some() {
+        return None;
+    }
+    if options.continue_token.is_some() {
+        return Some(Freshness::Any);
+    }
+    match (&options.revision, &options.revision_match) {
+        // The mirror's first list is made after the request came.
+        (Revision::Unset, None) if have == Have::Nothing => Some(Freshness::Any),
+        (Revision::Unset, None) => Some(Freshness::Latest),
+        (Revision::Zero, None | Some(RevisionMatch::NotOlderThan)) => Some(Freshness::Any),
+        (Revision::At(revision), Some(RevisionMatch::Exact)) => Some(Freshness::Exactly(*revision)),
+        (Revision::At(revision), None | Some(RevisionMatch::NotOlderThan)) => {
+            Some(Freshness::AtLeast(*revision))
+        }
+        (
+            Revision::Unset | Revision::Zero | Revision::At(_) | Revision::Invalid(_),
+            Some(_) | None,
+        ) => None,
     }
 }
 

@@ -141,17 +141,7 @@ impl Proxy {
     }
 
     /// Answers a request for a token from what the node itself has.
-    pub(super) async fn write_token_request(
-        self: &Arc<Self>,
-        api: &ApiRequest,
-        request: Request<Incoming>,
-    ) -> Result<Answer, Status> {
-        let (parts, body) = request.into_parts();
-        let body = read(body).await?;
-        self.answer_token_request(api, &parts.headers, &body).await
-    }
-
-    async fn answer_token_request(
+    pub(super) async fn answer_token_request(
         self: &Arc<Self>,
         api: &ApiRequest,
         headers: &HeaderMap,

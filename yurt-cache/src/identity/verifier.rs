@@ -22,7 +22,7 @@ use super::standing::{Moment, SLACK, later};
 const RENEWAL: Duration = Duration::from_secs(24 * 3_600);
 
 /// Verifies client certificates: all as the cluster's CA says, the node's own with some patience.
-pub(crate) struct Door {
+pub(crate) struct NodeVerifier {
     strict: Arc<dyn ClientCertVerifier>,
     node: NodeName,
     authenticator: Arc<Authenticator>,
@@ -35,7 +35,7 @@ pub(crate) struct Validity {
     pub(crate) not_after: Timestamp,
 }
 
-impl Door {
+impl NodeVerifier {
     pub(crate) fn new(
         strict: Arc<dyn ClientCertVerifier>,
         node: NodeName,
@@ -102,7 +102,7 @@ fn unix(at: Timestamp) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }
 
-impl ClientCertVerifier for Door {
+impl ClientCertVerifier for NodeVerifier {
     fn offer_client_auth(&self) -> bool {
         self.strict.offer_client_auth()
     }
@@ -168,9 +168,9 @@ fn is_about_time(error: &Error) -> bool {
     )
 }
 
-impl fmt::Debug for Door {
+impl fmt::Debug for NodeVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door")
+        f.debug_struct("NodeVerifier")
             .field("node", &self.node)
             .finish_non_exhaustive()
     }

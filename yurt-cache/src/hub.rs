@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Limit;
-use crate::outbox::Outbox;
+use crate::outbox::{self, Outbox};
 use crate::overlay::reconcile::Reconcile;
 use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
@@ -275,6 +275,7 @@ impl Hub {
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
         metrics.collect(Box::new(Figures(authenticator.clone())));
+        metrics.collect(Box::new(outbox::Figures(outbox.clone())));
         let proxy = Arc::new(Proxy {
             node: self.config.node_name.clone(),
             registry: registry.clone(),

@@ -3,6 +3,8 @@
 
 #[path = "hub/admin.rs"]
 mod admin;
+#[path = "hub/alone.rs"]
+mod alone;
 #[path = "hub/cloud.rs"]
 mod cloud;
 #[path = "hub/ending.rs"]

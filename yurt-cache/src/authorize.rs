@@ -1,12 +1,13 @@
 //! May this caller see this? The cloud is asked with the caller's own identity; its word is remembered
 //! and honoured while the cloud is away.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{Request, StatusCode};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
@@ -17,7 +18,7 @@ use yurt_core::store::{Batch, Result, Store};
 
 use crate::body;
 use crate::codec::{Status, Subject};
-use crate::identity::Caller;
+use crate::identity::{Authenticator, Caller, later};
 use crate::mirror::fetch::AGENT;
 use crate::mirror::scope::{Resource, Scope};
 use crate::upstream::{SendError, Upstream};
@@ -35,6 +36,10 @@ const LEARNED_FOR: Duration = Duration::from_secs(600);
 
 /// The longest description of an access that is kept as text; selectors may be of any length.
 const KEY_LEN: usize = 512;
+
+/// How often a verdict that stands is written again, so that it does not seem older than it is: it counts for
+/// weeks while the cloud is away.
+const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Verdicts that are remembered at most; beyond, the oldest half is forgotten.
 const VERDICTS: usize = 10_000;
@@ -57,9 +62,10 @@ pub(crate) struct Access {
 pub(crate) struct Verdicts {
     store: Arc<dyn Store>,
     tasks: TaskTracker,
+    authenticator: Arc<Authenticator>,
+    /// How long a verdict counts while the cloud is away.
+    limit: Duration,
     known: Arc<Mutex<HashMap<String, Verdict>>>,
-    /// Whom any verdict is about.
-    callers: Mutex<HashSet<String>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +73,8 @@ struct Verdict {
     is_allowed: bool,
     /// None: remembered from before this process.
     asked: Option<Instant>,
+    /// When it was written, by the clock: at most a day after it was asked, or before.
+    written: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -82,7 +90,12 @@ struct ReviewStatus {
 
 impl Verdicts {
     /// Opens what the store remembers. Blocks on the store.
-    pub(crate) fn open(store: Arc<dyn Store>, tasks: TaskTracker) -> Result<Self> {
+    pub(crate) fn open(
+        store: Arc<dyn Store>,
+        tasks: TaskTracker,
+        authenticator: Arc<Authenticator>,
+        limit: Duration,
+    ) -> Result<Self> {
         let mut keys = Vec::new();
         store.keys(b"a/", None, &mut |key, _| {
             keys.extend(String::from_utf8(key.to_vec()));
@@ -90,30 +103,19 @@ impl Verdicts {
         })?;
         let mut known = HashMap::new();
         for key in keys {
-            if let Ok(Some(value)) = store.get(key.as_bytes()) {
-                known.insert(
-                    key,
-                    Verdict {
-                        is_allowed: &value[..] == b"1",
-                        asked: None,
-                    },
-                );
+            if let Ok(Some(value)) = store.get(key.as_bytes())
+                && let Some(verdict) = Verdict::parse(&value)
+            {
+                known.insert(key, verdict);
             }
         }
-        let callers = known
-            .keys()
-            .filter_map(|key: &String| key.split('/').nth(1));
         Ok(Self {
             store,
-            callers: Mutex::new(callers.map(str::to_owned).collect()),
-            known: Arc::new(Mutex::new(known)),
             tasks,
+            authenticator,
+            limit,
+            known: Arc::new(Mutex::new(known)),
         })
-    }
-
-    /// Returns whether the cloud has ever recognised the caller.
-    pub(crate) fn is_known(&self, caller: &Caller) -> bool {
-        self.callers.lock().contains(caller.id())
     }
 
     /// Returns if the caller may do it; asks the cloud unless it has said so lately.
@@ -126,47 +128,37 @@ impl Verdicts {
         caller: &Caller,
         access: &Access,
     ) -> std::result::Result<(), Status> {
-        let key = access.key(caller);
-        let known = self.known.lock().get(&key).copied();
-        if let Some(verdict) = known.filter(Verdict::is_fresh) {
+        let known = self.known.lock().get(&access.key(caller.id())).copied();
+        let is_current = self.authenticator.is_current(caller);
+        if let Some(verdict) = known.filter(|verdict| is_current && verdict.is_fresh()) {
             return verdict.as_result(access);
         }
         match ask(upstream, caller, access).await {
             Ok(is_allowed) => {
-                let verdict = Verdict {
-                    is_allowed,
-                    asked: Some(Instant::now()),
-                };
-                self.remember(key, verdict);
-                verdict.as_result(access)
+                self.authenticator.recognised(caller);
+                self.remember(caller, access, is_allowed).as_result(access)
             }
-            Err(Refusal::Status(status)) => Err(status),
+            Err(Refusal::Status(status)) => {
+                if status.code == StatusCode::UNAUTHORIZED {
+                    self.authenticator.refused(caller);
+                }
+                Err(status)
+            }
             Err(Refusal::Unreachable) => self.check_offline(caller, access),
         }
-    }
-
-    /// Returns if the cloud has ever recognised the caller here.
-    ///
-    /// # Errors
-    /// 401 otherwise.
-    pub(crate) fn check_known(&self, caller: &Caller) -> std::result::Result<(), Status> {
-        if *caller == Caller::Node || self.is_known(caller) {
-            return Ok(());
-        }
-        Err(Status::unauthorized()
-            .saying("the cloud is not reachable and this node has not seen this token before"))
     }
 
     /// Returns if the cloud said, when it was last there, that the caller may do it.
     ///
     /// # Errors
-    /// 401 for a caller whom the cloud has never recognised here, 403 for what it never allowed.
+    /// 401 for a caller who does not count while the cloud is away, 403 for what it never allowed, or too long ago.
     pub(crate) fn check_offline(
         &self,
         caller: &Caller,
         access: &Access,
     ) -> std::result::Result<(), Status> {
-        if let Some(verdict) = self.known.lock().get(&access.key(caller)).copied() {
+        self.authenticator.check_offline(caller)?;
+        if let Some(verdict) = self.said(caller, access) {
             return verdict.as_result(access);
         }
         // Who may do it to all may do it to some.
@@ -181,16 +173,25 @@ impl Verdicts {
             ..to_all.clone()
         };
         let allowed = [to_all, everywhere].iter().any(|access| {
-            let known = self.known.lock();
-            known
-                .get(&access.key(caller))
+            self.said(caller, access)
                 .is_some_and(|verdict| verdict.is_allowed)
         });
         if allowed {
             return Ok(());
         }
-        self.check_known(caller)?;
         Err(access.forbidden("and the cloud is not reachable to ask"))
+    }
+
+    /// Returns what the cloud said, if that counts while it is away.
+    fn said(&self, caller: &Caller, access: &Access) -> Option<Verdict> {
+        let now = self.authenticator.time();
+        let known = self.known.lock();
+        let mut said = caller.ids().filter_map(|id| known.get(&access.key(id)));
+        // The node's own right is not a matter of time: nobody else could renew it here.
+        let counts = |verdict: &&Verdict| {
+            *caller == Caller::Node || later(verdict.written, self.limit) >= now
+        };
+        said.find(counts).copied()
     }
 
     /// Returns whether the cloud has allowed it not long ago; what was allowed before this process counts
@@ -201,32 +202,31 @@ impl Verdicts {
         access: &Access,
         is_online: bool,
     ) -> bool {
-        let known = self.known.lock().get(&access.key(caller)).copied();
-        known.is_some_and(|verdict| {
-            let is_recent = verdict
+        if !is_online {
+            return self.check_offline(caller, access).is_ok();
+        }
+        let known = self.known.lock().get(&access.key(caller.id())).copied();
+        let is_recent = |verdict: Verdict| {
+            verdict
                 .asked
-                .is_some_and(|asked| asked.elapsed() < USED_FOR);
-            verdict.is_allowed && (is_recent || !is_online)
-        })
+                .is_some_and(|asked| asked.elapsed() < USED_FOR)
+        };
+        self.authenticator.is_current(caller)
+            && known.is_some_and(|verdict| verdict.is_allowed && is_recent(verdict))
     }
 
     /// Returns whether the cloud need not be asked again yet.
     pub(crate) fn is_fresh(&self, caller: &Caller, access: &Access) -> bool {
         self.known
             .lock()
-            .get(&access.key(caller))
+            .get(&access.key(caller.id()))
             .is_some_and(Verdict::is_fresh)
     }
 
     /// Notes that the cloud has just let the caller do it.
     pub(crate) fn grant(&self, caller: &Caller, access: &Access) {
-        self.remember(
-            access.key(caller),
-            Verdict {
-                is_allowed: true,
-                asked: Some(Instant::now()),
-            },
-        );
+        self.authenticator.recognised(caller);
+        self.remember(caller, access, true);
     }
 
     /// Returns whether the cloud has said something not too long ago, good enough for when it is away.
@@ -234,12 +234,14 @@ impl Verdicts {
         let asked = self
             .known
             .lock()
-            .get(&access.key(caller))
+            .get(&access.key(caller.id()))
             .and_then(|verdict| verdict.asked);
         asked.is_some_and(|asked| asked.elapsed() < LEARNED_FOR)
     }
 
-    fn remember(&self, key: String, verdict: Verdict) {
+    fn remember(&self, caller: &Caller, access: &Access, is_allowed: bool) -> Verdict {
+        let key = access.key(caller.id());
+        let now = self.authenticator.time();
         let mut changed = Vec::new();
         let mut known = self.known.lock();
         if known.len() >= VERDICTS {
@@ -248,19 +250,24 @@ impl Verdicts {
                 known.remove(key);
             }
         }
-        let before = known.insert(key.clone(), verdict);
+        let before = known.get(&key).copied();
+        let stands = before.filter(|before| {
+            before.is_allowed == is_allowed && later(before.written, WRITTEN_EVERY) > now
+        });
+        let verdict = Verdict {
+            is_allowed,
+            asked: Some(Instant::now()),
+            written: stands.map_or(now, |before| before.written),
+        };
+        known.insert(key.clone(), verdict);
         drop(known);
-        if before.is_none()
-            && let Some(caller) = key.split('/').nth(1)
-        {
-            self.callers.lock().insert(caller.to_owned());
-        }
-        if before.is_none_or(|before| before.is_allowed != verdict.is_allowed) {
+        if stands.is_none() {
             changed.push(key);
         }
         if !changed.is_empty() {
             self.save(changed);
         }
+        verdict
     }
 
     /// Writes these verdicts as they are when the store comes to it: no caller waits for a disk.
@@ -271,7 +278,7 @@ impl Verdicts {
             for key in keys {
                 let verdict = known.lock().get(&key).copied();
                 match verdict {
-                    Some(verdict) => batch.put(key, if verdict.is_allowed { "1" } else { "0" }),
+                    Some(verdict) => batch.put(key, verdict.text()),
                     None => batch.delete(key),
                 };
             }
@@ -361,6 +368,20 @@ impl Verdict {
         self.asked.is_some_and(|asked| asked.elapsed() < lasts)
     }
 
+    fn text(self) -> String {
+        let word = if self.is_allowed { "1" } else { "0" };
+        format!("{word} {}", self.written.as_second())
+    }
+
+    fn parse(value: &[u8]) -> Option<Self> {
+        let (word, written) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+        Some(Self {
+            is_allowed: word == "1",
+            asked: None,
+            written: Timestamp::from_second(written.parse().ok()?).ok()?,
+        })
+    }
+
     fn as_result(self, access: &Access) -> std::result::Result<(), Status> {
         if self.is_allowed {
             Ok(())
@@ -393,7 +414,7 @@ impl Access {
         }
     }
 
-    fn key(&self, caller: &Caller) -> String {
+    fn key(&self, id: &str) -> String {
         let parts = [
             self.verb,
             &self.resource.group,
@@ -406,11 +427,11 @@ impl Access {
         ];
         let text = parts.join("/");
         if text.len() <= KEY_LEN {
-            return format!("a/{}/{text}", caller.id());
+            return format!("a/{id}/{text}");
         }
         let digest = Sha256::digest(text.as_bytes());
         let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("a/{}/{digest}", caller.id())
+        format!("a/{id}/{digest}")
     }
 
     fn forbidden(&self, addition: &str) -> Status {

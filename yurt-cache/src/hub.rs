@@ -21,15 +21,21 @@ use self::surroundings::Surroundings;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
+use crate::identity::{Authenticator, Figures, contact, issuer};
+use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Limit;
+use crate::outbox::Outbox;
+use crate::overlay::reconcile::Reconcile;
+use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
 use crate::tls;
 use crate::upstream::{Reach, Upstream};
 
 pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
+pub use crate::limits::Limits;
 pub use crate::upstream::{Order, UpstreamConfig};
 
 /// How often mirrors that nobody needs are looked for.
@@ -69,8 +75,14 @@ pub struct Config {
     pub window_events: usize,
     /// See `window_events`.
     pub window_bytes: usize,
+    /// How long what the cloud said of a caller counts while it is away: who it is and what it may read.
+    pub verdict_limit: Duration,
+    /// How much one client may hold.
+    pub limits: Limits,
     /// How long running requests may go on after the shutdown began.
     pub drain: Duration,
+    /// What time it is.
+    pub clock: fn() -> jiff::Timestamp,
 }
 
 impl Config {
@@ -93,7 +105,10 @@ impl Config {
             object_limit: 3 << 20,
             window_events: 4_096,
             window_bytes: 4 << 20,
+            verdict_limit: Duration::from_secs(30 * 86_400),
+            limits: Limits::default(),
             drain: Duration::from_secs(10),
+            clock: jiff::Timestamp::now,
         }
     }
 }
@@ -202,26 +217,39 @@ impl Hub {
         // Whatever ends this future ends its tasks.
         let _guard = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
-        let (registry, verdicts) = self.open(&tasks, &stop).await?;
+        let Opened {
+            registry,
+            verdicts,
+            authenticator,
+            truth,
+            outbox,
+        } = self.open(&tasks, &stop).await?;
         let (config, store, mirrors) = (self.config.clone(), self.store.clone(), registry.clone());
-        let open = move || Surroundings::open(&config, mirrors, store);
+        let open = move || Surroundings::open(&config, config.pod_address, mirrors, store);
         let surroundings = tokio::task::spawn_blocking(open)
             .await
             .expect("reading the store does not panic");
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
+        metrics.collect(Box::new(Figures(authenticator.clone())));
         let proxy = Arc::new(Proxy {
+            node: self.config.node_name.clone(),
             registry: registry.clone(),
             upstream: self.upstream.clone(),
             verdicts,
+            authenticator: authenticator.clone(),
             documents: Documents::new(self.store.clone()),
+            truth: truth.clone(),
+            outbox: outbox.clone(),
             filters: surroundings.filters().clone(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: shutdown.clone(),
             end: stop.clone(),
             object_limit: self.config.object_limit,
-            clock: jiff::Timestamp::now,
+            clock: self.config.clock,
+            shares: Shares::new(self.config.limits.clone()),
+            body_limit: self.config.limits.body_bytes,
         });
         tasks.spawn(self.upstream.clone().run(stop.clone()));
         tasks.spawn(self.flushing.clone().run(stop.clone()));
@@ -232,6 +260,24 @@ impl Hub {
             self.config.mirror_idle,
             stop.clone(),
         ));
+        tasks.spawn(contact::keep(
+            authenticator.contact.clone(),
+            self.upstream.clone(),
+            self.config.clock,
+            stop.clone(),
+        ));
+        tasks.spawn(issuer::keep(
+            authenticator,
+            self.upstream.clone(),
+            stop.clone(),
+        ));
+        let reconcile = Reconcile {
+            registry: registry.clone(),
+            truth,
+            outbox,
+            upstream: self.upstream.clone(),
+        };
+        tasks.spawn(reconcile.run(stop.clone()));
         registry.start();
         let (clients, admin) = (self.local_addr(), self.admin_addr());
         tracing::info!(?clients, ?admin, ca_file = ?self.authority, "the hub serves");
@@ -253,6 +299,8 @@ impl Hub {
             tls: self.tls,
             node: self.config.node_name.clone(),
             proxy,
+            door: Door::new(self.config.limits.clone()),
+            streams: self.config.limits.streams(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             end: stop.clone(),
@@ -266,11 +314,7 @@ impl Hub {
         Ok(())
     }
 
-    async fn open(
-        &self,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Result<(Arc<Registry>, Verdicts), Error> {
+    async fn open(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Opened, Error> {
         let keeping = Keeping {
             upstream: self.upstream.clone(),
             object_limit: self.config.object_limit,
@@ -281,17 +325,36 @@ impl Hub {
             bytes: self.config.window_bytes,
         };
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
+        let (clock, limit) = (self.config.clock, self.config.verdict_limit);
         let open = move || {
-            let verdicts = Verdicts::open(store.clone(), tasks.clone())?;
+            let authenticator = Authenticator::open(store.clone(), tasks.clone(), clock, limit)?;
+            let authenticator = Arc::new(authenticator);
+            let verdicts =
+                Verdicts::open(store.clone(), tasks.clone(), authenticator.clone(), limit)?;
             let registry =
                 Registry::open(store.clone(), window, keeping, tasks, stop, Instant::now())?;
-            Ok((Arc::new(registry), verdicts))
+            Ok(Opened {
+                truth: Arc::new(Truth::recall(&registry)),
+                outbox: Arc::new(Outbox::open(store)?),
+                registry: Arc::new(registry),
+                verdicts,
+                authenticator,
+            })
         };
         tokio::task::spawn_blocking(open)
             .await
             .expect("reading the store does not panic")
             .map_err(Error::Store)
     }
+}
+
+/// What the store remembers.
+struct Opened {
+    registry: Arc<Registry>,
+    verdicts: Verdicts,
+    authenticator: Arc<Authenticator>,
+    truth: Arc<Truth>,
+    outbox: Arc<Outbox>,
 }
 
 /// Under which names clients reach the hub: the address it listens on, the loopback, and the API server's own.

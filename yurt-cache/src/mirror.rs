@@ -6,6 +6,7 @@ pub(crate) mod definition;
 pub(crate) mod fetch;
 pub(crate) mod ingest;
 pub(crate) mod kind;
+pub(crate) mod local;
 pub(crate) mod record;
 pub(crate) mod reflector;
 pub(crate) mod registry;
@@ -325,7 +326,8 @@ impl Mirror {
         if callers.asked.front() == Some(caller) {
             return;
         }
-        callers.asked.retain(|one| one != caller);
+        // Of the tokens of one account the newest lives longest.
+        callers.asked.retain(|one| one.id() != caller.id());
         callers.asked.push_front(caller.clone());
         callers.asked.truncate(4);
         drop(callers);
@@ -346,9 +348,11 @@ impl Mirror {
     /// Returns whether the scope was listed, or watched, with this caller's own identity.
     pub(crate) fn is_fetched_as(&self, caller: &Caller, verb: Verb) -> bool {
         let callers = self.callers.lock();
+        let is_caller =
+            |one: &Option<Caller>| one.as_ref().is_some_and(|one| one.id() == caller.id());
         match verb {
-            Verb::List => callers.listed_as.as_ref() == Some(caller),
-            Verb::Watch => callers.watched_as.as_ref() == Some(caller),
+            Verb::List => is_caller(&callers.listed_as),
+            Verb::Watch => is_caller(&callers.watched_as),
             Verb::Get | Verb::Write => false,
         }
     }

@@ -11,6 +11,8 @@ mod ending;
 mod faults;
 #[path = "hub/filters.rs"]
 mod filters;
+#[path = "hub/flooding.rs"]
+mod flooding;
 #[path = "hub/forwarding.rs"]
 mod forwarding;
 #[path = "hub/hostile.rs"]
@@ -23,5 +25,7 @@ mod mirrors;
 mod servers;
 #[path = "hub/site.rs"]
 mod site;
+#[path = "hub/tokens.rs"]
+mod tokens;
 #[path = "hub/watches.rs"]
 mod watches;

@@ -56,6 +56,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.pod_address = settings.pod_address;
     config.pool_name = settings.pool_name;
     config.filters = settings.filters;
+    config.limits = settings.limits;
     let hub = Hub::new(config, Arc::new(store), Timestamp::now())?;
     let shutdown = CancellationToken::new();
     let mut running = pin!(hub.run(shutdown.clone()));

@@ -119,7 +119,7 @@ impl Filters {
 fn name_of(caller: &Caller) -> Option<CallerName> {
     match caller {
         Caller::Node => Some(CallerName::Node),
-        Caller::Token(_) => caller.subject()?.parse().ok(),
+        Caller::Token(_) => caller.claims_to_be()?.parse().ok(),
     }
 }
 

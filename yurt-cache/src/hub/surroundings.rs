@@ -4,6 +4,7 @@
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::filter::sieve::Filters;
 use crate::filter::{FilterConfig, FilterName, is_affected, may_concern};
 use crate::mirror::Mirror;
 use crate::mirror::kind::{Key, Within};
+use crate::mirror::local::LocalError;
 use crate::mirror::registry::Registry;
 use crate::mirror::scope::Resource;
 
@@ -58,8 +60,13 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Reads what filters knew last. Blocks on the store.
-    pub(super) fn open(config: &Config, registry: Arc<Registry>, store: Arc<dyn Store>) -> Self {
+    /// Reads what filters knew last; `hub` is where pods reach the hub. Blocks on the store.
+    pub(super) fn open(
+        config: &Config,
+        hub: Option<SocketAddr>,
+        registry: Arc<Registry>,
+        store: Arc<dyn Store>,
+    ) -> Self {
         let node = config.node_name.to_string();
         let saved = store.get(KEY).ok().flatten();
         let saved = saved
@@ -68,7 +75,7 @@ impl Surroundings {
         let known = saved.as_ref().map(|saved| saved.context.clone());
         let known = known.unwrap_or_default();
         let context = Context {
-            hub: config.pod_address,
+            hub,
             node: node.clone(),
             pool: config.pool_name.clone().map_or(known.pool, Pool::Of),
             ..known
@@ -245,12 +252,12 @@ impl Surroundings {
                 let resource = mirror.scope.resource.clone();
                 keys.entry(resource)
                     .or_default()
-                    .extend(touched.keys(mirror, &context)?);
+                    .extend(touched.keys(mirror, &context).map_err(LocalError::Store)?);
             }
             for (resource, keys) in keys {
-                touch(&registry, &resource, &Vec::from_iter(keys))?;
+                registry.touch(&resource, &Vec::from_iter(keys))?;
             }
-            Ok::<(), yurt_core::store::Error>(())
+            Ok::<(), LocalError>(())
         };
         let done = tokio::task::spawn_blocking(touching).await;
         if let Err(error) = done.expect("work on the store does not panic") {
@@ -323,10 +330,4 @@ fn rules(config: &FilterConfig) -> String {
         format!("{name}={};", callers.join(","))
     };
     FilterName::ALL.map(rule).concat()
-}
-
-/// Lets clients see objects once more.
-fn touch(registry: &Registry, resource: &Resource, keys: &[Key]) -> yurt_core::store::Result<()> {
-    tracing::debug!(?registry, %resource, objects = keys.len(), "objects look different");
-    Ok(())
 }

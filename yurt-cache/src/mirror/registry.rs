@@ -16,7 +16,7 @@ use yurt_core::store::{Batch, Result, Store};
 use super::definition;
 use super::fetch::ListAt;
 use super::kind::{Change, Kind, RECORDS, parse_record_key};
-use super::record::{REMEMBERED, Record};
+use super::record::{CLOUD, REMEMBERED, Record};
 use super::reflector::Keeping;
 use super::saved::{
     SCOPES, SavedScope, decode_tombstone, parse_scope_key, parse_tombstone_key, scope_key,
@@ -39,6 +39,8 @@ pub(crate) struct Registry {
     tasks: TaskTracker,
     stop: CancellationToken,
     keeping: Keeping,
+    /// Held while something local is put in front of an object in all its mirrors, or taken away.
+    pub(super) covering: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -70,6 +72,7 @@ impl Registry {
             tasks,
             stop,
             keeping,
+            covering: Mutex::default(),
         };
         let relisted = registry.load_scopes(now)?;
         registry.load_records()?;
@@ -278,7 +281,7 @@ impl Registry {
             .by_id
             .keys()
             .copied()
-            .chain([REMEMBERED])
+            .chain([REMEMBERED, CLOUD])
             .collect();
         for stored in self.stored_keys(RECORDS)? {
             let Some((resource, key)) = parse_record_key(&stored) else {

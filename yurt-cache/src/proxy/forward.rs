@@ -13,17 +13,19 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
 
 use super::request::{ApiRequest, Path, Shape, Target, Verb};
 use super::route::Remember;
 use super::tee::{decompress, tee};
-use super::{Proxy, access, human};
+use super::{Proxy, access, human, upload};
 use crate::answer::RETRY;
 use crate::body::{self, Body};
 use crate::codec::{Inflate, ObjectMeta, Status, compact};
 use crate::documents::{self, LIMIT, accepts_gzip};
 use crate::identity::Caller;
+use crate::limits::Place;
 use crate::mirror::fetch::{ListAt, get};
 use crate::mirror::scope::Scope;
 use crate::upstream::SendError;
@@ -52,6 +54,8 @@ const SHORT: usize = 64 << 10;
 pub(super) struct Broken {
     pub(super) parts: Parts,
     pub(super) error: SendError,
+    /// What the caller is told whose own body was the reason.
+    pub(super) refused: Option<Status>,
 }
 
 impl Proxy {
@@ -66,11 +70,13 @@ impl Proxy {
     ) -> Result<Response<Body>, Broken> {
         let (parts, body) = request.into_parts();
         let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
-        let mut outgoing = Request::new(if is_read {
-            body::empty()
-        } else {
-            body::incoming(body)
-        });
+        let (body, verdict) = match (is_read, api.lasts()) {
+            (true, _) => (body::empty(), upload::Verdict::default()),
+            // What is sent to a pod is a stream of its own, of any length and pace.
+            (false, true) => (body::incoming(body), upload::Verdict::default()),
+            (false, false) => upload::bounded(body::incoming(body), self.body_limit),
+        };
+        let mut outgoing = Request::new(body);
         *outgoing.method_mut() = parts.method.clone();
         *outgoing.uri_mut() = parts
             .uri
@@ -102,8 +108,18 @@ impl Proxy {
         };
         let mut response = match sent {
             Ok(response) => response,
-            Err(error) => return Err(Broken { parts, error }),
+            Err(error) => {
+                let refused = verdict.status();
+                return Err(Broken {
+                    parts,
+                    error,
+                    refused,
+                });
+            }
         };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.authenticator.refused(caller);
+        }
         remove_hop_headers(response.headers_mut());
         let response = self.remember(caller, api, scope, remember, &parts, response);
         Ok(if decompresses {
@@ -120,6 +136,7 @@ impl Proxy {
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Status> {
         let local = hyper::upgrade::on(&mut request);
+        let place = request.extensions().get::<Option<Place>>().cloned();
         let (parts, body) = request.into_parts();
         let mut outgoing = Request::new(body::incoming(body));
         *outgoing.method_mut() = parts.method.clone();
@@ -128,10 +145,10 @@ impl Proxy {
             .path_and_query()
             .map_or_else(|| http::Uri::from_static("/"), |path| path.clone().into());
         *outgoing.headers_mut() = forwarded(&parts.headers);
-        for name in [UPGRADE, CONNECTION] {
-            if let Some(value) = parts.headers.get(&name) {
-                outgoing.headers_mut().insert(name, value.clone());
-            }
+        if let Some(protocol) = parts.headers.get(UPGRADE) {
+            let headers = outgoing.headers_mut();
+            headers.insert(UPGRADE, protocol.clone());
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
         caller.sign(outgoing.headers_mut());
         let sent = self.upstream.upgrade(caller.credential(), outgoing).await;
@@ -145,6 +162,7 @@ impl Proxy {
             let (mut local, mut remote) = (TokioIo::new(local), TokioIo::new(remote));
             // Each direction ends by itself; an error ends both, and both ends see it.
             let _ended = tokio::io::copy_bidirectional(&mut local, &mut remote).await;
+            drop(place);
         };
         self.tasks
             .spawn(self.end.clone().run_until_cancelled_owned(copying));
@@ -299,7 +317,11 @@ impl Proxy {
             return;
         }
         let (proxy, caller) = (self.clone(), caller.clone());
-        let uri = format!("{}/{name}", path.resource.path(path.namespace.as_deref()));
+        let collection = path.resource.path(path.namespace.as_deref());
+        let uri = format!(
+            "{collection}/{}",
+            utf8_percent_encode(&name, NON_ALPHANUMERIC)
+        );
         self.tasks.spawn(async move {
             let Ok(response) = get(&proxy.upstream, &caller, &uri).await else {
                 return;

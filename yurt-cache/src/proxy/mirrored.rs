@@ -73,7 +73,10 @@ impl Proxy {
                     .forwarded(caller, api, Some(scope), Remember::Nothing, request)
                     .await;
             }
-            Waited::CutOff => return self.mirrored_offline(caller, api, &scope, fresh).await,
+            Waited::CutOff => {
+                self.authenticator.check_offline(caller)?;
+                return self.mirrored_offline(caller, api, &scope, fresh).await;
+            }
         }
         if api.sieve.is_some()
             && let Some(from) = lost(&mirror, api)
@@ -115,7 +118,6 @@ impl Proxy {
         scope: &Scope,
         fresh: Freshness,
     ) -> Result<Answer, Status> {
-        self.verdicts.check_known(caller)?;
         validate(api.verb, &api.options)?;
         let mirror = self
             .registry

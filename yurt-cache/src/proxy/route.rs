@@ -1,5 +1,6 @@
 //! Where an answer comes from: a pure table of request, reachability and mirror.
 
+use super::local_write::LocalWrite;
 use super::request::{ApiRequest, Options, Revision, RevisionMatch, Shape, Target, Verb};
 
 /// What the hub does with a request.
@@ -15,6 +16,8 @@ pub(crate) enum Route {
     Object,
     /// The stored document.
     Document,
+    /// A write that the node itself can stand behind.
+    LocalWrite(LocalWrite),
     /// The cloud is needed and away.
     Unavailable,
     /// The hub cannot make what the caller accepts.
@@ -63,11 +66,17 @@ pub(crate) enum Have {
     Synced(u64),
 }
 
-/// Decides.
-pub(crate) fn route(request: &ApiRequest, link: Link, have: Have) -> Route {
-    match link {
-        Link::Up => online(request, have),
-        Link::Cut => offline(request),
+/// Decides. `local` is what the request is to the node itself, if it is a write.
+pub(crate) fn route(
+    request: &ApiRequest,
+    link: Link,
+    have: Have,
+    local: Option<LocalWrite>,
+) -> Route {
+    match (link, local) {
+        (Link::Up, _) => online(request, have),
+        (Link::Cut, Some(write)) => Route::LocalWrite(write),
+        (Link::Cut, None) => offline(request),
     }
 }
 

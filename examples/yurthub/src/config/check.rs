@@ -1,6 +1,6 @@
 //! What makes one value wrong, in words that follow its place.
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, path::Path, str::FromStr};
 
 use http::Uri;
 use rustls::pki_types::{
@@ -85,6 +85,14 @@ pub(crate) fn filter(text: &str) -> Result<(FilterName, Vec<CallerName>), String
     callers
         .map(|callers| (name, callers))
         .map_err(|error| error.to_string())
+}
+
+/// A number of things of which there is at least one.
+pub(crate) fn count<T: FromStr + Default + PartialEq>(text: &str) -> Result<T, String> {
+    match text.parse() {
+        Ok(number) if number != T::default() => Ok(number),
+        Ok(_) | Err(_) => Err(format!("{text:?} is not a whole number above 0")),
+    }
 }
 
 /// A PEM file with at least one certificate.

@@ -70,6 +70,12 @@ dataDir: var
 podAddress: 0.0.0.0:10268
 poolName: A
 filters: [masterservice=off, masterservice=node, masterservice, proxy=node, servicetopology=kube-proxy]
+callerConnections: many
+callerRequests: -1
+callerWatches: 0
+callerRate: 5000000000
+strangers: 1.5
+bodyLimit: 3Mi
 log: loud
 colour: green
 tls: {caFile: x}
@@ -97,6 +103,12 @@ DIR/config.yaml: filters[1]: masterservice is given twice
 DIR/config.yaml: filters[2]: \"masterservice\" is neither filter=caller,caller nor filter=off
 DIR/config.yaml: filters[3]: there is no filter \"proxy\": there are servicetopology, masterservice, discardcloudservice, inclusterconfig, nodeportisolation, forwardkubesvctraffic, serviceenvupdater
 DIR/config.yaml: filters[4]: \"kube-proxy\" is neither node nor system:serviceaccount:<namespace>:<name>
+DIR/config.yaml: callerConnections: \"many\" is not a whole number above 0
+DIR/config.yaml: callerRequests: \"-1\" is not a whole number above 0
+DIR/config.yaml: callerWatches: \"0\" is not a whole number above 0
+DIR/config.yaml: callerRate: \"5000000000\" is not a whole number above 0
+DIR/config.yaml: strangers: \"1.5\" is not a whole number above 0
+DIR/config.yaml: bodyLimit: \"3Mi\" is not a whole number above 0
 DIR/config.yaml: log: \"loud\" is not a level: off, error, warn, info, debug, trace";
     assert_eq!(load_in(folder.path(), text, &[]).unwrap_err(), expected);
 }
@@ -197,11 +209,18 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
         "masterservice=node, system:serviceaccount:a:b",
         "--filter",
         "inclusterconfig=off",
+        "--caller-rate",
+        "9",
         "--log",
         "warn,yurt_cache=trace",
     ];
-    let settings = load_in(folder.path(), GOOD, &flags).unwrap();
+    let text = format!("{GOOD}callerWatches: 7\nbodyLimit: 100\n");
+    let settings = load_in(folder.path(), &text, &flags).unwrap();
     assert_eq!(settings.node_name.as_str(), "n2");
+    let mut limits = Limits::default();
+    (limits.caller_watches, limits.caller_rate) = (7, 9);
+    limits.body_bytes = 100;
+    assert_eq!(settings.limits, limits);
     let servers: Vec<String> = settings
         .upstream
         .servers

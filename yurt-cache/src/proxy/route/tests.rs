@@ -23,7 +23,8 @@ const STATUS: &str = "/api/v1/namespaces/a/pods/p/status";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 fn decide(method: Method, path: &str, query: &str, accept: &str, link: Link, have: Have) -> Route {
-    route(&read(method, &format!("{path}{query}"), accept), link, have)
+    let request = read(method, &format!("{path}{query}"), accept);
+    route(&request, link, have, None)
 }
 
 #[test]
@@ -235,6 +236,20 @@ fn while_the_cloud_is_away_reads_are_answered_and_the_rest_is_refused() {
 }
 
 #[test]
+fn what_the_node_can_stand_behind_is_written_here_only_while_the_cloud_is_away() {
+    let request = read(Method::PATCH, "/api/v1/namespaces/a/pods/p/status", JSON);
+    let status = Some(LocalWrite::Status);
+    assert_eq!(
+        route(&request, Link::Cut, Have::Nothing, status),
+        Route::LocalWrite(LocalWrite::Status)
+    );
+    assert_eq!(
+        route(&request, Link::Up, Have::Nothing, status),
+        Route::Forward(Remember::Nothing)
+    );
+}
+
+#[test]
 fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json() {
     let context = Context {
         hub: Some("169.254.2.1:10268".parse().unwrap()),
@@ -349,7 +364,7 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
         request.sieve = filters.between(&Caller::Node, resource);
         assert!(request.sieve.is_some());
         assert_eq!(
-            route(&request, Link::Up, have),
+            route(&request, Link::Up, have, None),
             expected,
             "{method} {path}{query} as {accept}"
         );

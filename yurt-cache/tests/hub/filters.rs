@@ -43,6 +43,11 @@ async fn adjusted(adjust: impl Fn(&mut Config) + Send + Sync + 'static) -> Bed {
 
 /// Returns a client that is a service account of kube-system.
 async fn account(bed: &Bed, name: &str) -> Client {
+    bed.site.bearer(&token(bed, name).await)
+}
+
+/// Asks the cloud for a token of a service account of kube-system.
+async fn token(bed: &Bed, name: &str) -> String {
     let accounts = "/api/v1/namespaces/kube-system/serviceaccounts";
     let body = json!({"metadata": {"name": name}});
     let made = bed.cloud().post(accounts, &body).await.unwrap();
@@ -50,7 +55,7 @@ async fn account(bed: &Bed, name: &str) -> Client {
     let asked =
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
     let said = put(bed, &format!("{accounts}/{name}/token"), &asked).await;
-    bed.site.bearer(said["status"]["token"].as_str().unwrap())
+    said["status"]["token"].as_str().unwrap().to_owned()
 }
 
 async fn put(bed: &Bed, collection: &str, object: &Value) -> Value {

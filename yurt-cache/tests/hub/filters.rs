@@ -15,7 +15,7 @@ use super::site::{Bed, SOON, revision};
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 const PODS: &str = "/api/v1/namespaces/default/pods";
-const HUB: &str = "169.254.2.1";
+const HUB: &str = "127.0.0.1";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
@@ -33,7 +33,7 @@ async fn bed() -> Bed {
 async fn adjusted(adjust: impl Fn(&mut Config) + Send + Sync + 'static) -> Bed {
     Bed::with(ApiConfig::default(), |mut site| {
         site.adjust(move |config| {
-            config.pod_address = Some(format!("{HUB}:10268").parse().unwrap());
+            config.pod_address = Some(format!("{HUB}:0").parse().unwrap());
             adjust(config);
         });
         site
@@ -93,10 +93,10 @@ async fn next(watch: &mut Watch) -> Value {
 }
 
 #[track_caller]
-fn is_moved(service: &Value) {
+fn is_moved(bed: &Bed, service: &Value) {
     assert_eq!(service["spec"]["clusterIP"], HUB, "{service}");
     assert_eq!(service["spec"]["clusterIPs"], json!([HUB]));
-    assert_eq!(service["spec"]["ports"][0]["port"], 10268);
+    assert_eq!(service["spec"]["ports"][0]["port"], bed.site.pods().port());
     assert_eq!(service["spec"]["fromTheFuture"]["a"], 1);
 }
 
@@ -119,7 +119,7 @@ async fn lists_reads_and_watches_pass_the_same_filters_online_and_cut_off() {
         for query in ["", "?resourceVersion=0", "?limit=1"] {
             let answer = node.get(&format!("{SERVICES}{query}")).await.unwrap();
             assert_eq!(answer.headers["x-yurt-served-from"], "mirror", "{query}");
-            is_moved(&answer.expect(200)["items"][0]);
+            is_moved(&bed, &answer.expect(200)["items"][0]);
         }
         for query in ["", "?resourceVersion=0"] {
             let service = node
@@ -128,13 +128,13 @@ async fn lists_reads_and_watches_pass_the_same_filters_online_and_cut_off() {
                 .unwrap()
                 .expect(200);
             assert_eq!(service["kind"], "Service");
-            is_moved(&service);
+            is_moved(&bed, &service);
         }
         for query in [INITIAL, "?watch=1", "?watch=1&resourceVersion=0"] {
             let mut watch = node.watch(&format!("{SERVICES}{query}")).await.unwrap();
             let service = next(&mut watch).await;
             assert_eq!(service["kind"], "Service");
-            is_moved(&service);
+            is_moved(&bed, &service);
             assert_eq!(next(&mut watch).await, other, "what no filter changes");
         }
     }
@@ -161,7 +161,7 @@ async fn an_event_of_a_running_watch_passes_the_filters() {
     let changed = patch(&bed, &format!("{SERVICES}/kubernetes"), &change).await;
     let service = next(&mut watch).await;
     assert_eq!(revision(&service), changed);
-    is_moved(&service);
+    is_moved(&bed, &service);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

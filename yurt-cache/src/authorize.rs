@@ -210,6 +210,11 @@ impl Verdicts {
         })
     }
 
+    /// Returns whether the cloud has said anything of just this.
+    pub(crate) fn is_judged(&self, caller: &Caller, access: &Access) -> bool {
+        self.known.lock().contains_key(&access.key(caller))
+    }
+
     /// Returns whether the cloud need not be asked again yet.
     pub(crate) fn is_fresh(&self, caller: &Caller, access: &Access) -> bool {
         self.known

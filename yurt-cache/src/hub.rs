@@ -1,6 +1,7 @@
 //! The hub: assembly, listeners, shutdown.
 
 mod admin;
+mod autonomy;
 mod flush;
 mod listen;
 
@@ -15,14 +16,17 @@ use tokio_util::task::TaskTracker;
 use yurt_core::name::NodeName;
 use yurt_core::store::Store;
 
+use self::autonomy::{Autonomy, Telling};
 use self::flush::Flushing;
 use crate::authorize::Verdicts;
+use crate::autonomy::Certificate;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Limit;
+use crate::needs::survey::survey;
 use crate::proxy::Proxy;
 use crate::tls;
 use crate::upstream::{Reach, Upstream};
@@ -60,6 +64,10 @@ pub struct Config {
     pub window_events: usize,
     /// See `window_events`.
     pub window_bytes: usize,
+    /// How often it is looked whether the node would survive a reboot without the cloud.
+    pub autonomy_period: Duration,
+    /// Whether the cloud is told, by the Node's condition `Autonomy`. It needs the node's client certificate.
+    pub autonomy_condition: bool,
     /// How long running requests may go on after the shutdown began.
     pub drain: Duration,
 }
@@ -81,6 +89,8 @@ impl Config {
             object_limit: 3 << 20,
             window_events: 4_096,
             window_bytes: 4 << 20,
+            autonomy_period: Duration::from_secs(30),
+            autonomy_condition: true,
             drain: Duration::from_secs(10),
         }
     }
@@ -210,9 +220,17 @@ impl Hub {
         tasks.spawn(sweep(
             registry.clone(),
             self.upstream.clone(),
+            self.config.node_name.clone(),
             self.config.mirror_idle,
             stop.clone(),
         ));
+        let autonomy = Arc::new(self.autonomy(proxy.clone()));
+        metrics.collect(Box::new(autonomy.told()));
+        tasks.spawn(
+            autonomy
+                .clone()
+                .run(self.config.autonomy_period, stop.clone()),
+        );
         registry.start();
         let (clients, admin) = (self.local_addr(), self.admin_addr());
         tracing::info!(?clients, ?admin, ca_file = ?self.authority, "the hub serves");
@@ -222,6 +240,7 @@ impl Hub {
                 upstream: self.upstream.clone(),
                 store: self.store.clone(),
                 metrics,
+                autonomy,
             };
             tasks.spawn(admin::serve(
                 admin,
@@ -245,6 +264,26 @@ impl Hub {
         tasks.close();
         tasks.wait().await;
         Ok(())
+    }
+
+    fn autonomy(&self, proxy: Arc<Proxy>) -> Autonomy {
+        let client = self.config.upstream.client_certificate.clone();
+        let telling = if client.is_some() && self.config.autonomy_condition {
+            Telling::Cloud
+        } else {
+            Telling::Nobody
+        };
+        // One of the hub's own making is renewed by a restart, with or without the cloud.
+        let serving = self.config.serving_certificate.clone();
+        let certificates = [
+            (Certificate::Client, client),
+            (Certificate::Serving, serving),
+        ]
+        .into_iter()
+        .filter_map(|(which, path)| Some((which, path?)))
+        .collect();
+        let (flushing, node) = (self.flushing.clone(), self.config.node_name.clone());
+        Autonomy::new(proxy, flushing, node, certificates, telling)
     }
 
     async fn open(
@@ -307,6 +346,7 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
 async fn sweep(
     registry: Arc<Registry>,
     upstream: Upstream,
+    node: NodeName,
     idle: Duration,
     stop: CancellationToken,
 ) {
@@ -316,11 +356,13 @@ async fn sweep(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let is_cut_off = !matches!(*upstream.reach().borrow(), Reach::Online);
-        let registry = registry.clone();
-        let swept =
-            tokio::task::spawn_blocking(move || registry.sweep(Instant::now(), idle, is_cut_off))
-                .await;
+        let is_online = matches!(*upstream.reach().borrow(), Reach::Online);
+        let (registry, node) = (registry.clone(), node.clone());
+        let swept = tokio::task::spawn_blocking(move || {
+            let needs = is_online.then(|| survey(&registry, &node).settled());
+            registry.sweep(Instant::now(), idle, needs.flatten().as_ref())
+        })
+        .await;
         if let Err(error) = swept.expect("work on the store does not panic") {
             tracing::warn!(%error, "a mirror that nobody needs is not erased");
         }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod authorize;
+mod autonomy;
 mod backoff;
 mod body;
 mod codec;
@@ -10,6 +11,7 @@ pub mod hub;
 mod identity;
 mod metrics;
 mod mirror;
+mod needs;
 mod proxy;
 pub mod store;
 mod tasks;

@@ -95,6 +95,11 @@ impl Metrics {
         }));
     }
 
+    /// Adds what somebody else tells at each scrape.
+    pub(crate) fn collect(&self, collector: Box<dyn Collector>) {
+        self.exposition.lock().register_collector(collector);
+    }
+
     /// Counts one request.
     pub(crate) fn request(
         &self,
@@ -335,7 +340,12 @@ impl State {
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
+pub(crate) fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: i64,
+) -> fmt::Result {
     ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 

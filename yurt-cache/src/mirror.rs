@@ -343,6 +343,16 @@ impl Mirror {
         (!matches!(state.phase, Phase::Live)).then_some(state.behind_since)
     }
 
+    /// Returns whether the store was damaged and no list has come since.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.state.lock().is_suspect
+    }
+
+    /// Returns who asked lately.
+    pub(crate) fn callers(&self) -> Vec<Caller> {
+        self.callers.lock().asked.iter().cloned().collect()
+    }
+
     /// Returns whether the scope was listed, or watched, with this caller's own identity.
     pub(crate) fn is_fetched_as(&self, caller: &Caller, verb: Verb) -> bool {
         let callers = self.callers.lock();
@@ -385,10 +395,6 @@ impl Mirror {
         if is_damaged {
             state.floor = state.revision;
         }
-    }
-
-    fn callers(&self) -> Vec<Caller> {
-        self.callers.lock().asked.iter().cloned().collect()
     }
 
     fn set_phase(&self, phase: Phase) {

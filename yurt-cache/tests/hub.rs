@@ -3,6 +3,8 @@
 
 #[path = "hub/admin.rs"]
 mod admin;
+#[path = "hub/autonomy.rs"]
+mod autonomy;
 #[path = "hub/cloud.rs"]
 mod cloud;
 #[path = "hub/ending.rs"]

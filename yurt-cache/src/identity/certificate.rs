@@ -134,6 +134,12 @@ pub(crate) fn peer_node_name(certificate: &[u8]) -> Option<NodeName> {
     is_node.then(|| name.parse().ok())?
 }
 
+/// Returns when a certificate ends, DER.
+pub(crate) fn not_after(certificate: &[u8]) -> Option<Timestamp> {
+    let end = parse(certificate)?.validity().not_after.timestamp();
+    Timestamp::from_second(end).ok()
+}
+
 fn parse(certificate: &[u8]) -> Option<X509Certificate<'_>> {
     match X509Certificate::from_der(certificate) {
         Ok(([], certificate)) => Some(certificate),

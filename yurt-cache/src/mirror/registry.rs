@@ -26,6 +26,7 @@ use super::scope::{Resource, Scope};
 use super::window::Limit;
 use super::{Mirror, Phase, Tombstone};
 use crate::identity::Caller;
+use crate::needs::Needs;
 
 /// Mirrors that a hub keeps at most; what is asked for beyond is only forwarded.
 const MIRRORS: usize = 2_000;
@@ -184,8 +185,9 @@ impl Registry {
             .collect()
     }
 
-    /// Drops mirrors that failed, and those that nobody has asked for since `idle` ago. Blocks on the store.
-    pub(crate) fn sweep(&self, now: Instant, idle: Duration, is_cut_off: bool) -> Result<()> {
+    /// Drops mirrors that failed, and those that nobody has asked for since `idle` ago and no restart needs;
+    /// without `needs` nobody knows what a restart needs. Blocks on the store.
+    pub(crate) fn sweep(&self, now: Instant, idle: Duration, needs: Option<&Needs>) -> Result<()> {
         let mut dropped = Vec::new();
         let mut mirrors = self.mirrors.lock();
         mirrors.by_id.retain(|_, kept| {
@@ -193,7 +195,8 @@ impl Registry {
                 .mirror
                 .idle_since()
                 .is_some_and(|since| now.duration_since(since) > idle);
-            let goes = kept.mirror.has_failed() || (is_idle && !is_cut_off);
+            let is_spare = needs.is_some_and(|needs| !needs.has_scope(&kept.mirror.scope));
+            let goes = kept.mirror.has_failed() || (is_idle && is_spare);
             if goes {
                 kept.stop.cancel();
                 dropped.push(kept.mirror.clone());

@@ -4,12 +4,15 @@ mod admin;
 mod autonomy;
 mod flush;
 mod listen;
+mod sweep;
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::family::Family;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,20 +24,19 @@ use self::flush::Flushing;
 use crate::authorize::Verdicts;
 use crate::autonomy::Certificate;
 use crate::documents::Documents;
+use crate::garbage::Limits;
 use crate::identity::certificate::ServingCertificate;
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
+use crate::mirror::sweep::Retention;
 use crate::mirror::window::Limit;
-use crate::needs::survey::survey;
 use crate::proxy::Proxy;
 use crate::tls;
-use crate::upstream::{Reach, Upstream};
+use crate::upstream::Upstream;
 
+pub use crate::garbage::Budget;
 pub use crate::upstream::{Order, UpstreamConfig};
-
-/// How often mirrors that nobody needs are looked for.
-const SWEEP: Duration = Duration::from_secs(30);
 
 /// What a hub is told. Plain data; [`Config::new`] sets what has a default.
 #[derive(Clone, Debug)]
@@ -56,8 +58,20 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// Where the hub keeps its certificates; the store is given to [`Hub::new`].
     pub data_dir: PathBuf,
-    /// How long a mirror stays that nobody asks for, while the cloud is there.
+    /// How long a mirror stays that nobody asks for, while the cloud is there and no restart needs it.
     pub mirror_idle: Duration,
+    /// How long else stays what nobody uses, while the cloud is there: objects that were read by name and that
+    /// no pod on the node refers to, documents, verdicts.
+    pub forget_after: Duration,
+    /// What is kept of objects that were read by name; what a restart needs is kept beyond.
+    pub objects_by_name: Budget,
+    /// What is kept of discovery, OpenAPI and other documents.
+    pub documents: Budget,
+    /// What is kept of any kind of object. Beyond it scopes are only forwarded, the least recently used first;
+    /// what a restart needs is kept beyond.
+    pub per_kind: Budget,
+    /// What is kept of some kinds: plural and group, as in `deployments.apps`, or the plural alone.
+    pub kinds: BTreeMap<String, Budget>,
     /// The largest object, in bytes, that a mirror takes.
     pub object_limit: usize,
     /// Events that a mirror keeps in memory for its watchers, and their bytes.
@@ -86,6 +100,11 @@ impl Config {
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 10_267))),
             data_dir,
             mirror_idle: Duration::from_secs(3_600),
+            forget_after: Duration::from_secs(7 * 86_400),
+            objects_by_name: Budget::new(5_000, 32 << 20),
+            documents: Budget::new(200, 32 << 20),
+            per_kind: Budget::new(100_000, 256 << 20),
+            kinds: BTreeMap::new(),
             object_limit: 3 << 20,
             window_events: 4_096,
             window_bytes: 4 << 20,
@@ -200,14 +219,14 @@ impl Hub {
         // Whatever ends this future ends its tasks.
         let _guard = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
-        let (registry, verdicts) = self.open(&tasks, &stop).await?;
+        let (registry, verdicts, documents) = self.open(&tasks, &stop).await?;
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
         let proxy = Arc::new(Proxy {
             registry: registry.clone(),
             upstream: self.upstream.clone(),
             verdicts,
-            documents: Documents::new(self.store.clone()),
+            documents,
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: shutdown.clone(),
@@ -217,13 +236,14 @@ impl Hub {
         });
         tasks.spawn(self.upstream.clone().run(stop.clone()));
         tasks.spawn(self.flushing.clone().run(stop.clone()));
-        tasks.spawn(sweep(
-            registry.clone(),
-            self.upstream.clone(),
-            self.config.node_name.clone(),
-            self.config.mirror_idle,
-            stop.clone(),
-        ));
+        let sweeping = sweep::Sweeping {
+            proxy: proxy.clone(),
+            node: self.config.node_name.clone(),
+            every: sweep::EVERY.min(self.config.mirror_idle),
+            gone: Family::default(),
+        };
+        metrics.collect(Box::new(sweeping.told()));
+        tasks.spawn(sweeping.run(stop.clone()));
         let autonomy = Arc::new(self.autonomy(proxy.clone()));
         metrics.collect(Box::new(autonomy.told()));
         tasks.spawn(
@@ -266,6 +286,16 @@ impl Hub {
         Ok(())
     }
 
+    fn retention(&self) -> Retention {
+        Retention {
+            mirror_idle: self.config.mirror_idle,
+            age: self.config.forget_after,
+            by_name: self.config.objects_by_name,
+            per_kind: self.config.per_kind,
+            kinds: self.config.kinds.clone(),
+        }
+    }
+
     fn autonomy(&self, proxy: Arc<Proxy>) -> Autonomy {
         let client = self.config.upstream.client_certificate.clone();
         let telling = if client.is_some() && self.config.autonomy_condition {
@@ -290,7 +320,7 @@ impl Hub {
         &self,
         tasks: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Result<(Arc<Registry>, Verdicts), Error> {
+    ) -> Result<(Arc<Registry>, Verdicts, Documents), Error> {
         let keeping = Keeping {
             upstream: self.upstream.clone(),
             object_limit: self.config.object_limit,
@@ -300,12 +330,18 @@ impl Hub {
             steps: self.config.window_events,
             bytes: self.config.window_bytes,
         };
+        let limits = Limits {
+            age: self.config.forget_after,
+            budget: self.config.documents,
+        };
+        let kept = (window, self.retention());
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
         let open = move || {
+            let now = Instant::now();
+            let documents = Documents::open(store.clone(), limits, now)?;
             let verdicts = Verdicts::open(store.clone(), tasks.clone())?;
-            let registry =
-                Registry::open(store.clone(), window, keeping, tasks, stop, Instant::now())?;
-            Ok((Arc::new(registry), verdicts))
+            let registry = Registry::open(store.clone(), kept, keeping, tasks, stop, now)?;
+            Ok((Arc::new(registry), verdicts, documents))
         };
         tokio::task::spawn_blocking(open)
             .await
@@ -341,30 +377,4 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
         .set_nonblocking(true)
         .map_err(|source| Error::Listen { address, source })?;
     Ok(listener)
-}
-
-async fn sweep(
-    registry: Arc<Registry>,
-    upstream: Upstream,
-    node: NodeName,
-    idle: Duration,
-    stop: CancellationToken,
-) {
-    let mut ticks = tokio::time::interval(SWEEP.min(idle));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let is_online = matches!(*upstream.reach().borrow(), Reach::Online);
-        let (registry, node) = (registry.clone(), node.clone());
-        let swept = tokio::task::spawn_blocking(move || {
-            let needs = is_online.then(|| survey(&registry, &node).settled());
-            registry.sweep(Instant::now(), idle, needs.flatten().as_ref())
-        })
-        .await;
-        if let Err(error) = swept.expect("work on the store does not panic") {
-            tracing::warn!(%error, "a mirror that nobody needs is not erased");
-        }
-    }
 }

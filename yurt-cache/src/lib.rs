@@ -7,6 +7,7 @@ mod backoff;
 mod body;
 mod codec;
 mod documents;
+mod garbage;
 pub mod hub;
 mod identity;
 mod metrics;

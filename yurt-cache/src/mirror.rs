@@ -3,6 +3,7 @@
 
 pub(crate) mod barrier;
 pub(crate) mod definition;
+mod ending;
 pub(crate) mod fetch;
 pub(crate) mod ingest;
 pub(crate) mod kind;
@@ -10,8 +11,10 @@ pub(crate) mod record;
 pub(crate) mod reflector;
 pub(crate) mod registry;
 pub(crate) mod relist;
+pub(crate) mod remembered;
 pub(crate) mod saved;
 pub(crate) mod scope;
+pub(crate) mod sweep;
 pub(crate) mod window;
 
 use std::collections::VecDeque;
@@ -94,6 +97,8 @@ struct State {
     /// When the upstream watch was last open; the mirror's beginning if never.
     behind_since: Instant,
     used: Instant,
+    /// It was given up for being over the budget, and is not tried again before this.
+    rests_until: Option<Instant>,
 }
 
 /// A deletion that is remembered; its object is in the store.
@@ -159,6 +164,7 @@ impl Mirror {
             relisted: None,
             behind_since: now,
             used: now,
+            rests_until: None,
         };
         Self {
             id,
@@ -398,7 +404,13 @@ impl Mirror {
     }
 
     fn set_phase(&self, phase: Phase) {
-        self.state.lock().phase = phase;
+        let mut state = self.state.lock();
+        // Whoever still works for a mirror that has failed does not bring it back.
+        if matches!(state.phase, Phase::Failed(_)) {
+            return;
+        }
+        state.phase = phase;
+        drop(state);
         self.changed.send_replace(());
     }
 

@@ -101,7 +101,6 @@ impl Needs {
     }
 
     /// Returns whether a restart needs the object, whoever remembers it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for what leaves by age, next"))]
     pub(crate) fn has_object(&self, resource: &Resource, key: &str) -> bool {
         // What a kubelet asks of an attached volume has a name that is a digest: there are few.
         resource.plural == "volumeattachments"
@@ -111,14 +110,10 @@ impl Needs {
                 .is_some_and(|kept| kept.contains(key))
     }
 
-    /// Returns whether a restart needs the scope.
-    pub(crate) fn has_scope(&self, scope: &Scope) -> bool {
-        let is_kubelets = self.kubelet.iter().any(|needed| scope.covers(needed));
-        is_kubelets
-            || self
-                .objects
-                .iter()
-                .any(|needed| scope.covers(&needed.scope()))
+    /// Returns the scopes from which a restart is answered.
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = Scope> {
+        let objects = self.objects.iter().map(Needed::scope);
+        self.kubelet.iter().cloned().chain(objects)
     }
 }
 
@@ -156,6 +151,16 @@ fn kubelet(node: &NodeName) -> Vec<Scope> {
         of(resource("node.k8s.io", "runtimeclasses"), ""),
         of(resource("storage.k8s.io", "csidrivers"), ""),
     ]
+}
+
+/// Returns whether a scope is kept whatever it costs: a single object, or what every kubelet lists.
+pub(crate) fn is_always_kept(scope: &Scope) -> bool {
+    scope.name().is_some()
+        || scope.fields.exact("spec.nodeName").is_some()
+        || matches!(
+            (&*scope.resource.group, &*scope.resource.plural),
+            ("", "services") | ("node.k8s.io", "runtimeclasses") | ("storage.k8s.io", "csidrivers")
+        )
 }
 
 /// The scope of the Node itself.

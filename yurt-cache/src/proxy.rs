@@ -196,8 +196,10 @@ impl Proxy {
                     parts.uri.clone(),
                     parts.headers.clone(),
                 );
-                let found =
-                    tokio::task::spawn_blocking(move || documents.answer(&uri, &headers)).await;
+                let found = tokio::task::spawn_blocking(move || {
+                    documents.answer(&uri, &headers, Instant::now())
+                })
+                .await;
                 let found = found.expect("work on the store does not panic");
                 let found = found.map_err(|error| {
                     Status::internal(&format!("read the node's store: {error}"))

@@ -13,6 +13,8 @@ mod ending;
 mod faults;
 #[path = "hub/forwarding.rs"]
 mod forwarding;
+#[path = "hub/garbage.rs"]
+mod garbage;
 #[path = "hub/hostile.rs"]
 mod hostile;
 #[path = "hub/identity.rs"]

@@ -87,6 +87,12 @@ impl Record {
         self.0.iter().map(|(version, _)| version.clone()).collect()
     }
 
+    /// Returns who holds any version.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = u32> {
+        let versions = self.0.iter();
+        versions.flat_map(|(version, _)| version.holders.iter().copied())
+    }
+
     /// Returns the bytes of the version at `revision`.
     pub(crate) fn at(&self, revision: u64) -> Option<&Bytes> {
         self.0

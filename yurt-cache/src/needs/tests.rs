@@ -58,25 +58,32 @@ fn a_claim_leads_to_its_volume_and_a_pod_that_is_over_to_nothing() {
 }
 
 #[test]
-fn scopes_that_hold_what_is_needed_are_needed() {
+fn a_restart_is_answered_from_the_scopes_of_the_kubelet_and_of_each_object() {
     let needs = needs(&[pod("web", &[("secrets", "s")])]);
-    for (scope, is_needed) in [
-        (scope(core("pods"), None, "spec.nodeName=n1"), true),
-        (scope(core("pods"), None, "spec.nodeName=n2"), false),
-        (scope(core("pods"), None, ""), true),
-        (scope(core("nodes"), None, "metadata.name=n1"), true),
-        (scope(core("services"), None, "spec.clusterIP!=None"), true),
-        (
-            scope(core("secrets"), Some("shop"), "metadata.name=s"),
-            true,
-        ),
-        (
-            scope(core("secrets"), Some("shop"), "metadata.name=t"),
-            false,
-        ),
-        (scope(core("secrets"), None, ""), true),
-        (scope(core("configmaps"), Some("shop"), ""), false),
+    let scopes: Vec<String> = needs.scopes().map(|scope| scope.to_string()).collect();
+    assert_eq!(
+        scopes,
+        [
+            "v1/nodes where metadata.name=n1",
+            "v1/pods where spec.nodeName=n1",
+            "v1/services where spec.clusterIP!=None",
+            "node.k8s.io/v1/runtimeclasses",
+            "storage.k8s.io/v1/csidrivers",
+            "v1/secrets in shop where metadata.name=s",
+        ]
+    );
+    assert!(needs.scopes().all(|scope| is_always_kept(&scope)));
+}
+
+#[test]
+fn what_may_be_large_and_no_kubelet_lists_is_not_kept_whatever_it_costs() {
+    for (resource, fields) in [
+        (core("pods"), ""),
+        (core("nodes"), ""),
+        (core("secrets"), "type=Opaque"),
+        (resource("discovery.k8s.io", "endpointslices"), ""),
     ] {
-        assert_eq!(needs.has_scope(&scope), is_needed, "{scope}");
+        let scope = scope(resource, None, fields);
+        assert!(!is_always_kept(&scope), "{scope}");
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Facts {
     /// What the pods need and the store does not give.
     pub(crate) absent: Vec<Absent>,
     pub(crate) certificates: Vec<CertificateFact>,
-    /// What lets service accounts in; `None` where nothing is known of it.
+    /// What lets service accounts in; `None` where no pod mounts a token.
     pub(crate) tokens: Option<TokenFact>,
     pub(crate) store: StoreFact,
     /// Reads that clients do and that no verdict of the cloud allows, in words.
@@ -95,10 +95,10 @@ pub(crate) enum Certificate {
 /// What lets service accounts in while the cloud is away.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenFact {
-    /// Keys of the cluster by which tokens are verified.
-    pub(crate) keys: usize,
-    /// Pods that mount a token and for which none is remembered.
-    pub(crate) without: usize,
+    /// The cluster's keys are on the node.
+    pub(crate) has_keys: bool,
+    /// Pods that mount a token and for which none is remembered, where that is known.
+    pub(crate) without: Option<usize>,
 }
 
 /// What the store says of itself.

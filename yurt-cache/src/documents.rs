@@ -17,7 +17,7 @@ use yurt_core::store::{Batch, Result, Store};
 
 use crate::body::{self, Body};
 use crate::codec::Inflate;
-use crate::garbage::{Entry, Held, Limits, plan};
+use crate::garbage::{Bounds, Entry, Held, plan};
 use crate::proxy::route::Link;
 
 /// The longest document that is remembered: an OpenAPI description of a large cluster is about half of it.
@@ -44,7 +44,7 @@ struct Head {
 #[derive(Clone, Debug)]
 pub(crate) struct Documents {
     store: Arc<dyn Store>,
-    limits: Limits,
+    bounds: Bounds,
     kept: Arc<Mutex<HashMap<Bytes, Kept>>>,
 }
 
@@ -57,7 +57,7 @@ struct Kept {
 
 impl Documents {
     /// Opens what the store remembers. Blocks on the store.
-    pub(crate) fn open(store: Arc<dyn Store>, limits: Limits, now: Instant) -> Result<Self> {
+    pub(crate) fn open(store: Arc<dyn Store>, bounds: Bounds, now: Instant) -> Result<Self> {
         let mut kept = HashMap::new();
         store.keys(PREFIX, None, &mut |key, len| {
             let held = Held::one(len);
@@ -66,7 +66,7 @@ impl Documents {
         })?;
         Ok(Self {
             store,
-            limits,
+            bounds,
             kept: Arc::new(Mutex::new(kept)),
         })
     }
@@ -79,7 +79,7 @@ impl Documents {
     /// Forgets what nobody has asked for long, and what is over the budget. Blocks on the store.
     pub(crate) fn sweep(&self, now: Instant) -> Result<usize> {
         let mut batch = Batch::new();
-        let gone = forget(&mut self.kept.lock(), &self.limits, now);
+        let gone = forget(&mut self.kept.lock(), &self.bounds, now);
         for key in &gone {
             batch.delete(key.clone());
         }
@@ -114,7 +114,7 @@ impl Documents {
         value.put_slice(text);
         let value = value.freeze();
         let held = Held::one(value.len());
-        if self.limits.budget.is_exceeded_by(held) {
+        if self.bounds.budget.is_exceeded_by(held) {
             return Ok(());
         }
         let key = key(uri, accept);
@@ -125,7 +125,7 @@ impl Documents {
         let gone = {
             let mut kept = self.kept.lock();
             kept.insert(key.clone(), Kept { held, used: now });
-            forget(&mut kept, &self.limits, now)
+            forget(&mut kept, &self.bounds, now)
         };
         let mut batch = Batch::new();
         batch.put(key, value);
@@ -163,7 +163,7 @@ fn total(kept: &HashMap<Bytes, Kept>) -> Held {
 }
 
 /// Takes out what goes. Documents are remembered and swept only while the cloud is there.
-fn forget(kept: &mut HashMap<Bytes, Kept>, limits: &Limits, now: Instant) -> Vec<Bytes> {
+fn forget(kept: &mut HashMap<Bytes, Kept>, bounds: &Bounds, now: Instant) -> Vec<Bytes> {
     let keys: Vec<Bytes> = kept.keys().cloned().collect();
     let entry = |key: &Bytes| Entry {
         idle: now.duration_since(kept[key].used),
@@ -171,7 +171,7 @@ fn forget(kept: &mut HashMap<Bytes, Kept>, limits: &Limits, now: Instant) -> Vec
         is_needed: false,
     };
     let entries: Vec<Entry> = keys.iter().map(entry).collect();
-    let goes = plan(&entries, total(kept), limits, Link::Up);
+    let goes = plan(&entries, total(kept), bounds, Link::Up);
     let gone: Vec<Bytes> = goes.into_iter().map(|at| keys[at].clone()).collect();
     for key in &gone {
         kept.remove(key);

@@ -73,14 +73,14 @@ pub(crate) struct Entry {
 
 /// What may be kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct Bounds {
     pub(crate) age: Duration,
     pub(crate) budget: Budget,
 }
 
 /// Returns the places of the entries that go, the least recently used first; `total` is what all hold
 /// together, which is less than their sum where they share.
-pub(crate) fn plan(entries: &[Entry], total: Held, limits: &Limits, link: Link) -> Vec<usize> {
+pub(crate) fn plan(entries: &[Entry], total: Held, bounds: &Bounds, link: Link) -> Vec<usize> {
     match link {
         Link::Cut => return Vec::new(),
         Link::Up => {}
@@ -92,7 +92,7 @@ pub(crate) fn plan(entries: &[Entry], total: Held, limits: &Limits, link: Link) 
     let mut left = total;
     let goes = |at: &usize| {
         let entry = &entries[*at];
-        let goes = entry.idle > limits.age || limits.budget.is_exceeded_by(left);
+        let goes = entry.idle > bounds.age || bounds.budget.is_exceeded_by(left);
         if goes {
             left = left.minus(entry.held);
         }
@@ -117,8 +117,8 @@ mod tests {
         prop::collection::vec(entry, 0..30)
     }
 
-    fn limits() -> impl Strategy<Value = Limits> {
-        (0..60_u64, 0..40_usize, 0..2_000_u64).prop_map(|(age, objects, bytes)| Limits {
+    fn bounds() -> impl Strategy<Value = Bounds> {
+        (0..60_u64, 0..40_usize, 0..2_000_u64).prop_map(|(age, objects, bytes)| Bounds {
             age: Duration::from_secs(age),
             budget: Budget::new(objects, bytes),
         })
@@ -130,33 +130,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_goes_while_cut_off(entries in entries(), limits in limits()) {
+        fn nothing_goes_while_cut_off(entries in entries(), bounds in bounds()) {
             let total = sum(entries.iter());
-            prop_assert!(plan(&entries, total, &limits, Link::Cut).is_empty());
+            prop_assert!(plan(&entries, total, &bounds, Link::Cut).is_empty());
         }
 
         #[test]
-        fn what_is_needed_stays_and_the_rest_keeps_the_limits(entries in entries(), limits in limits()) {
-            let gone = plan(&entries, sum(entries.iter()), &limits, Link::Up);
+        fn what_is_needed_stays_and_the_rest_keeps_the_bounds(entries in entries(), bounds in bounds()) {
+            let gone = plan(&entries, sum(entries.iter()), &bounds, Link::Up);
             let kept = || (0..entries.len()).filter(|at| !gone.contains(at)).map(|at| &entries[at]);
             prop_assert!(gone.iter().all(|at| !entries[*at].is_needed));
             let spare = || kept().filter(|entry| !entry.is_needed);
-            prop_assert!(spare().all(|entry| entry.idle <= limits.age));
+            prop_assert!(spare().all(|entry| entry.idle <= bounds.age));
             if spare().next().is_some() {
-                prop_assert!(!limits.budget.is_exceeded_by(sum(kept())));
+                prop_assert!(!bounds.budget.is_exceeded_by(sum(kept())));
             }
         }
 
         #[test]
-        fn the_least_recently_used_goes_first_and_no_more_than_must(entries in entries(), limits in limits()) {
-            let gone = plan(&entries, sum(entries.iter()), &limits, Link::Up);
+        fn the_least_recently_used_goes_first_and_no_more_than_must(entries in entries(), bounds in bounds()) {
+            let gone = plan(&entries, sum(entries.iter()), &bounds, Link::Up);
             let spare = (0..entries.len()).filter(|at| !gone.contains(at) && !entries[*at].is_needed);
             let longest = spare.map(|at| entries[at].idle).max().unwrap_or_default();
             prop_assert!(gone.iter().all(|at| entries[*at].idle >= longest));
             if let Some(last) = gone.last().map(|at| entries[*at]) {
                 let kept = (0..entries.len()).filter(|at| !gone.contains(at)).map(|at| &entries[at]);
                 let with_last = sum(kept).plus(last.held);
-                prop_assert!(last.idle > limits.age || limits.budget.is_exceeded_by(with_last));
+                prop_assert!(last.idle > bounds.age || bounds.budget.is_exceeded_by(with_last));
             }
         }
     }

@@ -4,6 +4,7 @@ mod admin;
 mod autonomy;
 mod flush;
 mod listen;
+mod surroundings;
 mod sweep;
 
 use std::collections::BTreeMap;
@@ -21,21 +22,29 @@ use yurt_core::store::Store;
 
 use self::autonomy::{Autonomy, Telling};
 use self::flush::Flushing;
-use crate::authorize::Verdicts;
+use self::surroundings::Surroundings;
+use crate::authorize::{self, Verdicts};
 use crate::autonomy::Certificate;
 use crate::documents::Documents;
-use crate::garbage::Limits;
+use crate::garbage::Bounds;
 use crate::identity::certificate::ServingCertificate;
+use crate::identity::{Authenticator, Figures, contact, issuer};
+use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
 use crate::mirror::sweep::Retention;
 use crate::mirror::window::Limit;
+use crate::outbox::Outbox;
+use crate::overlay::reconcile::Reconcile;
+use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
 use crate::tls;
 use crate::upstream::Upstream;
 
+pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
 pub use crate::garbage::Budget;
+pub use crate::limits::Limits;
 pub use crate::upstream::{Order, UpstreamConfig};
 
 /// What a hub is told. Plain data; [`Config::new`] sets what has a default.
@@ -48,6 +57,12 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// Where clients reach the hub, by HTTPS.
     pub listen: SocketAddr,
+    /// Where pods reach the hub; without it no filter sends them here.
+    pub pod_address: Option<SocketAddr>,
+    /// The node's pool; without it the node's label `apps.openyurt.io/nodepool` says it.
+    pub pool_name: Option<String>,
+    /// What callers see differently from the cloud.
+    pub filters: FilterConfig,
     /// The serving certificate, PEM; without it the hub makes a CA of its own beside the data.
     pub serving_certificate: Option<PathBuf>,
     /// The serving certificate's key, PEM.
@@ -67,6 +82,8 @@ pub struct Config {
     pub objects_by_name: Budget,
     /// What is kept of discovery, OpenAPI and other documents.
     pub documents: Budget,
+    /// How many verdicts of the cloud on its callers are kept.
+    pub verdicts: usize,
     /// What is kept of any kind of object. Beyond it scopes are only forwarded, the least recently used first;
     /// what a restart needs is kept beyond.
     pub per_kind: Budget,
@@ -78,12 +95,18 @@ pub struct Config {
     pub window_events: usize,
     /// See `window_events`.
     pub window_bytes: usize,
+    /// How long what the cloud said of a caller counts while it is away: who it is and what it may read.
+    pub verdict_limit: Duration,
+    /// How much one client may hold.
+    pub limits: Limits,
     /// How often it is looked whether the node would survive a reboot without the cloud.
     pub autonomy_period: Duration,
     /// Whether the cloud is told, by the Node's condition `Autonomy`. It needs the node's client certificate.
     pub autonomy_condition: bool,
     /// How long running requests may go on after the shutdown began.
     pub drain: Duration,
+    /// What time it is.
+    pub clock: fn() -> jiff::Timestamp,
 }
 
 impl Config {
@@ -94,6 +117,9 @@ impl Config {
             node_name,
             upstream,
             listen: SocketAddr::from(([127, 0, 0, 1], 10_268)),
+            pod_address: None,
+            pool_name: None,
+            filters: FilterConfig::default(),
             serving_certificate: None,
             serving_key: None,
             client_ca_file: None,
@@ -103,14 +129,18 @@ impl Config {
             forget_after: Duration::from_secs(7 * 86_400),
             objects_by_name: Budget::new(5_000, 32 << 20),
             documents: Budget::new(200, 32 << 20),
+            verdicts: 10_000,
             per_kind: Budget::new(100_000, 256 << 20),
             kinds: BTreeMap::new(),
             object_limit: 3 << 20,
             window_events: 4_096,
             window_bytes: 4 << 20,
+            verdict_limit: Duration::from_secs(30 * 86_400),
+            limits: Limits::default(),
             autonomy_period: Duration::from_secs(30),
             autonomy_condition: true,
             drain: Duration::from_secs(10),
+            clock: jiff::Timestamp::now,
         }
     }
 }
@@ -219,23 +249,62 @@ impl Hub {
         // Whatever ends this future ends its tasks.
         let _guard = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
-        let (registry, verdicts, documents) = self.open(&tasks, &stop).await?;
+        let Opened {
+            registry,
+            verdicts,
+            authenticator,
+            truth,
+            outbox,
+            documents,
+        } = self.open(&tasks, &stop).await?;
+        let (config, store, mirrors) = (self.config.clone(), self.store.clone(), registry.clone());
+        let open = move || Surroundings::open(&config, mirrors, store);
+        let surroundings = tokio::task::spawn_blocking(open)
+            .await
+            .expect("reading the store does not panic");
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
+        metrics.collect(Box::new(Figures(authenticator.clone())));
         let proxy = Arc::new(Proxy {
+            node: self.config.node_name.clone(),
             registry: registry.clone(),
             upstream: self.upstream.clone(),
             verdicts,
             documents,
+            authenticator: authenticator.clone(),
+            truth: truth.clone(),
+            outbox: outbox.clone(),
+            filters: surroundings.filters().clone(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: shutdown.clone(),
             end: stop.clone(),
             object_limit: self.config.object_limit,
-            clock: jiff::Timestamp::now,
+            clock: self.config.clock,
+            shares: Shares::new(self.config.limits.clone()),
+            body_limit: self.config.limits.body_bytes,
         });
         tasks.spawn(self.upstream.clone().run(stop.clone()));
         tasks.spawn(self.flushing.clone().run(stop.clone()));
+        tasks.spawn(surroundings.run(stop.clone()));
+        tasks.spawn(contact::keep(
+            authenticator.contact.clone(),
+            self.upstream.clone(),
+            self.config.clock,
+            stop.clone(),
+        ));
+        tasks.spawn(issuer::keep(
+            authenticator,
+            self.upstream.clone(),
+            stop.clone(),
+        ));
+        let reconcile = Reconcile {
+            registry: registry.clone(),
+            truth,
+            outbox,
+            upstream: self.upstream.clone(),
+        };
+        tasks.spawn(reconcile.run(stop.clone()));
         let sweeping = sweep::Sweeping {
             proxy: proxy.clone(),
             node: self.config.node_name.clone(),
@@ -273,6 +342,8 @@ impl Hub {
             tls: self.tls,
             node: self.config.node_name.clone(),
             proxy,
+            door: Door::new(self.config.limits.clone()),
+            streams: self.config.limits.streams(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             end: stop.clone(),
@@ -316,11 +387,7 @@ impl Hub {
         Autonomy::new(proxy, flushing, node, certificates, telling)
     }
 
-    async fn open(
-        &self,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Result<(Arc<Registry>, Verdicts, Documents), Error> {
+    async fn open(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Opened, Error> {
         let keeping = Keeping {
             upstream: self.upstream.clone(),
             object_limit: self.config.object_limit,
@@ -330,24 +397,55 @@ impl Hub {
             steps: self.config.window_events,
             bytes: self.config.window_bytes,
         };
-        let limits = Limits {
+        let bounds = Bounds {
             age: self.config.forget_after,
             budget: self.config.documents,
         };
         let kept = (window, self.retention());
+        let verdicts = authorize::Retention {
+            limit: self.config.verdict_limit,
+            age: self.config.forget_after,
+            count: self.config.verdicts,
+        };
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
+        let (clock, limit) = (self.config.clock, self.config.verdict_limit);
         let open = move || {
             let now = Instant::now();
-            let documents = Documents::open(store.clone(), limits, now)?;
-            let verdicts = Verdicts::open(store.clone(), tasks.clone())?;
+            let documents = Documents::open(store.clone(), bounds, now)?;
+            let authenticator = Authenticator::open(store.clone(), tasks.clone(), clock, limit)?;
+            let authenticator = Arc::new(authenticator);
+            let verdicts = Verdicts::open(
+                store.clone(),
+                tasks.clone(),
+                authenticator.clone(),
+                verdicts,
+                now,
+            )?;
             let registry = Registry::open(store.clone(), kept, keeping, tasks, stop, now)?;
-            Ok((Arc::new(registry), verdicts, documents))
+            Ok(Opened {
+                truth: Arc::new(Truth::recall(&registry)),
+                outbox: Arc::new(Outbox::open(store)?),
+                registry: Arc::new(registry),
+                verdicts,
+                authenticator,
+                documents,
+            })
         };
         tokio::task::spawn_blocking(open)
             .await
             .expect("reading the store does not panic")
             .map_err(Error::Store)
     }
+}
+
+/// What the store remembers.
+struct Opened {
+    registry: Arc<Registry>,
+    verdicts: Verdicts,
+    authenticator: Arc<Authenticator>,
+    truth: Arc<Truth>,
+    outbox: Arc<Outbox>,
+    documents: Documents,
 }
 
 /// Under which names clients reach the hub: the address it listens on, the loopback, and the API server's own.

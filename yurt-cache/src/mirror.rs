@@ -7,6 +7,7 @@ mod ending;
 pub(crate) mod fetch;
 pub(crate) mod ingest;
 pub(crate) mod kind;
+pub(crate) mod local;
 pub(crate) mod record;
 pub(crate) mod reflector;
 pub(crate) mod registry;
@@ -331,7 +332,8 @@ impl Mirror {
         if callers.asked.front() == Some(caller) {
             return;
         }
-        callers.asked.retain(|one| one != caller);
+        // Of the tokens of one account the newest lives longest.
+        callers.asked.retain(|one| one.id() != caller.id());
         callers.asked.push_front(caller.clone());
         callers.asked.truncate(4);
         drop(callers);
@@ -362,9 +364,11 @@ impl Mirror {
     /// Returns whether the scope was listed, or watched, with this caller's own identity.
     pub(crate) fn is_fetched_as(&self, caller: &Caller, verb: Verb) -> bool {
         let callers = self.callers.lock();
+        let is_caller =
+            |one: &Option<Caller>| one.as_ref().is_some_and(|one| one.id() == caller.id());
         match verb {
-            Verb::List => callers.listed_as.as_ref() == Some(caller),
-            Verb::Watch => callers.watched_as.as_ref() == Some(caller),
+            Verb::List => is_caller(&callers.listed_as),
+            Verb::Watch => is_caller(&callers.watched_as),
             Verb::Get | Verb::Write => false,
         }
     }
@@ -432,5 +436,21 @@ impl fmt::Debug for Mirror {
             .field("id", &self.id)
             .field("scope", &self.scope.identity())
             .finish_non_exhaustive()
+    }
+}
+
+/// Counts who watches a mirror while it does.
+pub(crate) struct Counted(Arc<Mirror>);
+
+impl Counted {
+    pub(crate) fn new(mirror: Arc<Mirror>) -> Self {
+        mirror.counters.watchers.fetch_add(1, Ordering::Relaxed);
+        Self(mirror)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counters.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }

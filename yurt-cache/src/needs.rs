@@ -4,7 +4,7 @@
 pub(crate) mod pod;
 pub(crate) mod survey;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use yurt_core::name::NodeName;
@@ -37,6 +37,10 @@ pub(crate) struct Needs {
     pub(crate) pods: usize,
     /// One of the pods is kube-proxy.
     pub(crate) has_proxy: bool,
+    /// Some of them mount a token.
+    pub(crate) has_tokens: bool,
+    /// The user names of the pods' service accounts.
+    pub(crate) accounts: BTreeSet<String>,
     /// Objects by name that are kept beside those of the pods.
     kept: HashMap<Resource, HashSet<Key>>,
 }
@@ -53,6 +57,8 @@ impl Needs {
             objects: Vec::new(),
             pods: 0,
             has_proxy: false,
+            has_tokens: false,
+            accounts: BTreeSet::new(),
             kept: HashMap::new(),
         };
         let node = node.to_string();
@@ -66,6 +72,9 @@ impl Needs {
             }
             needs.pods += 1;
             needs.has_proxy |= pod.is_proxy;
+            needs.has_tokens |= pod.has_token;
+            let account = format!("system:serviceaccount:{}:{}", pod.namespace, pod.account);
+            needs.accounts.insert(account);
             needs.add(pod, &volume_of);
         }
         needs
@@ -108,6 +117,12 @@ impl Needs {
                 .kept
                 .get(resource)
                 .is_some_and(|kept| kept.contains(key))
+    }
+
+    /// Returns the objects by name that a restart needs.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&Resource, &Key)> {
+        let kinds = self.kept.iter();
+        kinds.flat_map(|(resource, keys)| keys.iter().map(move |key| (resource, key)))
     }
 
     /// Returns the scopes from which a restart is answered.

@@ -11,6 +11,10 @@ mod cloud;
 mod ending;
 #[path = "hub/faults.rs"]
 mod faults;
+#[path = "hub/filters.rs"]
+mod filters;
+#[path = "hub/flooding.rs"]
+mod flooding;
 #[path = "hub/forwarding.rs"]
 mod forwarding;
 #[path = "hub/garbage.rs"]
@@ -25,5 +29,7 @@ mod mirrors;
 mod servers;
 #[path = "hub/site.rs"]
 mod site;
+#[path = "hub/tokens.rs"]
+mod tokens;
 #[path = "hub/watches.rs"]
 mod watches;

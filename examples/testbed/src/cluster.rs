@@ -1,9 +1,12 @@
 //! The real API server: etcd and kube-apiserver on loopback ports, for as long as a test lives.
 //!
-//! The programs come from `make assets`. There is no controller manager: what a test creates stays as it
-//! was created, and pods need no service account.
+//! The programs come from `make assets`. Unless a test asks for [`Controllers`] there are none: what it creates
+//! stays as it was created, and pods need no service account.
 
+mod addons;
 mod binaries;
+mod controllers;
+mod kubeconfig;
 mod kubectl;
 mod servers;
 mod shared;
@@ -18,11 +21,20 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
+pub(crate) use self::addons::DNS_ADDRESS;
 use self::servers::{Owner, Servers};
-pub use self::{binaries::Binaries, kubectl::Kubectl, shared::shared};
+pub use self::{
+    binaries::{Binaries, Version},
+    controllers::Controllers,
+    kubeconfig::kubeconfig,
+    kubectl::Kubectl,
+    shared::shared,
+};
 use crate::{endpoint::Endpoint, pki::Pki};
 
 const ADMIN_TOKEN: &str = "admin-token-of-the-testbed";
+/// The cluster IP of the Service `kubernetes`, the first of the range below.
+const SERVICE_ADDRESS: &str = "10.96.0.1";
 /// A cold start takes 4 s on two idle cores.
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// Another process can take a port between our choice and the server's bind.
@@ -31,6 +43,12 @@ const START_ATTEMPTS: usize = 3;
 /// What is different from a cluster with one administrator.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
+    /// Which Kubernetes.
+    pub version: Version,
+    /// Where the API server listens: on loopback, or where nodes reach it.
+    pub address: Ipv4Addr,
+    /// The controllers and the scheduler, if there are to be any.
+    pub controllers: Option<Controllers>,
     /// The value of `--authorization-mode`.
     pub authorization: String,
     /// Bearer tokens beside the administrator's.
@@ -55,6 +73,7 @@ pub struct Token {
 /// A test that panics leaves the servers' logs, and prints where.
 #[derive(Debug)]
 pub struct Cluster {
+    binaries: Binaries,
     endpoint: Endpoint,
     pki: Pki,
     kubectl: Kubectl,
@@ -81,9 +100,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// No free port on 127.0.0.1.
-    #[error("no free port on 127.0.0.1")]
-    PickPort(#[source] io::Error),
+    /// No free port.
+    #[error("no free port on {address}")]
+    PickPort {
+        /// Where it was sought.
+        address: Ipv4Addr,
+        /// Why.
+        source: io::Error,
+    },
     /// A program could not be started.
     #[error("cannot start {name}")]
     Spawn {
@@ -133,6 +157,9 @@ pub enum Error {
 impl Default for ClusterConfig {
     fn default() -> Self {
         Self {
+            version: Version::default(),
+            address: Ipv4Addr::LOCALHOST,
+            controllers: None,
             authorization: "Node,RBAC".to_owned(),
             tokens: Vec::new(),
             arguments: Vec::new(),
@@ -190,6 +217,12 @@ impl Cluster {
         &self.pki
     }
 
+    /// The programs that it runs, and those of its nodes.
+    #[must_use]
+    pub fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
     /// kubectl as the administrator.
     #[must_use]
     pub fn kubectl(&self) -> &Kubectl {
@@ -210,7 +243,7 @@ impl Cluster {
     }
 
     async fn start_in(parent: &Path, owner: &Owner, config: &ClusterConfig) -> Result<Self, Error> {
-        let binaries = Binaries::find()?;
+        let binaries = Binaries::find(config.version)?;
         let mut attempts = 1;
         loop {
             match Self::attempt(parent, owner, config, &binaries).await {
@@ -233,7 +266,7 @@ impl Cluster {
             path: parent.to_owned(),
             source,
         })?;
-        let [client, peer, secure] = free_ports().map_err(Error::PickPort)?;
+        let [client, peer, secure] = free_ports(config.address)?;
         let pki = Pki::new();
         write_files(folder.path(), &pki, config)?;
         let endpoint = Endpoint {
@@ -243,14 +276,18 @@ impl Cluster {
         };
         let kubectl = Kubectl::new(&endpoint)?;
         let mut servers = Servers::new(folder, owner)?;
-        servers.spawn("etcd", &binaries.etcd, &etcd_arguments(client, peer))?;
+        servers.spawn("etcd", &binaries.etcd()?, &etcd_arguments(client, peer))?;
         servers.spawn(
             "kube-apiserver",
-            &binaries.kube_apiserver,
+            &binaries.kubernetes("kube-apiserver")?,
             &apiserver_arguments(client, secure, config),
         )?;
-        wait_until_ready(&mut servers, &kubectl).await?;
+        if let Some(controllers) = &config.controllers {
+            controllers::start(controllers, &mut servers, binaries, &pki, &endpoint.url)?;
+        }
+        wait_until_ready(&mut servers, &kubectl, config).await?;
         Ok(Self {
+            binaries: binaries.clone(),
             endpoint,
             pki,
             kubectl,
@@ -259,10 +296,18 @@ impl Cluster {
     }
 }
 
-async fn wait_until_ready(servers: &mut Servers, kubectl: &Kubectl) -> Result<(), Error> {
+async fn wait_until_ready(
+    servers: &mut Servers,
+    kubectl: &Kubectl,
+    config: &ClusterConfig,
+) -> Result<(), Error> {
     let deadline = Instant::now() + START_LIMIT;
     // The namespace is made after the server calls itself ready, and tests write into it at once.
-    for path in ["--raw=/readyz", "--raw=/api/v1/namespaces/default"] {
+    let mut paths = vec!["--raw=/readyz", "--raw=/api/v1/namespaces/default"];
+    if config.controllers.is_some() {
+        paths.push("--raw=/api/v1/namespaces/default/serviceaccounts/default");
+    }
+    for path in paths {
         while let Err(error) = kubectl.run(&["get", path]).await {
             servers.check()?;
             if Instant::now() > deadline {
@@ -278,16 +323,37 @@ async fn wait_until_ready(servers: &mut Servers, kubectl: &Kubectl) -> Result<()
     servers.check()
 }
 
-/// Picks ports that are free now; all are held until the last is picked, so that they differ.
-fn free_ports() -> io::Result<[SocketAddr; 3]> {
-    let pick = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let held = [pick()?, pick()?, pick()?];
-    let [a, b, c] = &held;
-    Ok([a.local_addr()?, b.local_addr()?, c.local_addr()?])
+/// Picks ports that are free now, the last one where the API server listens; all are held until the last is
+/// picked, so that they differ.
+fn free_ports(address: Ipv4Addr) -> Result<[SocketAddr; 3], Error> {
+    let pick = |address: Ipv4Addr| {
+        let bound = TcpListener::bind((address, 0));
+        let bound = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        bound.map_err(|source| Error::PickPort { address, source })
+    };
+    let held = [
+        pick(Ipv4Addr::LOCALHOST)?,
+        pick(Ipv4Addr::LOCALHOST)?,
+        pick(address)?,
+    ];
+    Ok(held.map(|(picked, _listener)| picked))
 }
 
 fn write_files(folder: &Path, pki: &Pki, config: &ClusterConfig) -> Result<(), Error> {
-    let (certificate, key) = pki.server(&["127.0.0.1", "localhost"]);
+    let address = config.address.to_string();
+    let (certificate, key) = pki.server(&[
+        "127.0.0.1",
+        "localhost",
+        &address,
+        // As pods know it.
+        SERVICE_ADDRESS,
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]);
+    let (kubelet_client, kubelet_key) =
+        pki.client("kube-apiserver-kubelet-client", &["system:masters"]);
     let service_accounts = pki.service_account_keys();
     let admin = Token {
         token: ADMIN_TOKEN.to_owned(),
@@ -303,6 +369,8 @@ fn write_files(folder: &Path, pki: &Pki, config: &ClusterConfig) -> Result<(), E
         ("ca.pem", pki.ca_pem()),
         ("serving.pem", &certificate),
         ("serving.key", &key),
+        ("kubelet-client.pem", &kubelet_client),
+        ("kubelet-client.key", &kubelet_key),
         ("service-accounts.pub", &service_accounts.public_pem),
         ("service-accounts.key", &service_accounts.private_pem),
         ("tokens.csv", &tokens),
@@ -355,13 +423,21 @@ fn apiserver_arguments(
         "--service-account-signing-key-file=service-accounts.key",
         "--service-cluster-ip-range=10.96.0.0/16",
         "--allow-privileged=true",
-        // A loopback address is not a valid endpoint of the Service kubernetes.
-        "--endpoint-reconciler-type=none",
         "--enable-admission-plugins=NodeRestriction",
-        // Without a controller manager no namespace has its default service account.
-        "--disable-admission-plugins=ServiceAccount",
+        "--kubelet-client-certificate=kubelet-client.pem",
+        "--kubelet-client-key=kubelet-client.key",
+        "--kubelet-certificate-authority=ca.pem",
+        "--kubelet-preferred-address-types=InternalIP",
     ];
     arguments.extend(fixed.map(str::to_owned));
+    if config.address.is_loopback() {
+        // A loopback address is not a valid endpoint of the Service kubernetes.
+        arguments.push("--endpoint-reconciler-type=none".to_owned());
+    }
+    if config.controllers.is_none() {
+        // Without a controller manager no namespace has its default service account.
+        arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
+    }
     arguments.extend_from_slice(&config.arguments);
     arguments
 }

@@ -4,7 +4,10 @@ pub mod api;
 pub mod cluster;
 pub mod endpoint;
 pub mod link;
+pub mod node;
 pub mod pki;
 pub mod semantics;
+pub mod tokens;
+pub mod workload;
 
 pub use semantics::client;

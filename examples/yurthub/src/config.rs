@@ -10,7 +10,7 @@ use std::{fmt, fs, net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 use tracing_subscriber::filter::Targets;
-use yurt_cache::hub::UpstreamConfig;
+use yurt_cache::hub::{Limits, UpstreamConfig};
 use yurt_core::name::NodeName;
 
 use self::given::Given;
@@ -60,6 +60,24 @@ pub(crate) struct Flags {
     /// Where the hub remembers [default: /var/lib/yurthub]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
+    /// Connections of one caller [default: 64]
+    #[arg(long, value_name = "NUMBER")]
+    caller_connections: Option<String>,
+    /// Requests of one caller at a time [default: 32]
+    #[arg(long, value_name = "NUMBER")]
+    caller_requests: Option<String>,
+    /// Watches and streams of one caller at a time [default: 128]
+    #[arg(long, value_name = "NUMBER")]
+    caller_watches: Option<String>,
+    /// Requests of one caller in a second [default: 500]
+    #[arg(long, value_name = "NUMBER")]
+    caller_rate: Option<String>,
+    /// Connections of who has not shown yet who it is [default: 256]
+    #[arg(long, value_name = "NUMBER")]
+    strangers: Option<String>,
+    /// Bytes of a request's body [default: 3145728]
+    #[arg(long, value_name = "BYTES")]
+    body_limit: Option<String>,
     /// A level, or target=level with commas between [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -76,6 +94,7 @@ pub(crate) struct Settings {
     pub(crate) client_ca_file: Option<PathBuf>,
     pub(crate) admin_listen: SocketAddr,
     pub(crate) data_dir: PathBuf,
+    pub(crate) limits: Limits,
     pub(crate) log: Targets,
 }
 

@@ -53,6 +53,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.serving_key = settings.serving_key;
     config.client_ca_file = settings.client_ca_file;
     config.admin_listen = Some(settings.admin_listen);
+    config.limits = settings.limits;
     let hub = Hub::new(config, Arc::new(store), Timestamp::now())?;
     let shutdown = CancellationToken::new();
     let mut running = pin!(hub.run(shutdown.clone()));

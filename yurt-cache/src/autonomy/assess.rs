@@ -182,18 +182,23 @@ fn verdicts(facts: &Facts) -> Finding {
 
 fn tokens(fact: TokenFact) -> Finding {
     let (verdict, sentence) = match fact {
-        TokenFact { keys: 0, .. } => (
+        TokenFact {
+            has_keys: false, ..
+        } => (
             Verdict::Fails,
-            "no key to verify tokens with is on the node",
+            "the keys by which tokens are verified are not on the node",
         ),
-        TokenFact { without: 0, .. } => (
-            Verdict::Holds,
-            "tokens can be verified, and those of the pods are remembered",
-        ),
-        TokenFact { .. } => (Verdict::Fails, "tokens of pods are not remembered"),
+        TokenFact {
+            without: None | Some(0),
+            ..
+        } => (Verdict::Holds, "the pods' tokens can be verified"),
+        TokenFact {
+            without: Some(_), ..
+        } => (Verdict::Fails, "tokens of pods are not remembered"),
     };
+    let without = fact.without.map(|pods| format!("{pods} pods without"));
     Finding {
-        detail: format!("{} keys, {} pods without a token", fact.keys, fact.without),
+        detail: without.unwrap_or_default(),
         ..finding(Check::Tokens, verdict, sentence)
     }
 }

@@ -94,14 +94,14 @@ fn every_doubt_has_its_own_word() {
         }),
         (Check::Tokens, |f| {
             f.tokens = Some(TokenFact {
-                keys: 0,
-                without: 0,
+                has_keys: false,
+                without: None,
             })
         }),
         (Check::Tokens, |f| {
             f.tokens = Some(TokenFact {
-                keys: 1,
-                without: 1,
+                has_keys: true,
+                without: Some(1),
             })
         }),
         (Check::ClientCertificate, |f| {
@@ -148,8 +148,8 @@ fn what_cannot_be_helped_or_does_not_matter_is_no_doubt() {
         |f| f.store.free_bytes = None,
         |f| {
             f.tokens = Some(TokenFact {
-                keys: 1,
-                without: 0,
+                has_keys: true,
+                without: None,
             })
         },
     ];

@@ -25,8 +25,8 @@ use super::flush::{Durability, Flushing};
 use crate::authorize::Access;
 use crate::autonomy::condition::{self, Attempt, Condition, MANAGER, Seen};
 use crate::autonomy::{
-    Absent, Certificate, CertificateFact, Facts, Report, ScopeFact, ScopeState, StoreFact, User,
-    Verdict, assess,
+    Absent, Certificate, CertificateFact, Facts, Report, ScopeFact, ScopeState, StoreFact,
+    TokenFact, User, Verdict, assess,
 };
 use crate::body;
 use crate::codec::Status;
@@ -236,7 +236,10 @@ impl Autonomy {
                 })
                 .collect(),
             certificates: self.certificates.iter().map(certificate_fact).collect(),
-            tokens: None,
+            tokens: survey.needs.has_tokens.then(|| TokenFact {
+                has_keys: self.proxy.authenticator.cluster().is_some(),
+                without: None,
+            }),
             store: self.store_fact(now),
             unjudged: self.unjudged(&survey.needs.kubelet, &mirrors),
         }

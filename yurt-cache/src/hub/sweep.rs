@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 use yurt_core::store::Result;
 
+use crate::authorize;
 use crate::documents::Documents;
 use crate::garbage::Held;
 use crate::mirror::registry::Registry;
@@ -77,6 +78,9 @@ impl Sweeping {
         let gone = proxy.registry.sweep(now, needs.as_ref())?;
         self.count("mirror", gone.mirrors);
         self.count("object", gone.objects);
+        if let Some(needs) = &needs {
+            self.count("verdict", proxy.verdicts.sweep(now, needs));
+        }
         if is_online {
             self.count("document", proxy.documents.sweep(now)?);
         }
@@ -93,6 +97,7 @@ impl Sweeping {
         Told {
             registry: Arc::clone(&self.proxy.registry),
             documents: self.proxy.documents.clone(),
+            verdicts: self.proxy.verdicts.count(),
             gone: self.gone.clone(),
         }
     }
@@ -103,6 +108,7 @@ impl Sweeping {
 pub(super) struct Told {
     registry: Arc<Registry>,
     documents: Documents,
+    verdicts: authorize::Count,
     gone: Counts,
 }
 
@@ -114,9 +120,14 @@ impl Collector for Told {
             None,
             MetricType::Counter,
         )?)?;
+        let verdicts = Held {
+            objects: self.verdicts.now(),
+            bytes: 0,
+        };
         let remembered = [
             ("object", self.registry.remembered().held()),
             ("document", self.documents.held()),
+            ("verdict", verdicts),
         ];
         // Several versions of a resource have one name.
         let mut of_names: BTreeMap<String, Held> = BTreeMap::new();

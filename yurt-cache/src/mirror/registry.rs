@@ -15,7 +15,7 @@ use yurt_core::store::{Result, Store};
 use super::definition;
 use super::fetch::ListAt;
 use super::kind::{Kind, RECORDS, parse_record_key};
-use super::record::{REMEMBERED, Record};
+use super::record::{CLOUD, REMEMBERED, Record};
 use super::reflector::Keeping;
 use super::remembered::Remembered;
 use super::saved::{
@@ -45,6 +45,8 @@ pub(crate) struct Registry {
     pub(super) opened: Instant,
     /// Keys of the store that nothing leads to.
     pub(super) orphans: Mutex<Vec<Bytes>>,
+    /// Held while something local is put in front of an object in all its mirrors, or taken away.
+    pub(super) covering: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -81,6 +83,7 @@ impl Registry {
             retention,
             opened: now,
             orphans: Mutex::default(),
+            covering: Mutex::default(),
         };
         let relisted = registry.load_scopes(now)?;
         registry.load_records()?;
@@ -250,7 +253,7 @@ impl Registry {
             .by_id
             .keys()
             .copied()
-            .chain([REMEMBERED])
+            .chain([REMEMBERED, CLOUD])
             .collect();
         for stored in self.stored_keys(RECORDS)? {
             let Some((resource, key)) = parse_record_key(&stored) else {
@@ -259,11 +262,8 @@ impl Registry {
             match self.store.get(&stored) {
                 Ok(Some(bytes)) => {
                     let record = Record::decode(bytes).unwrap_or_default();
-                    let is_held = record.holders().any(|holder| live.contains(&holder));
-                    if is_held {
-                        self.kind(&resource)
-                            .load(&key, &record, |holder| live.contains(&holder));
-                    } else {
+                    let kind = self.kind(&resource);
+                    if !kind.load(&key, &record, |holder| live.contains(&holder)) {
                         self.orphans.lock().push(stored);
                     }
                 }

@@ -12,7 +12,7 @@ use super::Mirror;
 use super::kind::{Key, Kind, parse_record_key};
 use super::registry::Registry;
 use super::scope::Resource;
-use crate::garbage::{Budget, Entry, Held, Limits, plan};
+use crate::garbage::{Bounds, Budget, Entry, Held, plan};
 use crate::needs::Needs;
 use crate::proxy::route::Link;
 
@@ -106,7 +106,7 @@ impl Registry {
         let Some(kind) = mirrors.first().map(|mirror| mirror.kind.clone()) else {
             return Ok(0);
         };
-        let limits = Limits {
+        let bounds = Bounds {
             age: self.retention.mirror_idle,
             budget: kind.budget(),
         };
@@ -121,10 +121,10 @@ impl Registry {
             }
         };
         let entries: Vec<Entry> = mirrors.iter().map(entry).collect();
-        let goes = plan(&entries, kind.held(), &limits, Link::Up);
+        let goes = plan(&entries, kind.held(), &bounds, Link::Up);
         for at in &goes {
             let mirror = &mirrors[*at];
-            if entries[*at].idle > limits.age {
+            if entries[*at].idle > bounds.age {
                 self.end(mirror)?;
             } else {
                 tracing::warn!(scope = %mirror.scope, "a mirror is over the budget of its kind");
@@ -174,11 +174,11 @@ impl Registry {
                 objects.push((kind.clone(), key));
             }
         }
-        let limits = Limits {
+        let bounds = Bounds {
             age: self.retention.age,
             budget: self.remembered.budget(),
         };
-        let goes = plan(&entries, self.remembered.held(), &limits, Link::Up);
+        let goes = plan(&entries, self.remembered.held(), &bounds, Link::Up);
         let mut of_kinds: BTreeMap<&Resource, (&Arc<Kind>, Vec<Key>)> = BTreeMap::new();
         for at in &goes {
             let (kind, key) = &objects[*at];

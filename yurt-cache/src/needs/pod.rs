@@ -16,9 +16,13 @@ pub(crate) struct Pod {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) node: Option<String>,
+    /// Its service account.
+    pub(crate) account: String,
     /// It has ended and does not start again.
     pub(crate) is_over: bool,
     pub(crate) is_proxy: bool,
+    /// It mounts a token of its service account.
+    pub(crate) has_token: bool,
     /// Distinct, in the order of their names.
     pub(crate) references: Vec<Reference>,
 }
@@ -41,8 +45,12 @@ impl Pod {
             namespace: text("/metadata/namespace")?.to_owned(),
             name: text("/metadata/name")?.to_owned(),
             node: text("/spec/nodeName").map(str::to_owned),
+            account: text("/spec/serviceAccountName")
+                .unwrap_or("default")
+                .to_owned(),
             is_over: matches!(text("/status/phase"), Some("Succeeded" | "Failed")),
             is_proxy: text("/metadata/labels/k8s-app") == Some("kube-proxy"),
+            has_token: false,
             references: Vec::new(),
         };
         found.visit("", pod.get("spec")?);
@@ -58,6 +66,7 @@ impl Pod {
     fn visit(&mut self, name: &str, value: &Value) {
         match value {
             Value::Object(fields) => {
+                self.has_token |= name == "serviceAccountToken";
                 if let Some((plural, referred)) = reference(name, fields) {
                     self.refer(plural, referred, fields);
                 }
@@ -167,6 +176,26 @@ mod tests {
         ];
         let expected = expected.map(|(plural, name, optional)| (plural, name.to_owned(), optional));
         assert_eq!(references(spec), expected);
+    }
+
+    #[test]
+    fn a_pod_says_whose_it_is_and_whether_it_mounts_a_token() {
+        let token = json!([{"serviceAccountToken": {"path": "token"}}]);
+        for (spec, account, has_token) in [
+            (
+                json!({"volumes": [{"projected": {"sources": token}}], "serviceAccountName": "sa"}),
+                "sa",
+                true,
+            ),
+            (json!({}), "default", false),
+        ] {
+            let labels = json!({"k8s-app": "kube-proxy"});
+            let pod = json!({"metadata": {"name": "web", "namespace": "shop", "labels": labels}, "spec": spec,
+                "status": {"phase": "Failed"}});
+            let pod = Pod::read(pod.to_string().as_bytes()).unwrap();
+            assert_eq!((&*pod.account, pod.has_token), (account, has_token));
+            assert!(pod.is_over && pod.is_proxy);
+        }
     }
 
     #[test]

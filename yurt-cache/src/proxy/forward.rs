@@ -13,17 +13,19 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
 
 use super::request::{ApiRequest, Path, Shape, Target, Verb};
 use super::route::Remember;
 use super::tee::{decompress, tee};
-use super::{Proxy, access, human};
+use super::{Proxy, access, human, upload};
 use crate::answer::RETRY;
 use crate::body::{self, Body};
 use crate::codec::{Inflate, ObjectMeta, Status, compact};
 use crate::documents::{self, LIMIT, accepts_gzip};
 use crate::identity::Caller;
+use crate::limits::Place;
 use crate::mirror::fetch::{ListAt, get};
 use crate::mirror::kind::key;
 use crate::mirror::scope::Scope;
@@ -53,6 +55,8 @@ const SHORT: usize = 64 << 10;
 pub(super) struct Broken {
     pub(super) parts: Parts,
     pub(super) error: SendError,
+    /// What the caller is told whose own body was the reason.
+    pub(super) refused: Option<Status>,
 }
 
 impl Proxy {
@@ -67,11 +71,13 @@ impl Proxy {
     ) -> Result<Response<Body>, Broken> {
         let (parts, body) = request.into_parts();
         let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
-        let mut outgoing = Request::new(if is_read {
-            body::empty()
-        } else {
-            body::incoming(body)
-        });
+        let (body, verdict) = match (is_read, api.lasts()) {
+            (true, _) => (body::empty(), upload::Verdict::default()),
+            // What is sent to a pod is a stream of its own, of any length and pace.
+            (false, true) => (body::incoming(body), upload::Verdict::default()),
+            (false, false) => upload::bounded(body::incoming(body), self.body_limit),
+        };
+        let mut outgoing = Request::new(body);
         *outgoing.method_mut() = parts.method.clone();
         *outgoing.uri_mut() = parts
             .uri
@@ -84,14 +90,15 @@ impl Proxy {
         }
         caller.sign(outgoing.headers_mut());
         let mut decompresses = false;
-        if remember != Remember::Nothing && api.verb != Verb::Write {
-            decompresses = !accepts_gzip(&parts.headers);
+        let is_sifted = api.sieve.is_some();
+        if is_sifted || (remember != Remember::Nothing && api.verb != Verb::Write) {
+            decompresses = is_sifted || !accepts_gzip(&parts.headers);
             outgoing
                 .headers_mut()
                 .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if remember == Remember::Object && api.verb == Verb::Get && api.shape == Some(Shape::Object)
-        {
+        let is_remembered = remember == Remember::Object && api.verb == Verb::Get;
+        if is_sifted || (is_remembered && api.shape == Some(Shape::Object)) {
             outgoing
                 .headers_mut()
                 .insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -102,8 +109,18 @@ impl Proxy {
         };
         let mut response = match sent {
             Ok(response) => response,
-            Err(error) => return Err(Broken { parts, error }),
+            Err(error) => {
+                let refused = verdict.status();
+                return Err(Broken {
+                    parts,
+                    error,
+                    refused,
+                });
+            }
         };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.authenticator.refused(caller);
+        }
         remove_hop_headers(response.headers_mut());
         let response = self.remember(caller, api, scope, remember, &parts, response);
         Ok(if decompresses {
@@ -120,6 +137,7 @@ impl Proxy {
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Status> {
         let local = hyper::upgrade::on(&mut request);
+        let place = request.extensions().get::<Option<Place>>().cloned();
         let (parts, body) = request.into_parts();
         let mut outgoing = Request::new(body::incoming(body));
         *outgoing.method_mut() = parts.method.clone();
@@ -128,10 +146,10 @@ impl Proxy {
             .path_and_query()
             .map_or_else(|| http::Uri::from_static("/"), |path| path.clone().into());
         *outgoing.headers_mut() = forwarded(&parts.headers);
-        for name in [UPGRADE, CONNECTION] {
-            if let Some(value) = parts.headers.get(&name) {
-                outgoing.headers_mut().insert(name, value.clone());
-            }
+        if let Some(protocol) = parts.headers.get(UPGRADE) {
+            let headers = outgoing.headers_mut();
+            headers.insert(UPGRADE, protocol.clone());
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
         caller.sign(outgoing.headers_mut());
         let sent = self.upstream.upgrade(caller.credential(), outgoing).await;
@@ -145,6 +163,7 @@ impl Proxy {
             let (mut local, mut remote) = (TokioIo::new(local), TokioIo::new(remote));
             // Each direction ends by itself; an error ends both, and both ends see it.
             let _ended = tokio::io::copy_bidirectional(&mut local, &mut remote).await;
+            drop(place);
         };
         self.tasks
             .spawn(self.end.clone().run_until_cancelled_owned(copying));
@@ -301,7 +320,11 @@ impl Proxy {
             return;
         }
         let (proxy, caller) = (self.clone(), caller.clone());
-        let uri = format!("{}/{name}", path.resource.path(path.namespace.as_deref()));
+        let collection = path.resource.path(path.namespace.as_deref());
+        let uri = format!(
+            "{collection}/{}",
+            utf8_percent_encode(&name, NON_ALPHANUMERIC)
+        );
         self.tasks.spawn(async move {
             let Ok(response) = get(&proxy.upstream, &caller, &uri).await else {
                 return;
@@ -412,7 +435,7 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

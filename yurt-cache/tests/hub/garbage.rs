@@ -1,5 +1,6 @@
 //! What leaves the node, and what never does.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,6 +10,36 @@ use yurt_cache::hub::{Budget, Config};
 
 use super::autonomy::{create_pod, furnish, list_all, list_one};
 use super::site::{Bed, events, eventually, names};
+
+/// How many seconds ago the test is.
+static AGO: AtomicI64 = AtomicI64::new(3 * 3_600);
+
+fn clock() -> jiff::Timestamp {
+    jiff::Timestamp::now() - jiff::SignedDuration::from_secs(AGO.load(Ordering::SeqCst))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_age_of_an_answer_counts_from_the_last_contact_also_after_a_restart() {
+    let mut bed = bed(|config| config.clock = clock).await;
+    create(&bed.cloud(), "a", 10).await;
+    bed.site.node().get(FROM_MIRROR).await.unwrap().expect(200);
+    bed.site.is_live("v1/configmaps in default").await;
+    bed.cut().await;
+    bed.site.crash().await;
+    AGO.store(0, Ordering::SeqCst);
+    bed.site.start();
+    bed.site.sees_the_cloud(false).await;
+    let list = bed.site.node().get(MAPS).await.unwrap();
+    let warning = list.header("warning").to_owned();
+    assert!(warning.contains("knew 3h ago"), "{warning}");
+    let write = bed
+        .site
+        .node()
+        .post(MAPS, &json!({"metadata": {"name": "b"}}))
+        .await;
+    let refusal = write.unwrap().text();
+    assert!(refusal.contains("not reachable for 3h"), "{refusal}");
+}
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const FROM_MIRROR: &str = "/api/v1/namespaces/default/configmaps?resourceVersion=0";
@@ -180,8 +211,14 @@ async fn a_scope_that_is_too_large_is_forwarded_and_listed_once() {
         assert_eq!(list.header("x-yurt-served-from"), "cloud");
         assert_eq!(names(&list.expect(200)).len(), 5);
     }
-    let lists = bed.site.metric("yurthub_mirror_upstream_lists_total", "configmaps").await;
-    assert!(lists < 1.5, "{lists} lists for a mirror that there cannot be");
+    let lists = bed
+        .site
+        .metric("yurthub_mirror_upstream_lists_total", "configmaps")
+        .await;
+    assert!(
+        lists < 1.5,
+        "{lists} lists for a mirror that there cannot be"
+    );
     let held = async || bed.site.metric("yurthub_kind_bytes", "configmaps").await;
     eventually("what was listed is released", async || held().await < 1.0).await;
     let mut watch = node

@@ -16,6 +16,7 @@ use testbed::client::{Client, Watch};
 use testbed::endpoint::Endpoint;
 use testbed::link::{Cut, Link};
 use testbed::pki::Pki;
+use testbed::tokens::TokenIssuer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -372,6 +373,11 @@ impl Bed {
     /// Returns a client of the API server itself.
     pub(crate) fn cloud(&self) -> Client {
         Client::new(&self.api.endpoint()).unwrap()
+    }
+
+    /// Returns who signs the tokens of service accounts.
+    pub(crate) fn issuer(&self) -> Arc<TokenIssuer> {
+        self.api.issuer()
     }
 
     /// Cuts the link and waits until the hub knows.

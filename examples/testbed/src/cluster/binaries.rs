@@ -8,51 +8,106 @@ use std::{
 
 use super::Error;
 
-/// The programs that a cluster is made of.
+/// A version of Kubernetes that is supported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// The oldest one.
+    #[default]
+    Oldest,
+    /// The newest one.
+    Newest,
+}
+
+/// The programs that a cluster and its nodes are made of.
 #[derive(Clone, Debug)]
 pub struct Binaries {
-    /// The store of the API server.
-    pub etcd: PathBuf,
-    /// The API server.
-    pub kube_apiserver: PathBuf,
-    /// The command line client.
-    pub kubectl: PathBuf,
+    etcd: PathBuf,
+    kubernetes: PathBuf,
+    coredns: PathBuf,
+}
+
+impl Version {
+    /// The version itself, such as `1.34.4`.
+    #[must_use]
+    pub fn number(self) -> &'static str {
+        let go_mod = match self {
+            Self::Oldest => include_str!("../../servers/kubernetes-1.34/go.mod"),
+            Self::Newest => include_str!("../../servers/kubernetes-1.36/go.mod"),
+        };
+        required_version(go_mod, "k8s.io/kubernetes")
+    }
 }
 
 impl Binaries {
-    /// Finds the programs as `make assets` does: by `KUBEBUILDER_ASSETS`, else in the cache folder.
+    /// Finds the programs as `make assets` does: by `KUBEBUILDER_ASSETS`, else in the cache folder by version.
     ///
     /// # Errors
     ///
-    /// [`Error::FindBinary`] for the first program that is not there.
-    pub fn find() -> Result<Self, Error> {
-        Self::find_in(|name| env::var_os(name).filter(|value| !value.is_empty()))
+    /// [`Error::FindBinary`] when etcd, kube-apiserver or kubectl is not there.
+    pub fn find(version: Version) -> Result<Self, Error> {
+        Self::find_in(version, |name| {
+            env::var_os(name).filter(|value| !value.is_empty())
+        })
     }
 
-    fn find_in(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
-        let (etcd, kubernetes) = match variable("KUBEBUILDER_ASSETS") {
-            Some(assets) => (PathBuf::from(&assets), PathBuf::from(assets)),
+    /// The store of the API server.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FindBinary`] when it is not there.
+    pub fn etcd(&self) -> Result<PathBuf, Error> {
+        existing(&self.etcd, "etcd")
+    }
+
+    /// A program of Kubernetes, by its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FindBinary`] when it is not there.
+    pub fn kubernetes(&self, name: &'static str) -> Result<PathBuf, Error> {
+        existing(&self.kubernetes, name)
+    }
+
+    /// The cluster's DNS server.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FindBinary`] when it is not there.
+    pub fn coredns(&self) -> Result<PathBuf, Error> {
+        existing(&self.coredns, "coredns")
+    }
+
+    fn find_in(
+        version: Version,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Error> {
+        let binaries = match variable("KUBEBUILDER_ASSETS").map(PathBuf::from) {
+            Some(assets) => Self {
+                etcd: assets.clone(),
+                kubernetes: assets.clone(),
+                coredns: assets,
+            },
             None => {
                 let bin = cache(&variable).join("bin");
                 let etcd = required_version(
                     include_str!("../../servers/etcd/go.mod"),
                     "go.etcd.io/etcd/server/v3",
                 );
-                let kubernetes = required_version(
-                    include_str!("../../servers/kubernetes-1.34/go.mod"),
-                    "k8s.io/kubernetes",
+                let coredns = required_version(
+                    include_str!("../../servers/coredns/go.mod"),
+                    "github.com/coredns/coredns",
                 );
-                (
-                    bin.join(format!("etcd-{etcd}")),
-                    bin.join(format!("kubernetes-{kubernetes}")),
-                )
+                Self {
+                    etcd: bin.join(format!("etcd-{etcd}")),
+                    kubernetes: bin.join(format!("kubernetes-{}", version.number())),
+                    coredns: bin.join(format!("coredns-{coredns}")),
+                }
             }
         };
-        Ok(Self {
-            etcd: existing(&etcd, "etcd")?,
-            kube_apiserver: existing(&kubernetes, "kube-apiserver")?,
-            kubectl: existing(&kubernetes, "kubectl")?,
-        })
+        binaries.etcd()?;
+        binaries.kubernetes("kube-apiserver")?;
+        binaries.kubernetes("kubectl")?;
+        Ok(binaries)
     }
 }
 
@@ -91,7 +146,7 @@ mod tests {
     #[test]
     fn a_missing_program_is_named_with_the_place_where_it_was_sought() {
         let found = |variables: &'static [(&str, &str)]| {
-            let error = Binaries::find_in(|name| {
+            let error = Binaries::find_in(Version::Oldest, |name| {
                 let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
                 Some(OsString::from(value))
             })

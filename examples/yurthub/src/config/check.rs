@@ -1,6 +1,6 @@
 //! What makes one value wrong, in words that follow its place.
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, path::Path, str::FromStr};
 
 use http::Uri;
 use rustls::pki_types::{
@@ -38,6 +38,14 @@ pub(crate) fn host_and_port(url: &Uri) -> (String, u16) {
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:10268"))
+}
+
+/// A number of things of which there is at least one.
+pub(crate) fn count<T: FromStr + Default + PartialEq>(text: &str) -> Result<T, String> {
+    match text.parse() {
+        Ok(number) if number != T::default() => Ok(number),
+        Ok(_) | Err(_) => Err(format!("{text:?} is not a whole number above 0")),
+    }
 }
 
 /// A PEM file with at least one certificate.

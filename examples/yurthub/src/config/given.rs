@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::Uri;
-use yurt_cache::hub::{Order, UpstreamConfig};
+use yurt_cache::hub::{Limits, Order, UpstreamConfig};
 
 use super::{
     Flags, Mistake, Settings, check,
@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 13] = [
+pub(super) const KEYS: [(&str, &str); 19] = [
     ("nodeName", "--node-name"),
     ("servers", "--server"),
     ("order", "--order"),
@@ -28,6 +28,12 @@ pub(super) const KEYS: [(&str, &str); 13] = [
     ("clientCaFile", "--client-ca-file"),
     ("adminListen", "--admin-listen"),
     ("dataDir", "--data-dir"),
+    ("callerConnections", "--caller-connections"),
+    ("callerRequests", "--caller-requests"),
+    ("callerWatches", "--caller-watches"),
+    ("callerRate", "--caller-rate"),
+    ("strangers", "--strangers"),
+    ("bodyLimit", "--body-limit"),
     ("log", "--log"),
 ];
 
@@ -106,6 +112,12 @@ impl Given {
             one(flags.client_ca_file),
             one(flags.admin_listen),
             one(flags.data_dir),
+            one(flags.caller_connections),
+            one(flags.caller_requests),
+            one(flags.caller_watches),
+            one(flags.caller_rate),
+            one(flags.strangers),
+            one(flags.body_limit),
             one(flags.log),
         ];
         for ((key, flag), texts) in KEYS.into_iter().zip(texts) {
@@ -146,6 +158,7 @@ impl Given {
         let data_dir = self.or("dataDir", "/var/lib/yurthub", |text| {
             path(text, check::folder)
         });
+        let limits = self.limits();
         let log = self.or("log", "info", check::log);
 
         let settings = || {
@@ -167,6 +180,7 @@ impl Given {
                 client_ca_file,
                 admin_listen: admin_listen?,
                 data_dir: data_dir?,
+                limits,
                 log: log?,
             })
         };
@@ -174,6 +188,24 @@ impl Given {
             Some(settings) if self.mistakes.is_empty() => Ok(settings),
             _ => Err(self.mistakes),
         }
+    }
+
+    /// What is not given keeps its default; a number that is none is a mistake of its own.
+    fn limits(&mut self) -> Limits {
+        let mut limits = Limits::default();
+        let connections = self.optional("callerConnections", check::count);
+        let requests = self.optional("callerRequests", check::count);
+        let watches = self.optional("callerWatches", check::count);
+        let rate = self.optional("callerRate", check::count);
+        let strangers = self.optional("strangers", check::count);
+        let body = self.optional("bodyLimit", check::count);
+        limits.caller_connections = connections.unwrap_or(limits.caller_connections);
+        limits.caller_requests = requests.unwrap_or(limits.caller_requests);
+        limits.caller_watches = watches.unwrap_or(limits.caller_watches);
+        limits.caller_rate = rate.unwrap_or(limits.caller_rate);
+        limits.strangers = strangers.unwrap_or(limits.strangers);
+        limits.body_bytes = body.unwrap_or(limits.body_bytes);
+        limits
     }
 
     fn servers(&mut self) -> Vec<Uri> {

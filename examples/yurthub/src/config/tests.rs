@@ -67,6 +67,12 @@ servingKey: DIR/node.key
 clientCaFile: DIR/broken.pem
 adminListen: [a]
 dataDir: var
+callerConnections: many
+callerRequests: -1
+callerWatches: 0
+callerRate: 5000000000
+strangers: 1.5
+bodyLimit: 3Mi
 log: loud
 colour: green
 tls: {caFile: x}
@@ -88,6 +94,12 @@ DIR/config.yaml: servingKey: a key without servingCertificate
 DIR/config.yaml: clientCaFile: DIR/broken.pem is not PEM: base64 decode error: InvalidCharacter(33)
 DIR/config.yaml: listen: \"localhost\" is not an address such as 127.0.0.1:10268
 DIR/config.yaml: dataDir: var is not an absolute path
+DIR/config.yaml: callerConnections: \"many\" is not a whole number above 0
+DIR/config.yaml: callerRequests: \"-1\" is not a whole number above 0
+DIR/config.yaml: callerWatches: \"0\" is not a whole number above 0
+DIR/config.yaml: callerRate: \"5000000000\" is not a whole number above 0
+DIR/config.yaml: strangers: \"1.5\" is not a whole number above 0
+DIR/config.yaml: bodyLimit: \"3Mi\" is not a whole number above 0
 DIR/config.yaml: log: \"loud\" is not a level: off, error, warn, info, debug, trace";
     assert_eq!(load_in(folder.path(), text, &[]).unwrap_err(), expected);
 }
@@ -180,11 +192,18 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
         "n2",
         "--client-certificate",
         "DIR/both.pem",
+        "--caller-rate",
+        "9",
         "--log",
         "warn,yurt_cache=trace",
     ];
-    let settings = load_in(folder.path(), GOOD, &flags).unwrap();
+    let text = format!("{GOOD}callerWatches: 7\nbodyLimit: 100\n");
+    let settings = load_in(folder.path(), &text, &flags).unwrap();
     assert_eq!(settings.node_name.as_str(), "n2");
+    let mut limits = Limits::default();
+    (limits.caller_watches, limits.caller_rate) = (7, 9);
+    limits.body_bytes = 100;
+    assert_eq!(settings.limits, limits);
     let servers: Vec<String> = settings
         .upstream
         .servers

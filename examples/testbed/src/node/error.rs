@@ -1,0 +1,76 @@
+//! Why there is no node, or it does not do what it was told.
+
+use std::{io, path::PathBuf};
+
+use super::Program;
+use crate::cluster;
+
+/// Why there is no node, or it does not do what it was told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nodes need root and some programs of the system.
+    #[error("a real node needs {what}: see `.ci/node`")]
+    Need {
+        /// What is missing.
+        what: String,
+    },
+    /// All names and address ranges for networks are in use.
+    #[error("{0} networks of nodes exist already")]
+    NoSlot(u8),
+    /// A file of the node could not be written or read.
+    #[error("cannot {step} {path}")]
+    File {
+        /// What was tried.
+        step: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program of the system could not be started.
+    #[error("cannot start {program}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A command ended with an error.
+    #[error("{command}: {said}")]
+    Command {
+        /// The command with its arguments.
+        command: String,
+        /// What it printed to stderr, or how it ended.
+        said: String,
+    },
+    /// The node is switched off, or on where it should be off.
+    #[error("node {name} is switched {}", if *.is_on { "on" } else { "off" })]
+    Power {
+        /// The node.
+        name: String,
+        /// What it is.
+        is_on: bool,
+    },
+    /// A program of the node is not running, or is where it should not be.
+    #[error("{program} is {}", if *.is_running { "running" } else { "not running" })]
+    Program {
+        /// The program.
+        program: Program,
+        /// What it is.
+        is_running: bool,
+    },
+    /// Something did not come in time.
+    #[error("{what} did not come in {seconds} s: {last}")]
+    Late {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        seconds: u64,
+        /// What was seen the last time.
+        last: String,
+    },
+    /// The cluster has no such program or refuses.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+}

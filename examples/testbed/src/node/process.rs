@@ -1,0 +1,123 @@
+//! The programs of a node, each kept running as a supervisor would.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use super::{
+    Error,
+    machine::{Machine, kill},
+    shell::spawn_error,
+};
+
+/// A program that every node runs; a hub only where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// The container runtime.
+    Containerd,
+    /// The node's own API server.
+    Hub,
+    /// The kubelet.
+    Kubelet,
+    /// kube-proxy, in nftables mode.
+    KubeProxy,
+}
+
+/// How much memory a process has in RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Now, in bytes.
+    pub now: u64,
+    /// At most so far, in bytes.
+    pub peak: u64,
+}
+
+// As systemd's Restart=always with RestartSec=1.
+const SUPERVISE: &str = r#"while :; do "$@"; echo "supervisor: ended with $?" >&2; sleep 1; done"#;
+
+/// A program that is started again when it ends by itself.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Enters the node; its child is the supervisor, whose child is the program.
+    outer: Child,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Containerd => "containerd",
+            Self::Hub => "yurthub",
+            Self::Kubelet => "kubelet",
+            Self::KubeProxy => "kube-proxy",
+        })
+    }
+}
+
+impl Process {
+    /// Starts a program in a node; what it prints is added to the log.
+    pub(super) fn start(machine: &Machine, line: &[String], log: &Path) -> Result<Self, Error> {
+        let open = File::options().create(true).append(true).open(log);
+        let both = open.and_then(|log| Ok((log.try_clone()?, log)));
+        let (stdout, stderr) = both.map_err(|source| Error::File {
+            step: "open",
+            path: log.to_owned(),
+            source,
+        })?;
+        let mut command: Command = machine.command("sh");
+        command
+            .args(["-c", SUPERVISE, "supervisor"])
+            .args(line)
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr);
+        let outer = command
+            .spawn()
+            .map_err(|source| spawn_error(&command, source))?;
+        Ok(Self { outer })
+    }
+
+    /// Kills the program, and its supervisor first.
+    pub(super) fn kill(mut self) {
+        let supervisor = child_of(self.outer.id());
+        let program = supervisor.and_then(child_of);
+        for pid in [supervisor, program].into_iter().flatten() {
+            kill(pid);
+        }
+        // It ends as its child did.
+        _ = self.outer.kill();
+        _ = self.outer.wait();
+    }
+
+    /// Waits for the end that came with the machine's.
+    pub(super) fn forget(mut self) {
+        _ = self.outer.kill();
+        _ = self.outer.wait();
+    }
+
+    /// The program itself, as the outside numbers it.
+    pub(super) fn pid(&self) -> Option<u32> {
+        child_of(self.outer.id()).and_then(child_of)
+    }
+
+    pub(super) fn memory(&self) -> Option<Memory> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        let bytes = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+            Some(kib * 1024)
+        };
+        Some(Memory {
+            now: bytes("VmRSS:")?,
+            peak: bytes("VmHWM:")?,
+        })
+    }
+}
+
+/// Returns the first child of a process.
+fn child_of(pid: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}

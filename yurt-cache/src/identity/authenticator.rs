@@ -1,0 +1,269 @@
+//! Tells who a bearer token's holder is: by the cluster's keys, by the hub's own, and by what the cloud said of
+//! the token while it was there. Online the cloud has the last word; cut off, this has.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use yurt_core::store::{Batch, Result, Store};
+
+use super::caller::{Caller, Identified, Issuer, Subject, Token};
+use super::contact::Contact;
+use super::seen::Seen;
+use super::standing::{Denied, Moment, judge};
+use super::token::Jwt;
+use super::trust::{SavedTrust, Trust, Vouch};
+use crate::codec::Status;
+
+const CLUSTER: &str = "i/cluster";
+
+/// How long the cloud's word on a token is used for answers from mirrors: as the kubelet caches a TokenReview.
+const RECOGNISED_FOR: Duration = Duration::from_secs(120);
+
+/// Tokens whose signature is not verified again at each request.
+const VERIFIED: usize = 1_024;
+
+/// Who stands behind tokens.
+#[derive(Debug)]
+pub(crate) struct Authenticator {
+    pub(crate) contact: Arc<Contact>,
+    pub(super) seen: Seen,
+    store: Arc<dyn Store>,
+    tasks: TaskTracker,
+    clock: fn() -> Timestamp,
+    limit: Duration,
+    cluster: RwLock<Option<Arc<Trust>>>,
+    verified: Mutex<HashMap<Arc<str>, Arc<Identified>>>,
+    /// A token came by a key that is not known.
+    pub(super) wanted: Notify,
+    /// Whom the cloud has recognised lately: it may ask for the keys where the node may not.
+    pub(super) guide: Mutex<Option<Caller>>,
+}
+
+impl Authenticator {
+    /// Opens what the store remembers. Blocks on the store.
+    pub(crate) fn open(
+        store: Arc<dyn Store>,
+        tasks: TaskTracker,
+        clock: fn() -> Timestamp,
+        limit: Duration,
+    ) -> Result<Self> {
+        // What is damaged is fetched again.
+        let saved = store.get(CLUSTER.as_bytes()).ok().flatten();
+        let saved: Option<SavedTrust> = saved.and_then(|saved| serde_json::from_slice(&saved).ok());
+        let cluster = saved.and_then(Trust::from_saved).map(Arc::new);
+        Ok(Self {
+            contact: Arc::new(Contact::open(store.clone())?),
+            seen: Seen::open(store.clone(), tasks.clone())?,
+            store,
+            tasks,
+            clock,
+            limit,
+            cluster: RwLock::new(cluster),
+            verified: Mutex::default(),
+            wanted: Notify::new(),
+            guide: Mutex::default(),
+        })
+    }
+
+    /// Reads the caller of a request without a client certificate; `None` if it names nobody. Whether it may
+    /// come in is not said yet.
+    pub(crate) fn identify(&self, headers: &HeaderMap) -> Option<Caller> {
+        let token = Token::from_headers(headers)?;
+        let known = self.verified.lock().get(token.digest()).cloned();
+        let identified = known.or_else(|| self.verify(&token));
+        Some(Caller::Token(token.identified(identified)))
+    }
+
+    fn verify(&self, token: &Token) -> Option<Arc<Identified>> {
+        let jwt = Jwt::parse(token.secret()).ok()?;
+        let validity = jwt.claims.validity;
+        let Some(cluster) = self.cluster() else {
+            return Some(unknown(validity));
+        };
+        let account = match cluster.vouch(&jwt) {
+            Vouch::For(account) => account,
+            Vouch::UnknownKey => {
+                self.wanted.notify_one();
+                return Some(unknown(validity));
+            }
+            Vouch::OtherAudience | Vouch::No => return Some(unknown(validity)),
+        };
+        let identified = Arc::new(Identified {
+            validity,
+            subject: Some(Subject {
+                user_name: account.user_name(),
+                account,
+                issuer: Issuer::Cluster,
+            }),
+        });
+        let mut verified = self.verified.lock();
+        if verified.len() >= VERIFIED {
+            verified.clear();
+        }
+        verified.insert(token.digest().clone(), identified.clone());
+        Some(identified)
+    }
+
+    /// Returns if the caller counts while the cloud is away.
+    ///
+    /// # Errors
+    /// 401 with the reason.
+    pub(crate) fn check_offline(&self, caller: &Caller) -> std::result::Result<(), Status> {
+        let Caller::Token(token) = caller else {
+            return Ok(());
+        };
+        let standing = self.seen.standing(token.digest());
+        let moment = self.moment();
+        let is_vouched = token.subject().is_some();
+        match judge(token.validity(), is_vouched, standing, moment) {
+            Ok(()) => {
+                if is_vouched {
+                    self.accept_alive(token, moment.time());
+                }
+                Ok(())
+            }
+            Err(denied) => Err(refusal(denied)),
+        }
+    }
+
+    /// Returns whether keys or the cloud have vouched for the caller.
+    pub(crate) fn is_known(&self, caller: &Caller) -> bool {
+        self.check_offline(caller).is_ok()
+    }
+
+    /// What was good by the cluster's keys while it was alive stays good until the limit, like what the cloud
+    /// recognised: its pod cannot get another one.
+    fn accept_alive(&self, token: &Token, now: Timestamp) {
+        if token.expires().is_some_and(|expires| expires >= now) {
+            self.seen.accept(token.digest(), token.expires(), now, None);
+        }
+    }
+
+    /// Returns whether the cloud has recognised the caller so lately that its word need not be asked for.
+    pub(crate) fn is_current(&self, caller: &Caller) -> bool {
+        let Caller::Token(token) = caller else {
+            return true;
+        };
+        let now = (self.clock)();
+        let is_alive = token.expires().is_none_or(|expires| expires >= now);
+        let recognised = self.seen.recognised(token.digest());
+        is_alive && recognised.is_some_and(|recognised| recognised.elapsed() < RECOGNISED_FOR)
+    }
+
+    /// Notes that the cloud has just recognised the caller.
+    pub(crate) fn recognised(&self, caller: &Caller) {
+        let Caller::Token(token) = caller else {
+            return;
+        };
+        let now = (self.clock)();
+        self.seen
+            .accept(token.digest(), token.expires(), now, Some(Instant::now()));
+        match self.cluster() {
+            None => {
+                let had_none = self.guide.lock().replace(caller.clone()).is_none();
+                if had_none {
+                    self.wanted.notify_one();
+                }
+            }
+            Some(cluster) => {
+                *self.guide.lock() = Some(caller.clone());
+                self.learn_audience(&cluster, token);
+            }
+        }
+    }
+
+    /// Learns from a genuine token that the cloud took which audience means the cloud: it need not be the issuer.
+    fn learn_audience(&self, cluster: &Trust, token: &Token) {
+        if token.subject().is_some() || token.validity().is_none() {
+            return;
+        }
+        let Ok(jwt) = Jwt::parse(token.secret()) else {
+            return;
+        };
+        if cluster.vouch(&jwt) != Vouch::OtherAudience {
+            return;
+        }
+        // Of several only the cloud knows which.
+        if let [audience] = jwt.claims.audiences.as_slice() {
+            tracing::info!(audience, "the cloud takes tokens for this audience");
+            self.trust(cluster.saved_with(audience));
+        }
+    }
+
+    /// Notes that the cloud has just refused the caller with 401.
+    pub(crate) fn refused(&self, caller: &Caller) {
+        let Caller::Token(token) = caller else {
+            return;
+        };
+        let now = (self.clock)();
+        let is_vouched = token.subject().is_some();
+        self.seen
+            .refuse(token.digest(), token.expires(), now, is_vouched);
+        let mut guide = self.guide.lock();
+        if guide.as_ref() == Some(caller) {
+            *guide = None;
+        }
+    }
+
+    /// Takes over what the cluster says of its tokens.
+    pub(crate) fn trust(&self, mut saved: SavedTrust) {
+        let before = self.cluster();
+        if let Some(before) = before.filter(|before| before.issuer() == saved.issuer) {
+            saved.add_audiences(before.audiences());
+        }
+        let text = serde_json::to_vec(&saved).expect("a struct of plain fields is JSON");
+        let Some(trust) = Trust::from_saved(saved) else {
+            return;
+        };
+        *self.cluster.write() = Some(Arc::new(trust));
+        self.verified.lock().clear();
+        let store = self.store.clone();
+        self.tasks.spawn_blocking(move || {
+            let before = store.get(CLUSTER.as_bytes());
+            if before.is_ok_and(|before| before.is_some_and(|before| before[..] == text[..])) {
+                return;
+            }
+            let mut batch = Batch::new();
+            batch.put(CLUSTER, text);
+            if let Err(error) = store.write(batch) {
+                tracing::warn!(%error, "the keys of the cluster's tokens are not remembered");
+            }
+        });
+    }
+
+    /// Returns the issuer of the cluster's tokens, where it is known.
+    pub(crate) fn cluster(&self) -> Option<Arc<Trust>> {
+        self.cluster.read().clone()
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            now: (self.clock)(),
+            contact: self.contact.last(),
+            limit: self.limit,
+        }
+    }
+
+    /// Returns what time it is at least.
+    pub(crate) fn time(&self) -> Timestamp {
+        self.moment().time()
+    }
+}
+
+fn unknown(validity: super::token::Validity) -> Arc<Identified> {
+    Arc::new(Identified {
+        validity,
+        subject: None,
+    })
+}
+
+fn refusal(denied: Denied) -> Status {
+    Status::unauthorized().saying(denied.to_string())
+}

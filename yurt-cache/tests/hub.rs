@@ -9,6 +9,8 @@ mod autonomy;
 mod cloud;
 #[path = "hub/ending.rs"]
 mod ending;
+#[path = "hub/expired.rs"]
+mod expired;
 #[path = "hub/faults.rs"]
 mod faults;
 #[path = "hub/filters.rs"]
@@ -29,6 +31,8 @@ mod mirrors;
 mod servers;
 #[path = "hub/site.rs"]
 mod site;
+#[path = "hub/token_requests.rs"]
+mod token_requests;
 #[path = "hub/tokens.rs"]
 mod tokens;
 #[path = "hub/watches.rs"]

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 use yurt_core::store::Store;
 
+use super::Config;
 use super::flush::{Durability, Flushing};
 use crate::authorize::Access;
 use crate::autonomy::condition::{self, Attempt, Condition, MANAGER, Seen};
@@ -46,7 +47,7 @@ const READERS: [&str; 2] = ["list", "watch"];
 
 /// Whether a condition is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Telling {
+enum Telling {
     Cloud,
     Nobody,
 }
@@ -59,25 +60,37 @@ pub(super) struct Autonomy {
     /// The certificates to look at.
     certificates: Vec<(Certificate, PathBuf)>,
     telling: Telling,
+    /// Between two looks.
+    period: Duration,
     latest: Arc<Mutex<Report>>,
     /// One look at a time, however many ask.
     looking: tokio::sync::Mutex<()>,
 }
 
 impl Autonomy {
-    pub(super) fn new(
-        proxy: Arc<Proxy>,
-        flushing: Arc<Flushing>,
-        node: NodeName,
-        certificates: Vec<(Certificate, PathBuf)>,
-        telling: Telling,
-    ) -> Self {
+    pub(super) fn new(config: &Config, proxy: Arc<Proxy>, flushing: Arc<Flushing>) -> Self {
+        let client = config.upstream.client_certificate.clone();
+        let telling = if client.is_some() && config.autonomy_condition {
+            Telling::Cloud
+        } else {
+            Telling::Nobody
+        };
+        // One of the hub's own making is renewed by a restart, with or without the cloud.
+        let serving = config.serving_certificate.clone();
+        let certificates = [
+            (Certificate::Client, client),
+            (Certificate::Serving, serving),
+        ]
+        .into_iter()
+        .filter_map(|(which, path)| Some((which, path?)))
+        .collect();
         Self {
             proxy,
             flushing,
-            node,
+            node: config.node_name.clone(),
             certificates,
             telling,
+            period: config.autonomy_period,
             latest: Arc::default(),
             looking: tokio::sync::Mutex::default(),
         }
@@ -88,9 +101,9 @@ impl Autonomy {
         Told(self.latest.clone())
     }
 
-    /// Looks at every `period`, and when the link comes and goes, until `stop`.
-    pub(super) async fn run(self: Arc<Self>, period: Duration, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(period);
+    /// Looks again and again, and when the link comes and goes, until `stop`.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(self.period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut reach = self.proxy.upstream.reach();
         let mut last = None;
@@ -102,7 +115,7 @@ impl Autonomy {
             }
             let report = self.look().await;
             if self.telling == Telling::Cloud {
-                let told = self.tell(&report, last, period);
+                let told = self.tell(&report, last);
                 match stop.run_until_cancelled(told).await {
                     None => return,
                     Some(told) => last = told,
@@ -133,7 +146,6 @@ impl Autonomy {
         &self,
         report: &Report,
         last: Option<(Instant, bool)>,
-        pause: Duration,
     ) -> Option<(Instant, bool)> {
         let attempt = last.map(|(at, was_refused)| Attempt {
             ago: at.elapsed(),
@@ -143,7 +155,7 @@ impl Autonomy {
         // What the cloud has is known while the Node is followed, and nothing is written blindly.
         let due = self
             .seen()
-            .and_then(|seen| condition::plan(report, &seen, attempt, pause, now));
+            .and_then(|seen| condition::plan(report, &seen, attempt, self.period, now));
         let Some(condition) = due else {
             return last;
         };
@@ -356,7 +368,7 @@ fn certificate_fact((which, path): &(Certificate, PathBuf)) -> CertificateFact {
 fn read_not_after(path: &Path) -> Option<Timestamp> {
     let text = tls::read_file(path).ok()?;
     let leaf = CertificateDer::from_pem_slice(&text).ok()?;
-    certificate::not_after(&leaf)
+    Some(certificate::peer_validity(&leaf)?.not_after)
 }
 
 impl fmt::Debug for Autonomy {

@@ -16,16 +16,18 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 use yurt_core::store::Result;
 
+use super::Config;
 use crate::authorize;
 use crate::documents::Documents;
-use crate::garbage::Held;
+use crate::garbage::{Bounds, Held};
 use crate::mirror::registry::Registry;
+use crate::mirror::sweep::Retention;
 use crate::needs::survey::survey;
 use crate::proxy::Proxy;
 use crate::upstream::Reach;
 
 /// How often what nobody needs is looked for.
-pub(super) const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(30);
 
 /// How long whoever asks for room waits, so that many are served by one look.
 const GATHER: Duration = Duration::from_secs(1);
@@ -39,13 +41,43 @@ type Counts = Family<[(&'static str, &'static str); 1], Counter>;
 /// What looks.
 #[derive(Debug)]
 pub(super) struct Sweeping {
-    pub(super) proxy: Arc<Proxy>,
-    pub(super) node: NodeName,
-    pub(super) every: Duration,
-    pub(super) gone: Counts,
+    proxy: Arc<Proxy>,
+    node: NodeName,
+    every: Duration,
+    gone: Counts,
+}
+
+/// Returns how long and how much is kept: of mirrors and objects, of documents, of verdicts.
+pub(super) fn retention(config: &Config) -> (Retention, Bounds, authorize::Retention) {
+    let mirrors = Retention {
+        mirror_idle: config.mirror_idle,
+        age: config.forget_after,
+        by_name: config.objects_by_name,
+        per_kind: config.per_kind,
+        kinds: config.kinds.clone(),
+    };
+    let documents = Bounds {
+        age: config.forget_after,
+        budget: config.documents,
+    };
+    let verdicts = authorize::Retention {
+        limit: config.verdict_limit,
+        age: config.forget_after,
+        count: config.verdicts,
+    };
+    (mirrors, documents, verdicts)
 }
 
 impl Sweeping {
+    pub(super) fn new(config: &Config, proxy: Arc<Proxy>) -> Self {
+        Self {
+            proxy,
+            node: config.node_name.clone(),
+            every: EVERY.min(config.mirror_idle),
+            gone: Family::default(),
+        }
+    }
+
     /// Looks until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.every);

@@ -52,6 +52,7 @@ pub(crate) struct Site {
 
 struct Running {
     hub: SocketAddr,
+    addresses: Vec<SocketAddr>,
     admin: SocketAddr,
     ca_pem: String,
     shutdown: CancellationToken,
@@ -118,7 +119,7 @@ impl Site {
             ..UpstreamConfig::default()
         };
         let mut config = Config::new(NODE.parse().unwrap(), upstream, file("data"));
-        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         config.admin_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         config.drain = Duration::from_secs(2);
         (self.adjust)(&mut config);
@@ -148,6 +149,7 @@ impl Site {
         let shutdown = CancellationToken::new();
         let running = Running {
             hub: hub.local_addr().unwrap(),
+            addresses: hub.local_addrs(),
             admin: hub.admin_addr().unwrap(),
             ca_pem: std::fs::read_to_string(hub.ca_file().unwrap()).unwrap(),
             shutdown: shutdown.clone(),
@@ -182,6 +184,11 @@ impl Site {
     /// Returns where clients reach the hub.
     pub(crate) fn hub(&self) -> SocketAddr {
         self.running.as_ref().unwrap().hub
+    }
+
+    /// Returns every address of the hub.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.running.as_ref().unwrap().addresses.clone()
     }
 
     /// Returns where its administration is.

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let store = LogStore::open(settings.data_dir.join("store"), LogConfig::default())?;
     let mut config = Config::new(settings.node_name, settings.upstream, settings.data_dir);
-    config.listen = settings.listen;
+    config.listen = vec![settings.listen];
     config.serving_certificate = settings.serving_certificate;
     config.serving_key = settings.serving_key;
     config.client_ca_file = settings.client_ca_file;

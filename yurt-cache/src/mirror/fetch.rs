@@ -74,6 +74,8 @@ pub(crate) enum FetchError {
     OtherKind(String),
     #[error("the cloud said nothing for {0:?}")]
     Silent(Duration),
+    #[error("the kind is over its budget")]
+    OverBudget,
 }
 
 /// Which list is asked for.
@@ -358,7 +360,11 @@ impl Mirror {
         }
         seen.extend(items.iter().map(|item| item.key.clone()));
         let mirror = self.clone();
-        blocking(move || mirror.take_listed(items)).await
+        blocking(move || mirror.take_listed(items)).await?;
+        if self.is_over_budget() {
+            return Err(FetchError::OverBudget);
+        }
+        Ok(())
     }
 
     async fn finish(

@@ -120,6 +120,9 @@ impl Mirror {
             .into_iter()
             .map(|key| Change::Delete { key })
             .collect();
+        if self.has_failed() {
+            return Ok(());
+        }
         let mut saved = self.saved(&self.state.lock());
         saved.is_synced = true;
         saved.revision = revision;

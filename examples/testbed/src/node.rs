@@ -39,6 +39,7 @@
 //! `vm.overcommit_memory`, `kernel.panic` and `kernel.panic_on_oops` of the machine.
 
 mod cgroup;
+mod clock;
 mod container;
 mod error;
 mod files;
@@ -62,6 +63,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
@@ -136,6 +138,7 @@ pub struct Node {
     link: Link,
     processes: BTreeMap<Program, Process>,
     machine: Option<Machine>,
+    clock: SignedDuration,
     execs: AtomicU32,
     _network: Arc<Network>,
 }
@@ -283,12 +286,26 @@ impl Node {
         }
         let log = self.log_file(program);
         let process = Process::start(self.machine()?, self.lines.of(program), &log)?;
+        if !self.clock.is_zero() {
+            process
+                .shift_clock(self.clock)
+                .map_err(|source| Error::Clock { program, source })?;
+        }
         self.processes.insert(program, process);
         match program {
             Program::Containerd => self.answers(program, &["ctr", "version"]).await,
             Program::Hub => self.answers(program, &fetch(self.lines.hub_probe())).await,
             Program::Kubelet | Program::KubeProxy => Ok(()),
         }
+    }
+
+    /// Sets how far the clock of the node's programs is from the machine's, in whole seconds, for those that are
+    /// started from now on: as after a boot without a battery for the clock.
+    ///
+    /// Containers have the right time, and so has a program that was started again because it had ended by itself.
+    /// Only on x86-64.
+    pub fn set_clock(&mut self, offset: SignedDuration) {
+        self.clock = offset;
     }
 
     /// Kills a program with SIGKILL; containers go on without containerd. It stays away until it is started.

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use testbed::{
     cluster::{Cluster, ClusterConfig, Controllers, Kubectl, Version},
     node::{Cut, Error, Network, Node, NodeConfig, eventually},
@@ -218,6 +219,42 @@ async fn programs_and_containers_are_killed_one_by_one_and_started_again() {
     assert!(node.kill_containers() >= 4, "two pods, and their sandboxes");
     assert_eq!(node.containers().await.unwrap(), []);
     answered(&workload, &node, &address).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real node: root, containerd, kubelet"]
+async fn a_wrong_clock_is_that_of_the_nodes_programs_alone() {
+    let (_network, cluster, mut node) = start(Version::Newest).await;
+    let lease = "get lease edge-1 --namespace=kube-node-lease -o jsonpath={.spec.renewTime}";
+    let lease: Vec<&str> = lease.split(' ').collect();
+    let off = async |hours: i64| {
+        eventually(&format!("{hours} h off"), PATIENCE, async || {
+            let renewed = cluster.kubectl().run(&lease).await;
+            let renewed: Timestamp = renewed
+                .map_err(|error| error.to_string())?
+                .parse()
+                .map_err(|error| format!("{error}"))?;
+            let off = renewed.duration_since(Timestamp::now());
+            let distance = (off - SignedDuration::from_hours(hours)).abs();
+            if distance < SignedDuration::from_secs(30) {
+                Ok(())
+            } else {
+                Err(format!("{off:#}"))
+            }
+        })
+        .await
+        .unwrap();
+    };
+    off(0).await;
+    for hours in [1, -1] {
+        node.set_clock(SignedDuration::from_hours(hours));
+        node.power_off();
+        node.power_on().await.unwrap();
+        off(hours).await;
+    }
+    let inside = node.run(&["date", "+%s"]).await.unwrap();
+    let inside: i64 = inside.trim().parse().unwrap();
+    assert!((inside - Timestamp::now().as_second()).abs() < 30);
 }
 
 #[tokio::test]

@@ -60,6 +60,14 @@ pub enum Error {
         /// What it is.
         is_running: bool,
     },
+    /// The clock of a program could not be set.
+    #[error("cannot set the clock of {program}")]
+    Clock {
+        /// The program.
+        program: Program,
+        /// Why.
+        source: io::Error,
+    },
     /// Something did not come in time.
     #[error("{what} did not come in {seconds} s: {last}")]
     Late {

@@ -3,16 +3,18 @@
 use std::{
     fmt,
     fs::{self, File},
+    io,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use tokio::time::Instant;
 
 use super::{
-    Error,
+    Error, clock,
     machine::{Machine, kill},
     shell::spawn_error,
 };
@@ -111,6 +113,13 @@ impl Process {
     /// The program itself, as the outside numbers it.
     pub(super) fn pid(&self) -> Option<u32> {
         child_of(self.outer.id()).and_then(child_of)
+    }
+
+    /// Sets the clock of the program that was just started.
+    pub(super) fn shift_clock(&self, offset: SignedDuration) -> io::Result<()> {
+        // The shell that enters and the one that supervises are the same program.
+        let program = clock::wait_for_program(|| self.pid(), || child_of(self.outer.id()))?;
+        clock::shift(program, offset)
     }
 
     pub(super) fn memory(&self) -> Option<Memory> {

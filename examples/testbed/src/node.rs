@@ -81,6 +81,13 @@ use crate::{
     endpoint::Endpoint,
 };
 
+/// What makes the hub's disk full.
+const FILL: &str = "/var/lib/yurthub/fill";
+// The last blocks are given away one by one only, and only to who insists.
+const FILL_UP: &str = r#"
+cat /dev/zero >"$1"
+while dd if=/dev/zero of="$1" bs=1k count=1 oflag=append,dsync conv=notrunc; do :; done
+"#;
 /// How often something that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -354,6 +361,46 @@ impl Node {
     #[must_use]
     pub fn file(&self, path: &str) -> PathBuf {
         files::outside(&self.persistent, path)
+    }
+
+    /// Writes a file of the node, one of those that [`Node::file`] finds: for another certificate, say.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn write_file(&self, path: &str, text: &str) -> Result<(), Error> {
+        files::write(&self.file(path), text)
+    }
+
+    /// Fills the hub's own disk to the last byte.
+    ///
+    /// # Errors
+    ///
+    /// When the node is off, or the hub has no [disk](HubConfig::disk) of its own.
+    ///
+    /// # Cancel safety
+    ///
+    /// The filling of a dropped future goes on.
+    pub async fn fill_disk(&self) -> Result<(), Error> {
+        if self.disk.is_none() {
+            return Err(Error::NoDisk);
+        }
+        self.run(&["sh", "-c", FILL_UP, "fill", FILL])
+            .await
+            .map(drop)
+    }
+
+    /// Frees what [`Node::fill_disk`] has taken.
+    ///
+    /// # Errors
+    ///
+    /// When the node is off.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be called again.
+    pub async fn free_disk(&self) -> Result<(), Error> {
+        self.run(&["rm", "-f", FILL]).await.map(drop)
     }
 
     /// Runs a command on the node and returns what it printed.

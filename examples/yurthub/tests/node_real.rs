@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use testbed::{
     cluster::{Cluster, ClusterConfig, Controllers, Version},
-    node::{Cut, HubConfig, Network, Node, NodeConfig, Program, Road, eventually},
+    node::{Cut, HUB_DATA, HubConfig, Network, Node, NodeConfig, Program, Road, eventually},
     workload::Workload,
 };
 
 /// Beyond what any step takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn runs_through_the_hub(version: Version) {
+async fn start(version: Version, disk: Option<u64>) -> (Cluster, Node) {
     let network = Network::new().unwrap();
     let cluster = Cluster::start(ClusterConfig {
         version,
@@ -26,10 +26,16 @@ async fn runs_through_the_hub(version: Version) {
     });
     let cluster = cluster.await.unwrap();
     let mut config = NodeConfig::new("edge-1");
-    let hub = HubConfig::new(env!("CARGO_BIN_EXE_yurthub"));
+    let mut hub = HubConfig::new(env!("CARGO_BIN_EXE_yurthub"));
+    hub.disk = disk;
     config.road = Road::Hub(hub);
-    let mut node = Node::start(&network, &cluster, config).await.unwrap();
+    let node = Node::start(&network, &cluster, config).await.unwrap();
     node.ready(&cluster, PATIENCE).await.unwrap();
+    (cluster, node)
+}
+
+async fn runs_through_the_hub(version: Version) {
+    let (cluster, mut node) = start(version, None).await;
 
     let kubectl = cluster.kubectl();
     let workload = Workload::new("shop");
@@ -77,4 +83,24 @@ async fn the_oldest_stock_node_runs_through_the_hub() {
 #[ignore = "needs a real node: root, containerd, kubelet"]
 async fn the_newest_stock_node_runs_through_the_hub() {
     runs_through_the_hub(Version::Newest).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real node: root, containerd, kubelet"]
+async fn the_hubs_own_disk_fills_up_alone_and_outlives_a_power_cut() {
+    let (_cluster, mut node) = start(Version::Oldest, Some(64 << 20)).await;
+    let write = ["sh", "-c", "echo remembered >/var/lib/yurthub/note"];
+    let read = ["cat", "/var/lib/yurthub/note"];
+    node.fill_disk().await.unwrap();
+    node.run(&write).await.unwrap_err();
+    node.run(&["sh", "-c", "echo else >/var/lib/kubelet/note"])
+        .await
+        .unwrap();
+    node.free_disk().await.unwrap();
+    node.run(&write).await.unwrap();
+    node.run(&["sync"]).await.unwrap();
+    node.power_off();
+    node.power_on().await.unwrap();
+    assert_eq!(node.run(&read).await.unwrap(), "remembered\n");
+    assert!(node.run(&["ls", HUB_DATA]).await.unwrap().contains("store"));
 }

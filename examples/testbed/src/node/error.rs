@@ -60,6 +60,9 @@ pub enum Error {
         /// What it is.
         is_running: bool,
     },
+    /// The disk of the whole machine is not to be filled.
+    #[error("the hub has no disk of its own")]
+    NoDisk,
     /// The clock of a program could not be set.
     #[error("cannot set the clock of {program}")]
     Clock {

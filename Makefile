@@ -29,6 +29,7 @@ bench:
 
 assets:
 	@examples/testbed/servers/build.sh
+	@.ci/node || true # says what is missing; only the tests of a real node need it
 
 clean-cache:
 	rm -rf "$(YURT_CACHE)"

@@ -54,6 +54,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.client_ca_file = settings.client_ca_file;
     config.admin_listen = Some(settings.admin_listen);
     config.limits = settings.limits;
+    settings.kept.tell(&mut config);
     let hub = Hub::new(config, Arc::new(store), Timestamp::now())?;
     let shutdown = CancellationToken::new();
     let mut running = pin!(hub.run(shutdown.clone()));

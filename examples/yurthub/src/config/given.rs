@@ -12,6 +12,7 @@ use yurt_cache::hub::{Limits, Order, UpstreamConfig};
 use super::{
     Flags, Mistake, Settings, check,
     file::{self, Entry},
+    kept::{self, Kept},
 };
 
 /// The keys of the file and the flags that override them.
@@ -76,19 +77,20 @@ impl Given {
 
     fn take_entry(&mut self, file: &str, key: &str, entry: Entry) {
         let place = format!("{file}: {key}");
-        let Some((key, _)) = KEYS.iter().find(|(known, _)| *known == key) else {
+        let mut known = KEYS.iter().chain(&kept::KEYS);
+        let Some((key, _)) = known.find(|(known, _)| *known == key) else {
             return self.mistake(place, "there is no such key");
         };
         let texts = match (*key, entry) {
             (_, Entry::Empty) => Vec::new(),
-            ("servers", Entry::List(texts)) => {
+            ("servers" | "kinds", Entry::List(texts)) => {
                 let placed = |(index, text)| Placed {
                     place: format!("{place}[{index}]"),
                     text,
                 };
                 texts.into_iter().enumerate().map(placed).collect()
             }
-            ("servers", _) => return self.mistake(place, "a list of texts is expected"),
+            ("servers" | "kinds", _) => return self.mistake(place, "a list of texts is expected"),
             (_, Entry::Text(text)) => vec![Placed { place, text }],
             (_, Entry::List(_) | Entry::Nested) => {
                 return self.mistake(place, "a text is expected");
@@ -120,7 +122,8 @@ impl Given {
             one(flags.body_limit),
             one(flags.log),
         ];
-        for ((key, flag), texts) in KEYS.into_iter().zip(texts) {
+        let kept = kept::KEYS.into_iter().zip(flags.kept.texts());
+        for ((key, flag), texts) in KEYS.into_iter().zip(texts).chain(kept) {
             if !texts.is_empty() {
                 let place = || flag.to_owned();
                 let placed = texts.into_iter().map(|text| Placed {
@@ -159,6 +162,7 @@ impl Given {
             path(text, check::folder)
         });
         let limits = self.limits();
+        let kept = Kept::read(&mut self);
         let log = self.or("log", "info", check::log);
 
         let settings = || {
@@ -181,6 +185,7 @@ impl Given {
                 admin_listen: admin_listen?,
                 data_dir: data_dir?,
                 limits,
+                kept: kept?,
                 log: log?,
             })
         };
@@ -261,7 +266,23 @@ impl Given {
         self.optional(key, parse)
     }
 
-    fn or<T>(
+    /// Takes each text of a list.
+    pub(super) fn each<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let mut all = Vec::new();
+        for Placed { place, text } in self.texts.remove(key).unwrap_or_default() {
+            match parse(&text) {
+                Ok(one) => all.push(one),
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        all
+    }
+
+    pub(super) fn or<T>(
         &mut self,
         key: &str,
         default: &str,

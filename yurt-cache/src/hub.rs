@@ -35,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Limit;
-use crate::outbox::Outbox;
+use crate::outbox::{self, Outbox};
 use crate::overlay::reconcile::Reconcile;
 use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
@@ -264,6 +264,14 @@ impl Hub {
             .collect()
     }
 
+    /// Returns where the node's pods reach the hub.
+    #[must_use]
+    pub fn pod_addr(&self) -> Option<SocketAddr> {
+        // It is the last, if there is one.
+        self.config.pod_address?;
+        self.listeners.last()?.local_addr().ok()
+    }
+
     /// Returns where health and metrics are served.
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
@@ -298,13 +306,15 @@ impl Hub {
         } = self.open(&tasks, &stop).await?;
         let tls = self.tls(authenticator.clone())?;
         let (config, store, mirrors) = (self.config.clone(), self.store.clone(), registry.clone());
-        let open = move || Surroundings::open(&config, mirrors, store);
+        let pods = self.pod_addr();
+        let open = move || Surroundings::open(&config, pods, mirrors, store);
         let surroundings = tokio::task::spawn_blocking(open)
             .await
             .expect("reading the store does not panic");
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
         metrics.collect(Box::new(Figures(authenticator.clone())));
+        metrics.collect(Box::new(outbox::Figures(outbox.clone())));
         let proxy = Arc::new(Proxy {
             node: self.config.node_name.clone(),
             registry: registry.clone(),
@@ -492,6 +502,10 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
 
 /// Listens where pods ask. An address that somebody else has put there is not the hub's to look after.
 fn bind_for_pods(address: SocketAddr) -> Result<(TcpListener, Option<PodAddress>), Error> {
+    if address.ip().is_loopback() {
+        // It is there without us, and stays.
+        return Ok((bind(address)?, None));
+    }
     let kept = PodAddress::new(address.ip());
     match kept.ensure() {
         Ok(()) => Ok((bind(address)?, Some(kept))),

@@ -188,7 +188,10 @@ impl Proxy {
                 self.forward_token_request(caller, api, request).await
             }
             Route::Forward(remember) => self.forwarded(caller, api, scope, remember, request).await,
-            Route::LocalWrite(write) => self.write_locally(caller, api, write, request).await,
+            Route::LocalWrite(write) => {
+                let (response, from) = self.write_locally(caller, api, write, request).await?;
+                Ok((self.sifted(api, response).await?, from))
+            }
             Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {
                 self.local(caller, api, chosen, &request.into_parts().0, link)
                     .await

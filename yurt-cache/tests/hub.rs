@@ -3,6 +3,8 @@
 
 #[path = "hub/admin.rs"]
 mod admin;
+#[path = "hub/alone.rs"]
+mod alone;
 #[path = "hub/autonomy.rs"]
 mod autonomy;
 #[path = "hub/cloud.rs"]

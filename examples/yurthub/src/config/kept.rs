@@ -9,6 +9,7 @@ use super::{check, given::Given};
 
 /// The flags.
 #[derive(Debug, Default, Args)]
+#[group(skip)]
 pub(crate) struct Flags {
     /// How long a mirror stays that nobody asks for and no restart needs [default: 1h]
     #[arg(long, value_name = "TIME")]

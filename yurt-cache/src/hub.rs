@@ -2,6 +2,7 @@
 
 mod admin;
 mod flush;
+mod interface;
 mod listen;
 mod surroundings;
 
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::server::danger::ClientCertVerifier;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,21 +19,22 @@ use yurt_core::name::NodeName;
 use yurt_core::store::Store;
 
 use self::flush::Flushing;
+use self::interface::{InterfaceError, PodAddress};
 use self::surroundings::Surroundings;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
-use crate::identity::{Authenticator, Figures, contact, issuer};
+use crate::identity::{Authenticator, Figures, Mint, NodeVerifier, contact, issuer};
 use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Limit;
-use crate::outbox::Outbox;
+use crate::outbox::{self, Outbox};
 use crate::overlay::reconcile::Reconcile;
 use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
-use crate::tls;
+use crate::tls::{self, Identity};
 use crate::upstream::{Reach, Upstream};
 
 pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
@@ -41,6 +44,9 @@ pub use crate::upstream::{Order, UpstreamConfig};
 /// How often mirrors that nobody needs are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 
+/// How often the pods' address is put back, if it is gone.
+const LOOKED_AFTER_EVERY: Duration = Duration::from_secs(60);
+
 /// What a hub is told. Plain data; [`Config::new`] sets what has a default.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -49,10 +55,13 @@ pub struct Config {
     pub node_name: NodeName,
     /// The API servers and how to reach them.
     pub upstream: UpstreamConfig,
-    /// Where clients reach the hub, by HTTPS.
-    pub listen: SocketAddr,
-    /// Where pods reach the hub; without it no filter sends them here.
+    /// Where clients reach the hub, by HTTPS; at least one address.
+    pub listen: Vec<SocketAddr>,
+    /// Where the node's pods reach it: the hub puts the address on an interface, which takes `CAP_NET_ADMIN`
+    /// unless it is there. The same on every node, as 169.254.2.1:10268; without it no filter sends pods here.
     pub pod_address: Option<SocketAddr>,
+    /// More names and addresses for the serving certificate, such as the cluster IP of the Service `kubernetes`.
+    pub serving_names: Vec<String>,
     /// The node's pool; without it the node's label `apps.openyurt.io/nodepool` says it.
     pub pool_name: Option<String>,
     /// What callers see differently from the cloud.
@@ -92,8 +101,9 @@ impl Config {
         Self {
             node_name,
             upstream,
-            listen: SocketAddr::from(([127, 0, 0, 1], 10_268)),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 10_268))],
             pod_address: None,
+            serving_names: Vec::new(),
             pool_name: None,
             filters: FilterConfig::default(),
             serving_certificate: None,
@@ -125,6 +135,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The address of the pods cannot be put on an interface.
+    #[error("set up the address at which pods reach the hub")]
+    PodAddress(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The way to the API servers cannot be set up.
     #[error("set up the way to the API servers")]
     Upstream(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -142,11 +155,14 @@ pub struct Hub {
     config: Config,
     store: Arc<dyn Store>,
     flushing: Arc<Flushing>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
+    pod_address: Option<PodAddress>,
     admin: Option<TcpListener>,
     upstream: Upstream,
-    tls: Arc<rustls::ServerConfig>,
+    serving: Identity,
+    verifier: Arc<dyn ClientCertVerifier>,
     authority: Option<PathBuf>,
+    mint: Arc<Mint>,
 }
 
 impl Hub {
@@ -157,7 +173,7 @@ impl Hub {
     pub fn new(config: Config, store: Arc<dyn Store>, now: jiff::Timestamp) -> Result<Self, Error> {
         let upstream = Upstream::new(config.upstream.clone())
             .map_err(|error| Error::Upstream(error.into()))?;
-        let names = names(config.listen, &config.node_name);
+        let names = names(&config);
         let serving = match (&config.serving_certificate, &config.serving_key) {
             (Some(certificate), Some(key)) => ServingCertificate::load(certificate, key),
             _ => ServingCertificate::load_or_make(&config.data_dir, &names, now),
@@ -169,9 +185,23 @@ impl Hub {
             .as_ref()
             .unwrap_or(&config.upstream.ca_file);
         let roots = tls::read_roots(client_ca).map_err(|error| Error::Certificate(error.into()))?;
-        let tls = tls::server_config(serving.identity().clone(), Some(roots))
+        let verifier =
+            tls::client_verifier(roots).map_err(|error| Error::Certificate(error.into()))?;
+        let mint = Mint::load_or_make(&config.data_dir, &config.node_name)
             .map_err(|error| Error::Certificate(error.into()))?;
-        let listener = bind(config.listen)?;
+        let mut listeners = config
+            .listen
+            .iter()
+            .map(|address| bind(*address))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pod_address = match config.pod_address {
+            None => None,
+            Some(address) => {
+                let (listener, kept) = bind_for_pods(address)?;
+                listeners.push(listener);
+                kept
+            }
+        };
         let admin = config.admin_listen.map(bind).transpose()?;
         let flushing = Arc::new(Flushing::new(store));
         let store: Arc<dyn Store> = flushing.clone();
@@ -179,18 +209,38 @@ impl Hub {
             config,
             store,
             flushing,
-            listener,
+            listeners,
+            pod_address,
             admin,
             upstream,
-            tls: Arc::new(tls),
+            serving: serving.identity().clone(),
+            verifier,
             authority,
+            mint: Arc::new(mint),
         })
     }
 
-    /// Returns where clients reach the hub.
+    /// Returns where clients reach the hub, at the first of its addresses.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.listener.local_addr().ok()
+        self.listeners.first()?.local_addr().ok()
+    }
+
+    /// Returns every address at which clients reach the hub, that of the pods last.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        let listeners = self.listeners.iter();
+        listeners
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+
+    /// Returns where the node's pods reach the hub.
+    #[must_use]
+    pub fn pod_addr(&self) -> Option<SocketAddr> {
+        // It is the last, if there is one.
+        self.config.pod_address?;
+        self.listeners.last()?.local_addr().ok()
     }
 
     /// Returns where health and metrics are served.
@@ -224,14 +274,17 @@ impl Hub {
             truth,
             outbox,
         } = self.open(&tasks, &stop).await?;
+        let tls = self.tls(authenticator.clone())?;
         let (config, store, mirrors) = (self.config.clone(), self.store.clone(), registry.clone());
-        let open = move || Surroundings::open(&config, mirrors, store);
+        let pods = self.pod_addr();
+        let open = move || Surroundings::open(&config, pods, mirrors, store);
         let surroundings = tokio::task::spawn_blocking(open)
             .await
             .expect("reading the store does not panic");
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
         metrics.collect(Box::new(Figures(authenticator.clone())));
+        metrics.collect(Box::new(outbox::Figures(outbox.clone())));
         let proxy = Arc::new(Proxy {
             node: self.config.node_name.clone(),
             registry: registry.clone(),
@@ -279,7 +332,10 @@ impl Hub {
         };
         tasks.spawn(reconcile.run(stop.clone()));
         registry.start();
-        let (clients, admin) = (self.local_addr(), self.admin_addr());
+        if let Some(address) = self.pod_address.clone() {
+            tasks.spawn(look_after(address, stop.clone()));
+        }
+        let (clients, admin) = (self.local_addrs(), self.admin_addr());
         tracing::info!(?clients, ?admin, ca_file = ?self.authority, "the hub serves");
         if let Some(admin) = self.admin {
             let admin_state = admin::Admin {
@@ -296,7 +352,7 @@ impl Hub {
             ));
         }
         let listening = listen::Listening {
-            tls: self.tls,
+            tls: Arc::new(tls),
             node: self.config.node_name.clone(),
             proxy,
             door: Door::new(self.config.limits.clone()),
@@ -306,12 +362,19 @@ impl Hub {
             end: stop.clone(),
             drain: self.config.drain,
         };
-        listening.serve(self.listener).await;
+        listening.serve(self.listeners).await;
         tracing::info!("the hub has drained");
         stop.cancel();
         tasks.close();
         tasks.wait().await;
         Ok(())
+    }
+
+    fn tls(&self, authenticator: Arc<Authenticator>) -> Result<rustls::ServerConfig, Error> {
+        let node = self.config.node_name.clone();
+        let verifier = NodeVerifier::new(self.verifier.clone(), node, authenticator);
+        tls::server_config(self.serving.clone(), Some(Arc::new(verifier)))
+            .map_err(|error| Error::Certificate(error.into()))
     }
 
     async fn open(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Opened, Error> {
@@ -326,8 +389,10 @@ impl Hub {
         };
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
         let (clock, limit) = (self.config.clock, self.config.verdict_limit);
+        let mint = self.mint.clone();
         let open = move || {
-            let authenticator = Authenticator::open(store.clone(), tasks.clone(), clock, limit)?;
+            let authenticator =
+                Authenticator::open(store.clone(), tasks.clone(), clock, limit, mint)?;
             let authenticator = Arc::new(authenticator);
             let verdicts =
                 Verdicts::open(store.clone(), tasks.clone(), authenticator.clone(), limit)?;
@@ -358,7 +423,7 @@ struct Opened {
 }
 
 /// Under which names clients reach the hub: the address it listens on, the loopback, and the API server's own.
-fn names(listen: SocketAddr, node: &NodeName) -> Vec<String> {
+fn names(config: &Config) -> Vec<String> {
     let mut names: Vec<String> = [
         "127.0.0.1",
         "::1",
@@ -370,10 +435,17 @@ fn names(listen: SocketAddr, node: &NodeName) -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
-    if !listen.ip().is_unspecified() && !listen.ip().is_loopback() {
-        names.push(listen.ip().to_string());
-    }
-    names.push(node.to_string());
+    let addresses = config.listen.iter().chain(&config.pod_address);
+    names.extend(
+        addresses
+            .map(SocketAddr::ip)
+            .filter(|ip| !ip.is_unspecified())
+            .map(|ip| ip.to_string()),
+    );
+    names.push(config.node_name.to_string());
+    names.extend(config.serving_names.iter().cloned());
+    names.sort_unstable();
+    names.dedup();
     names
 }
 
@@ -384,6 +456,48 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
         .set_nonblocking(true)
         .map_err(|source| Error::Listen { address, source })?;
     Ok(listener)
+}
+
+/// Listens where pods ask. An address that somebody else has put there is not the hub's to look after.
+fn bind_for_pods(address: SocketAddr) -> Result<(TcpListener, Option<PodAddress>), Error> {
+    if address.ip().is_loopback() {
+        // It is there without us, and stays.
+        return Ok((bind(address)?, None));
+    }
+    let kept = PodAddress::new(address.ip());
+    match kept.ensure() {
+        Ok(()) => Ok((bind(address)?, Some(kept))),
+        Err(error) => match bind(address) {
+            Ok(listener) => Ok((listener, None)),
+            Err(_) => Err(Error::PodAddress(error.into())),
+        },
+    }
+}
+
+/// Puts the pods' address back where it was taken away, and takes it away at the end.
+async fn look_after(address: PodAddress, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOOKED_AFTER_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        change(&address, PodAddress::ensure, "pods may not reach the hub").await;
+    }
+    change(&address, PodAddress::remove, "the pods' address stays").await;
+}
+
+async fn change(
+    address: &PodAddress,
+    how: fn(&PodAddress) -> Result<(), InterfaceError>,
+    otherwise: &str,
+) {
+    let address = address.clone();
+    let changed = tokio::task::spawn_blocking(move || how(&address)).await;
+    if let Err(error) = changed.expect("netlink does not panic") {
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::warn!(error, "{otherwise}");
+    }
 }
 
 async fn sweep(

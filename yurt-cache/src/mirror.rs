@@ -322,6 +322,9 @@ impl Mirror {
     /// Notes that somebody asked, and as whom the scope may be fetched.
     pub(crate) fn note_use(&self, caller: &Caller, now: Instant) {
         self.state.lock().used = now;
+        if caller.is_of_hub() {
+            return;
+        }
         let mut callers = self.callers.lock();
         if callers.asked.front() == Some(caller) {
             return;

@@ -7,6 +7,7 @@ pub(crate) mod request;
 pub(crate) mod route;
 mod sifted;
 pub(crate) mod tee;
+mod token_request;
 mod upload;
 mod validate;
 
@@ -155,7 +156,7 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
         let scope = scope(api);
-        let link = self.link();
+        let link = self.link_of(caller)?;
         if link == Link::Cut {
             self.authenticator.check_offline(caller)?;
         }
@@ -170,6 +171,9 @@ impl Proxy {
             Ok(_) => route(api, link, have, local_write(api, caller, &self.node)),
         };
         let scope = scope.ok().flatten();
+        if link == Link::Cut && self.link() == Link::Up && !chosen.is_local() {
+            return Err(Authenticator::asks_for_renewal());
+        }
         match chosen {
             Route::Upgrade => self
                 .upgrade(caller, request)
@@ -180,8 +184,14 @@ impl Proxy {
                 self.mirrored(caller, api, scope, fresh, link, request)
                     .await
             }
+            Route::Forward(route::Remember::Token) => {
+                self.forward_token_request(caller, api, request).await
+            }
             Route::Forward(remember) => self.forwarded(caller, api, scope, remember, request).await,
-            Route::LocalWrite(write) => self.write_locally(caller, api, write, request).await,
+            Route::LocalWrite(write) => {
+                let (response, from) = self.write_locally(caller, api, write, request).await?;
+                Ok((self.sifted(api, response).await?, from))
+            }
             Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {
                 self.local(caller, api, chosen, &request.into_parts().0, link)
                     .await
@@ -374,6 +384,16 @@ impl Proxy {
             },
             _ => Have::Nothing,
         }
+    }
+
+    /// Returns the link as it is for a caller: who comes with a token of the hub's own is nobody to the cloud.
+    fn link_of(&self, caller: &Caller) -> Result<Link, Status> {
+        let is_online = matches!(*self.reach().borrow(), Reach::Online);
+        if caller.is_of_hub() {
+            self.authenticator.check_own(is_online)?;
+            return Ok(Link::Cut);
+        }
+        Ok(self.link())
     }
 
     pub(crate) fn link(&self) -> Link {

@@ -3,10 +3,14 @@
 
 #[path = "hub/admin.rs"]
 mod admin;
+#[path = "hub/alone.rs"]
+mod alone;
 #[path = "hub/cloud.rs"]
 mod cloud;
 #[path = "hub/ending.rs"]
 mod ending;
+#[path = "hub/expired.rs"]
+mod expired;
 #[path = "hub/faults.rs"]
 mod faults;
 #[path = "hub/filters.rs"]
@@ -25,6 +29,8 @@ mod mirrors;
 mod servers;
 #[path = "hub/site.rs"]
 mod site;
+#[path = "hub/token_requests.rs"]
+mod token_requests;
 #[path = "hub/tokens.rs"]
 mod tokens;
 #[path = "hub/watches.rs"]

@@ -53,6 +53,9 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.serving_key = settings.serving_key;
     config.client_ca_file = settings.client_ca_file;
     config.admin_listen = Some(settings.admin_listen);
+    config.pod_address = settings.pod_address;
+    config.pool_name = settings.pool_name;
+    config.filters = settings.filters;
     config.limits = settings.limits;
     let hub = Hub::new(config, Arc::new(store), Timestamp::now())?;
     let shutdown = CancellationToken::new();

@@ -3,8 +3,10 @@
 mod visit;
 
 use std::convert::Infallible;
+use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -78,18 +80,36 @@ enum Peer {
     Foreign,
 }
 
+/// Accepts the next client of any listener.
+async fn accept(
+    listeners: &[tokio::net::TcpListener],
+) -> io::Result<(TcpStream, std::net::SocketAddr)> {
+    std::future::poll_fn(|context| {
+        let accepted = listeners
+            .iter()
+            .map(|listener| listener.poll_accept(context))
+            .find(Poll::is_ready);
+        accepted.unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
 impl Listening {
     /// Accepts until the shutdown, then waits for the connections to end, up to the drain time.
-    pub(super) async fn serve(self, listener: TcpListener) {
-        let listener = match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "the listener cannot be used"),
+    pub(super) async fn serve(self, listeners: Vec<TcpListener>) {
+        let listeners = listeners
+            .into_iter()
+            .map(tokio::net::TcpListener::from_std)
+            .collect::<Result<Vec<_>, _>>();
+        let listeners = match listeners {
+            Ok(listeners) => listeners,
+            Err(error) => return tracing::error!(%error, "a listener cannot be used"),
         };
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => break,
-                accepted = listener.accept() => accepted,
+                accepted = accept(&listeners) => accepted,
             };
             match accepted {
                 Ok((stream, address)) => {
@@ -111,7 +131,7 @@ impl Listening {
                 }
             }
         }
-        drop(listener);
+        drop(listeners);
         connections.close();
         if tokio::time::timeout(self.drain, connections.wait())
             .await

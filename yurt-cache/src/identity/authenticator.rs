@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -15,6 +16,8 @@ use yurt_core::store::{Batch, Result, Store};
 
 use super::caller::{Caller, Identified, Issuer, Subject, Token};
 use super::contact::Contact;
+use super::issued::Issued;
+use super::mint::{self, Mint, Purpose};
 use super::seen::Seen;
 use super::standing::{Denied, Moment, judge};
 use super::token::Jwt;
@@ -34,6 +37,13 @@ const VERIFIED: usize = 1_024;
 pub(crate) struct Authenticator {
     pub(crate) contact: Arc<Contact>,
     pub(super) seen: Seen,
+    /// Tokens that the cloud made for this node's pods.
+    pub(crate) issued: Issued,
+    /// Makes tokens for them while it is away.
+    pub(crate) mint: Arc<Mint>,
+    pub(super) minted: AtomicU64,
+    /// Handshakes of the node with a certificate that is not valid now.
+    pub(super) forgiven: AtomicU64,
     store: Arc<dyn Store>,
     tasks: TaskTracker,
     clock: fn() -> Timestamp,
@@ -53,6 +63,7 @@ impl Authenticator {
         tasks: TaskTracker,
         clock: fn() -> Timestamp,
         limit: Duration,
+        mint: Arc<Mint>,
     ) -> Result<Self> {
         // What is damaged is fetched again.
         let saved = store.get(CLUSTER.as_bytes()).ok().flatten();
@@ -61,6 +72,10 @@ impl Authenticator {
         Ok(Self {
             contact: Arc::new(Contact::open(store.clone())?),
             seen: Seen::open(store.clone(), tasks.clone())?,
+            issued: Issued::open(store.clone(), tasks.clone())?,
+            mint,
+            minted: AtomicU64::new(0),
+            forgiven: AtomicU64::new(0),
             store,
             tasks,
             clock,
@@ -84,10 +99,8 @@ impl Authenticator {
     fn verify(&self, token: &Token) -> Option<Arc<Identified>> {
         let jwt = Jwt::parse(token.secret()).ok()?;
         let validity = jwt.claims.validity;
-        let Some(cluster) = self.cluster() else {
-            return Some(unknown(validity));
-        };
-        let account = match cluster.vouch(&jwt) {
+        let (vouch, issuer) = self.vouch(&jwt);
+        let account = match vouch {
             Vouch::For(account) => account,
             Vouch::UnknownKey => {
                 self.wanted.notify_one();
@@ -100,7 +113,7 @@ impl Authenticator {
             subject: Some(Subject {
                 user_name: account.user_name(),
                 account,
-                issuer: Issuer::Cluster,
+                issuer,
             }),
         });
         let mut verified = self.verified.lock();
@@ -111,6 +124,41 @@ impl Authenticator {
         Some(identified)
     }
 
+    fn vouch(&self, jwt: &Jwt<'_>) -> (Vouch, Issuer) {
+        let own = self.mint.trust();
+        if jwt.claims.issuer == own.issuer() {
+            // A key of an earlier life of the node is nobody's.
+            let vouch = match own.vouch(jwt) {
+                Vouch::UnknownKey => Vouch::No,
+                vouch => vouch,
+            };
+            return (vouch, Issuer::Hub);
+        }
+        let cluster = self.cluster();
+        let vouch = cluster.map_or(Vouch::No, |cluster| cluster.vouch(jwt));
+        (vouch, Issuer::Cluster)
+    }
+
+    /// Returns if tokens of the hub's own count: while the cloud is away, and until their pods have had time
+    /// to get others.
+    ///
+    /// # Errors
+    /// 401 afterwards.
+    pub(crate) fn check_own(&self, is_online: bool) -> std::result::Result<(), Status> {
+        let back_for = self.back_for(Instant::now());
+        if is_online && back_for.is_some_and(|back_for| back_for > mint::LIFETIME) {
+            return Err(Self::asks_for_renewal());
+        }
+        Ok(())
+    }
+
+    /// What the holder of a token of the hub's own is told of all that the hub cannot answer by itself.
+    pub(crate) fn asks_for_renewal() -> Status {
+        Status::unauthorized().saying(
+            "this node made the token while the cloud was away, and the cloud does not take it: ask for another",
+        )
+    }
+
     /// Returns if the caller counts while the cloud is away.
     ///
     /// # Errors
@@ -119,8 +167,19 @@ impl Authenticator {
         let Caller::Token(token) = caller else {
             return Ok(());
         };
-        let standing = self.seen.standing(token.digest());
         let moment = self.moment();
+        if token.is_of_hub() {
+            // Another is to be had at any time: no leeway.
+            let is_alive = token
+                .expires()
+                .is_some_and(|expires| expires >= moment.time());
+            return if is_alive {
+                Ok(())
+            } else {
+                Err(refusal(Denied::ExpiredSince))
+            };
+        }
+        let standing = self.seen.standing(token.digest());
         let is_vouched = token.subject().is_some();
         match judge(token.validity(), is_vouched, standing, moment) {
             Ok(()) => {
@@ -177,6 +236,50 @@ impl Authenticator {
                 self.learn_audience(&cluster, token);
             }
         }
+    }
+
+    /// Notes that the cloud has just made a token for a pod of this node.
+    pub(crate) fn received(&self, secret: &str) {
+        let token = Token::new(secret);
+        let identified = self.verify(&token);
+        let token = token.identified(identified);
+        // One for somebody else does not become one for us.
+        if token.subject().is_some() {
+            let now = (self.clock)();
+            self.seen.accept(token.digest(), token.expires(), now, None);
+        }
+    }
+
+    /// Learns which audience the cloud gives to a token that names none.
+    pub(crate) fn learn_audiences(&self, audiences: &[String]) {
+        let Some(cluster) = self.cluster() else {
+            return;
+        };
+        let is_news = |audience: &&String| !cluster.takes(audience);
+        if let Some(audience) = audiences.iter().find(is_news) {
+            tracing::info!(audience, "the cloud takes tokens for this audience");
+            self.trust(cluster.saved_with(audience));
+        }
+    }
+
+    /// Returns what a token for these audiences is for.
+    pub(crate) fn purpose(&self, audiences: &[String]) -> Purpose {
+        let cluster = self.cluster();
+        let is_api = |audience: &String| {
+            cluster
+                .as_ref()
+                .is_some_and(|cluster| cluster.takes(audience))
+        };
+        if audiences.is_empty() || audiences.iter().any(is_api) {
+            Purpose::Api
+        } else {
+            Purpose::Elsewhere
+        }
+    }
+
+    /// Counts a token of the hub's own.
+    pub(crate) fn count_minted(&self) {
+        self.minted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Learns from a genuine token that the cloud took which audience means the cloud: it need not be the issuer.
@@ -243,7 +346,17 @@ impl Authenticator {
         self.cluster.read().clone()
     }
 
-    fn moment(&self) -> Moment {
+    /// Returns what the clock says.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Returns for how long the cloud has been there, `None` while it is not.
+    pub(super) fn back_for(&self, now: Instant) -> Option<Duration> {
+        self.contact.back_for(now)
+    }
+
+    pub(super) fn moment(&self) -> Moment {
         Moment {
             now: (self.clock)(),
             contact: self.contact.last(),

@@ -111,11 +111,11 @@ impl Caller {
         std::iter::once(self.id()).chain(digest)
     }
 
-    /// Returns the service account, if keys vouch for it.
-    pub(crate) fn subject(&self) -> Option<&Subject> {
+    /// Returns whether it comes with a token of the hub's own, which nobody else takes.
+    pub(crate) fn is_of_hub(&self) -> bool {
         match self {
-            Self::Node => None,
-            Self::Token(token) => token.subject(),
+            Self::Node => false,
+            Self::Token(token) => token.is_of_hub(),
         }
     }
 }
@@ -156,6 +156,11 @@ impl Token {
 
     pub(crate) fn subject(&self) -> Option<&Subject> {
         self.identified.as_ref()?.subject.as_ref()
+    }
+
+    pub(crate) fn is_of_hub(&self) -> bool {
+        self.subject()
+            .is_some_and(|subject| subject.issuer == Issuer::Hub)
     }
 
     pub(crate) fn validity(&self) -> Option<Validity> {

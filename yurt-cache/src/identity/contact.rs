@@ -28,7 +28,7 @@ pub(crate) struct Contact {
 struct Last {
     at: Option<Timestamp>,
     written: Option<Instant>,
-    /// When the link came back in this process.
+    /// Since when the link has been there.
     back: Option<Instant>,
 }
 
@@ -58,15 +58,20 @@ impl Contact {
         self.last.lock().at
     }
 
-    /// Returns for how long the link has been back, `None` if it has not been cut in this process.
+    /// Returns for how long the link has been there, `None` while it is not.
     pub(crate) fn back_for(&self, now: Instant) -> Option<Duration> {
         let back = self.last.lock().back;
         back.map(|back| now.duration_since(back))
     }
 
-    /// Notes that the link is back after a cut.
+    /// Notes that the link is there.
     pub(crate) fn came_back(&self, now: Instant) {
         self.last.lock().back = Some(now);
+    }
+
+    /// Notes that the link is cut.
+    pub(crate) fn went_away(&self) {
+        self.last.lock().back = None;
     }
 
     /// Notes that the cloud is there, or was until now. Blocks on the store.
@@ -105,24 +110,23 @@ pub(crate) async fn keep(
 ) {
     let keeping = async {
         let mut reach = upstream.reach();
-        let (mut was_online, mut was_cut) = (false, false);
+        let mut was_online = false;
         loop {
             let seen = *reach.borrow_and_update();
             let mut pause = Duration::MAX;
             match seen {
                 Reach::Online => {
-                    if was_cut {
+                    if !std::mem::replace(&mut was_online, true) {
                         contact.came_back(Instant::now());
                     }
-                    (was_online, was_cut) = (true, false);
                     pause = NOTED_EVERY;
                     contact.clone().write(clock(), false).await;
                 }
                 Reach::CutOff { .. } => {
-                    if was_online {
+                    contact.went_away();
+                    if std::mem::replace(&mut was_online, false) {
                         contact.clone().write(clock(), true).await;
                     }
-                    (was_online, was_cut) = (false, true);
                 }
                 Reach::Unknown => {}
             }

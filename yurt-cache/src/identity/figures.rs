@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::Authenticator;
@@ -31,6 +33,22 @@ impl Collector for Figures {
         for (name, help, value) in gauges {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(metric)?;
+        }
+        let counters = [
+            (
+                "tokens_minted",
+                "Tokens that the hub made for pods while the cloud was away",
+                &self.0.minted,
+            ),
+            (
+                "node_certificates_forgiven",
+                "Handshakes of the node with a client certificate that was not valid any more, or not yet",
+                &self.0.forgiven,
+            ),
+        ];
+        for (name, help, value) in counters {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value.load(Ordering::Relaxed)).encode(metric)?;
         }
         Ok(())
     }

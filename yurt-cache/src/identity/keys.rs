@@ -77,16 +77,6 @@ impl KeySet {
         Ok(Self(keys.filter_map(Key::from_received).collect()))
     }
 
-    /// Returns a set of one P-256 key, given as an uncompressed point.
-    pub(crate) fn of_p256(id: &str, point: &[u8]) -> Self {
-        Self(vec![Key {
-            id: Some(id.to_owned()),
-            algorithm: Some(Algorithm::Es256),
-            family: Family::P256,
-            public: point.to_vec(),
-        }])
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -213,6 +203,24 @@ fn ecdsa_der(signature: &[u8], length: usize) -> Option<Vec<u8>> {
     }
     let (r, s) = signature.split_at(length);
     Some(sequence(&[integer(r), integer(s)].concat()))
+}
+
+/// The two numbers of an ECDSA signature in DER, side by side as a token has them.
+pub(crate) fn ecdsa_raw(der: &[u8], length: usize) -> Option<Vec<u8>> {
+    let mut rest = der.strip_prefix(&[0x30])?.get(1..)?;
+    let mut raw = Vec::with_capacity(2 * length);
+    for _ in 0..2 {
+        let [0x02, count, after @ ..] = rest else {
+            return None;
+        };
+        let (number, after) = after.split_at_checked(usize::from(*count))?;
+        let zeros = number.iter().take_while(|byte| **byte == 0).count();
+        let digits = &number[zeros..];
+        raw.resize(raw.len() + length.checked_sub(digits.len())?, 0);
+        raw.extend_from_slice(digits);
+        rest = after;
+    }
+    Some(raw)
 }
 
 /// A number that is not negative, DER.

@@ -14,7 +14,7 @@ use super::token::Validity;
 
 /// How much later than its first second a token may seem to be: the last contact is noted every few minutes,
 /// and the newest token may be younger than the note.
-const SLACK: Duration = Duration::from_secs(600);
+pub(super) const SLACK: Duration = Duration::from_secs(600);
 
 /// How long a token that was never seen here is taken after it seems to have expired: the clock of a node
 /// that has rebooted may be ahead, by a summer time for example.

@@ -62,6 +62,15 @@ impl Trust {
         saved
     }
 
+    /// Returns whether an audience means us.
+    pub(crate) fn takes(&self, audience: &String) -> bool {
+        if self.saved.audiences.is_empty() {
+            *audience == self.saved.issuer
+        } else {
+            self.saved.audiences.contains(audience)
+        }
+    }
+
     /// Judges all of a token but its times.
     pub(crate) fn vouch(&self, token: &Jwt<'_>) -> Vouch {
         if token.claims.issuer != self.saved.issuer {
@@ -72,13 +81,7 @@ impl Trust {
             Verification::Bad => return Vouch::No,
             Verification::UnknownKey => return Vouch::UnknownKey,
         }
-        let is_ours = |audience: &String| {
-            if self.saved.audiences.is_empty() {
-                *audience == self.saved.issuer
-            } else {
-                self.saved.audiences.contains(audience)
-            }
-        };
+        let is_ours = |audience: &String| self.takes(audience);
         match &token.claims.account {
             Some(account) if token.claims.audiences.iter().any(is_ours) => {
                 Vouch::For(account.clone())

@@ -192,7 +192,7 @@ impl Mirror {
         self.callers.lock().watched_as = Some(caller.clone());
         self.set_phase(Phase::Live);
         let mut lines = EventLines::new(limit);
-        let mut reached = self.revision();
+        let mut reached = self.followed();
         let ends_at = Instant::now() + Duration::from_secs(seconds) + SILENCE;
         while let Some(chunk) = self.next_chunk(&mut body, ends_at - Instant::now()).await? {
             let mut events = Vec::new();

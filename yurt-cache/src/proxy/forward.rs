@@ -387,7 +387,7 @@ async fn whole(response: Response<Body>) -> Result<Response<Body>, SendError> {
     Ok(Response::from_parts(head, body::full(text)))
 }
 
-fn forwarded(headers: &HeaderMap) -> HeaderMap {
+pub(super) fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let mut kept = headers.clone();
     remove_hop_headers(&mut kept);
     let claims: Vec<HeaderName> = kept
@@ -401,7 +401,7 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-fn remove_hop_headers(headers: &mut HeaderMap) {
+pub(super) fn remove_hop_headers(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()

@@ -1,6 +1,8 @@
 //! The writes that the node itself can stand behind while the cloud is away: what its kubelet says of the
 //! node and its pods, its heartbeat, its events, and tokens for its pods. Nobody else's, and nothing else.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -77,7 +79,7 @@ fn is_lease_of(path: &Path, node: &NodeName) -> bool {
 impl Proxy {
     /// Answers a write from what the node itself knows.
     pub(super) async fn write_locally(
-        &self,
+        self: &Arc<Self>,
         _caller: &Caller,
         api: &ApiRequest,
         write: LocalWrite,
@@ -99,7 +101,9 @@ impl Proxy {
             LocalWrite::Event => self.queue_event(api, written).await?,
             LocalWrite::Register => return Err(self.registered(&written)?),
             LocalWrite::TokenRequest => {
-                return Err(self.unavailable("this request needs it", Some(RETRY)));
+                return self
+                    .answer_token_request(api, &parts.headers, &written.body)
+                    .await;
             }
         };
         Ok((response, ServedFrom::Hub))

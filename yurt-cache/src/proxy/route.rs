@@ -33,6 +33,8 @@ pub(crate) enum Remember {
     /// The scope: a mirror is started beside the answer.
     Scope,
     Document,
+    /// The token that a pod of the node gets.
+    Token,
 }
 
 /// What a mirror must show before it answers.
@@ -66,6 +68,20 @@ pub(crate) enum Have {
     Synced(u64),
 }
 
+impl Route {
+    /// Returns whether the node answers it from what it has.
+    pub(crate) fn is_local(self) -> bool {
+        match self {
+            Self::Mirror(_) | Self::Object | Self::Document => true,
+            Self::Forward(_)
+            | Self::Upgrade
+            | Self::LocalWrite(_)
+            | Self::Unavailable
+            | Self::NotAcceptable => false,
+        }
+    }
+}
+
 /// Decides. `local` is what the request is to the node itself, if it is a write.
 pub(crate) fn route(
     request: &ApiRequest,
@@ -74,6 +90,7 @@ pub(crate) fn route(
     local: Option<LocalWrite>,
 ) -> Route {
     match (link, local) {
+        (Link::Up, Some(LocalWrite::TokenRequest)) => Route::Forward(Remember::Token),
         (Link::Up, _) => online(request, have),
         (Link::Cut, Some(write)) => Route::LocalWrite(write),
         (Link::Cut, None) => offline(request),

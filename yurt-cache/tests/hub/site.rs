@@ -52,7 +52,9 @@ pub(crate) struct Site {
 
 struct Running {
     hub: SocketAddr,
+    addresses: Vec<SocketAddr>,
     admin: SocketAddr,
+    pods: Option<SocketAddr>,
     ca_pem: String,
     shutdown: CancellationToken,
     /// Dropped with it, as by a crash, unless it was asked to end.
@@ -118,7 +120,7 @@ impl Site {
             ..UpstreamConfig::default()
         };
         let mut config = Config::new(NODE.parse().unwrap(), upstream, file("data"));
-        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         config.admin_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         config.drain = Duration::from_secs(2);
         (self.adjust)(&mut config);
@@ -148,7 +150,9 @@ impl Site {
         let shutdown = CancellationToken::new();
         let running = Running {
             hub: hub.local_addr().unwrap(),
+            addresses: hub.local_addrs(),
             admin: hub.admin_addr().unwrap(),
+            pods: hub.pod_addr(),
             ca_pem: std::fs::read_to_string(hub.ca_file().unwrap()).unwrap(),
             shutdown: shutdown.clone(),
             task: JoinSet::new(),
@@ -184,9 +188,19 @@ impl Site {
         self.running.as_ref().unwrap().hub
     }
 
+    /// Returns every address of the hub.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.running.as_ref().unwrap().addresses.clone()
+    }
+
     /// Returns where its administration is.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.running.as_ref().unwrap().admin
+    }
+
+    /// Returns where pods reach the hub.
+    pub(crate) fn pods(&self) -> SocketAddr {
+        self.running.as_ref().unwrap().pods.unwrap()
     }
 
     /// Returns the hub as an endpoint.

@@ -1,13 +1,13 @@
 //! What was given for each key, by the file and by flags, on its way to settings or mistakes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     path::{Path, PathBuf},
 };
 
 use http::Uri;
-use yurt_cache::hub::{Limits, Order, UpstreamConfig};
+use yurt_cache::hub::{FilterConfig, Limits, Order, UpstreamConfig};
 
 use super::{
     Flags, Mistake, Settings, check,
@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 19] = [
+pub(super) const KEYS: [(&str, &str); 22] = [
     ("nodeName", "--node-name"),
     ("servers", "--server"),
     ("order", "--order"),
@@ -28,6 +28,9 @@ pub(super) const KEYS: [(&str, &str); 19] = [
     ("clientCaFile", "--client-ca-file"),
     ("adminListen", "--admin-listen"),
     ("dataDir", "--data-dir"),
+    ("podAddress", "--pod-address"),
+    ("poolName", "--pool-name"),
+    ("filters", "--filter"),
     ("callerConnections", "--caller-connections"),
     ("callerRequests", "--caller-requests"),
     ("callerWatches", "--caller-watches"),
@@ -81,14 +84,16 @@ impl Given {
         };
         let texts = match (*key, entry) {
             (_, Entry::Empty) => Vec::new(),
-            ("servers", Entry::List(texts)) => {
+            ("servers" | "filters", Entry::List(texts)) => {
                 let placed = |(index, text)| Placed {
                     place: format!("{place}[{index}]"),
                     text,
                 };
                 texts.into_iter().enumerate().map(placed).collect()
             }
-            ("servers", _) => return self.mistake(place, "a list of texts is expected"),
+            ("servers" | "filters", _) => {
+                return self.mistake(place, "a list of texts is expected");
+            }
             (_, Entry::Text(text)) => vec![Placed { place, text }],
             (_, Entry::List(_) | Entry::Nested) => {
                 return self.mistake(place, "a text is expected");
@@ -112,6 +117,9 @@ impl Given {
             one(flags.client_ca_file),
             one(flags.admin_listen),
             one(flags.data_dir),
+            one(flags.pod_address),
+            one(flags.pool_name),
+            flags.filters,
             one(flags.caller_connections),
             one(flags.caller_requests),
             one(flags.caller_watches),
@@ -158,6 +166,9 @@ impl Given {
         let data_dir = self.or("dataDir", "/var/lib/yurthub", |text| {
             path(text, check::folder)
         });
+        let pod_address = self.optional("podAddress", check::pod_address);
+        let pool_name = self.optional("poolName", check::pool_name);
+        let filters = self.filters();
         let limits = self.limits();
         let log = self.or("log", "info", check::log);
 
@@ -180,6 +191,9 @@ impl Given {
                 client_ca_file,
                 admin_listen: admin_listen?,
                 data_dir: data_dir?,
+                pod_address,
+                pool_name,
+                filters,
                 limits,
                 log: log?,
             })
@@ -225,6 +239,20 @@ impl Given {
             }
         }
         servers
+    }
+
+    /// What is given changes the defaults, one filter each.
+    fn filters(&mut self) -> FilterConfig {
+        let mut config = FilterConfig::default();
+        let mut known = BTreeSet::new();
+        for Placed { place, text } in self.texts.remove("filters").unwrap_or_default() {
+            match check::filter(&text) {
+                Ok((name, callers)) if known.insert(name) => config.set(name, callers),
+                Ok((name, _)) => self.mistake(place, format!("{name} is given twice")),
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        config
     }
 
     /// A certificate and its key: the key may be in the certificate's file, but not alone.

@@ -145,6 +145,17 @@ proptest::proptest! {
     }
 
     #[test]
+    fn a_signature_comes_back_from_der_as_it_went(signature in proptest::collection::vec(0u8.., 64)) {
+        let der = ecdsa_der(&signature, 32).unwrap();
+        proptest::prop_assert_eq!(ecdsa_raw(&der, 32), Some(signature));
+    }
+
+    #[test]
+    fn any_der_is_a_signature_or_none(der: Vec<u8>) {
+        let _ = ecdsa_raw(&der, 32);
+    }
+
+    #[test]
     fn any_key_and_signature_are_verified_or_not(n: Vec<u8>, signature: Vec<u8>) {
         let text = tokens().remove("RS256").unwrap();
         let (signed, _) = text.rsplit_once('.').unwrap();

@@ -43,7 +43,7 @@ fn with(change: impl FnOnce(&mut Value)) -> Value {
 fn a_token_of_a_service_account_is_read() {
     let text = token(&header(), &claims());
     let jwt = Jwt::parse(&text).unwrap();
-    assert_eq!(jwt.signed, text[..text.len() - 5].as_bytes());
+    assert_eq!(jwt.signed, &text.as_bytes()[..text.len() - 5]);
     assert_eq!(jwt.signature, b"sig");
     assert_eq!(
         (jwt.algorithm, jwt.key_id.as_deref()),

@@ -250,6 +250,25 @@ fn what_the_node_can_stand_behind_is_written_here_only_while_the_cloud_is_away()
 }
 
 #[test]
+fn a_token_for_a_pod_is_asked_of_the_cloud_and_kept() {
+    let path = "/api/v1/namespaces/a/serviceaccounts/b/token";
+    let request = read(Method::POST, path, JSON);
+    let token = Some(LocalWrite::TokenRequest);
+    for (link, local, expected) in [
+        (Link::Up, token, Route::Forward(Remember::Token)),
+        (Link::Up, None, Route::Forward(Remember::Nothing)),
+        (
+            Link::Cut,
+            token,
+            Route::LocalWrite(LocalWrite::TokenRequest),
+        ),
+        (Link::Cut, None, Route::Unavailable),
+    ] {
+        assert_eq!(route(&request, link, Have::Nothing, local), expected);
+    }
+}
+
+#[test]
 fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json() {
     let context = Context {
         hub: Some("169.254.2.1:10268".parse().unwrap()),

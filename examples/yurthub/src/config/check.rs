@@ -1,6 +1,6 @@
 //! What makes one value wrong, in words that follow its place.
 
-use std::{fs, net::SocketAddr, path::Path, str::FromStr};
+use std::{fs, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 
 use http::Uri;
 use rustls::pki_types::{
@@ -45,6 +45,30 @@ pub(crate) fn count<T: FromStr + Default + PartialEq>(text: &str) -> Result<T, S
     match text.parse() {
         Ok(number) if number != T::default() => Ok(number),
         Ok(_) | Err(_) => Err(format!("{text:?} is not a whole number above 0")),
+    }
+}
+
+/// A name or an address for a certificate.
+pub(crate) fn serving_name(text: &str) -> Result<String, String> {
+    let is_name = rustls::pki_types::ServerName::try_from(text).is_ok();
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is neither a DNS name nor an address"))
+    }
+}
+
+/// A time of hours or days.
+pub(crate) fn days(text: &str) -> Result<Duration, String> {
+    let parse = |number: &str, unit: u64| number.parse::<u32>().ok().map(|n| u64::from(n) * unit);
+    let seconds = match (text.strip_suffix('d'), text.strip_suffix('h')) {
+        (Some(number), _) => parse(number, 86_400),
+        (None, Some(number)) => parse(number, 3_600),
+        (None, None) => None,
+    };
+    match seconds {
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("{text:?} is not a time such as 12h or 30d")),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{Request, StatusCode};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
@@ -17,9 +18,13 @@ use yurt_core::store::{Batch, Result, Store};
 
 use crate::body;
 use crate::codec::{Status, Subject};
-use crate::identity::Caller;
+use crate::garbage::{Bounds, Budget, Entry, Held, plan};
+use crate::identity::{Authenticator, Caller, later};
 use crate::mirror::fetch::AGENT;
+use crate::mirror::kind::{Key, split_key};
 use crate::mirror::scope::{Resource, Scope};
+use crate::needs::Needs;
+use crate::proxy::route::Link;
 use crate::upstream::{SendError, Upstream};
 
 /// How long a verdict is used without asking again while the cloud is there. As kube-apiserver's own webhooks
@@ -36,8 +41,9 @@ const LEARNED_FOR: Duration = Duration::from_secs(600);
 /// The longest description of an access that is kept as text; selectors may be of any length.
 const KEY_LEN: usize = 512;
 
-/// Verdicts that are remembered at most; beyond, the oldest half is forgotten.
-const VERDICTS: usize = 10_000;
+/// How often a verdict that stands is written again, so that it does not seem older than it is: it counts for
+/// weeks while the cloud is away.
+const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3_600);
 
 /// A read that somebody wants to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,9 +63,32 @@ pub(crate) struct Access {
 pub(crate) struct Verdicts {
     store: Arc<dyn Store>,
     tasks: TaskTracker,
+    authenticator: Arc<Authenticator>,
+    retention: Retention,
     known: Arc<Mutex<HashMap<String, Verdict>>>,
-    /// Whom any verdict is about.
-    callers: Mutex<HashSet<String>>,
+    /// Those without which a restart would not be answered, as far as is known.
+    needed: Mutex<Needed>,
+    /// When the store was opened: nothing is known of uses before.
+    opened: Instant,
+}
+
+/// How long and how many verdicts are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retention {
+    /// How long one counts while the cloud is away.
+    pub(crate) limit: Duration,
+    /// How long one stays that nobody uses while it is there.
+    pub(crate) age: Duration,
+    /// How many there are at most.
+    pub(crate) count: usize,
+}
+
+/// What a restart needs.
+#[derive(Debug, Default)]
+struct Needed {
+    keys: HashSet<String>,
+    /// Service accounts of pods on the node, as their keys begin.
+    accounts: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +96,8 @@ struct Verdict {
     is_allowed: bool,
     /// None: remembered from before this process.
     asked: Option<Instant>,
+    /// When it was written, by the clock: at most a day after it was asked, or before.
+    written: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -82,7 +113,13 @@ struct ReviewStatus {
 
 impl Verdicts {
     /// Opens what the store remembers. Blocks on the store.
-    pub(crate) fn open(store: Arc<dyn Store>, tasks: TaskTracker) -> Result<Self> {
+    pub(crate) fn open(
+        store: Arc<dyn Store>,
+        tasks: TaskTracker,
+        authenticator: Arc<Authenticator>,
+        retention: Retention,
+        now: Instant,
+    ) -> Result<Self> {
         let mut keys = Vec::new();
         store.keys(b"a/", None, &mut |key, _| {
             keys.extend(String::from_utf8(key.to_vec()));
@@ -90,30 +127,21 @@ impl Verdicts {
         })?;
         let mut known = HashMap::new();
         for key in keys {
-            if let Ok(Some(value)) = store.get(key.as_bytes()) {
-                known.insert(
-                    key,
-                    Verdict {
-                        is_allowed: &value[..] == b"1",
-                        asked: None,
-                    },
-                );
+            if let Ok(Some(value)) = store.get(key.as_bytes())
+                && let Some(verdict) = Verdict::parse(&value)
+            {
+                known.insert(key, verdict);
             }
         }
-        let callers = known
-            .keys()
-            .filter_map(|key: &String| key.split('/').nth(1));
         Ok(Self {
             store,
-            callers: Mutex::new(callers.map(str::to_owned).collect()),
-            known: Arc::new(Mutex::new(known)),
             tasks,
+            authenticator,
+            retention,
+            known: Arc::new(Mutex::new(known)),
+            needed: Mutex::default(),
+            opened: now,
         })
-    }
-
-    /// Returns whether the cloud has ever recognised the caller.
-    pub(crate) fn is_known(&self, caller: &Caller) -> bool {
-        self.callers.lock().contains(caller.id())
     }
 
     /// Returns if the caller may do it; asks the cloud unless it has said so lately.
@@ -126,47 +154,37 @@ impl Verdicts {
         caller: &Caller,
         access: &Access,
     ) -> std::result::Result<(), Status> {
-        let key = access.key(caller);
-        let known = self.known.lock().get(&key).copied();
-        if let Some(verdict) = known.filter(Verdict::is_fresh) {
+        let known = self.known.lock().get(&access.key(caller.id())).copied();
+        let is_current = self.authenticator.is_current(caller);
+        if let Some(verdict) = known.filter(|verdict| is_current && verdict.is_fresh()) {
             return verdict.as_result(access);
         }
         match ask(upstream, caller, access).await {
             Ok(is_allowed) => {
-                let verdict = Verdict {
-                    is_allowed,
-                    asked: Some(Instant::now()),
-                };
-                self.remember(key, verdict);
-                verdict.as_result(access)
+                self.authenticator.recognised(caller);
+                self.remember(caller, access, is_allowed).as_result(access)
             }
-            Err(Refusal::Status(status)) => Err(status),
+            Err(Refusal::Status(status)) => {
+                if status.code == StatusCode::UNAUTHORIZED {
+                    self.authenticator.refused(caller);
+                }
+                Err(status)
+            }
             Err(Refusal::Unreachable) => self.check_offline(caller, access),
         }
-    }
-
-    /// Returns if the cloud has ever recognised the caller here.
-    ///
-    /// # Errors
-    /// 401 otherwise.
-    pub(crate) fn check_known(&self, caller: &Caller) -> std::result::Result<(), Status> {
-        if *caller == Caller::Node || self.is_known(caller) {
-            return Ok(());
-        }
-        Err(Status::unauthorized()
-            .saying("the cloud is not reachable and this node has not seen this token before"))
     }
 
     /// Returns if the cloud said, when it was last there, that the caller may do it.
     ///
     /// # Errors
-    /// 401 for a caller whom the cloud has never recognised here, 403 for what it never allowed.
+    /// 401 for a caller who does not count while the cloud is away, 403 for what it never allowed, or too long ago.
     pub(crate) fn check_offline(
         &self,
         caller: &Caller,
         access: &Access,
     ) -> std::result::Result<(), Status> {
-        if let Some(verdict) = self.known.lock().get(&access.key(caller)).copied() {
+        self.authenticator.check_offline(caller)?;
+        if let Some(verdict) = self.said(caller, access) {
             return verdict.as_result(access);
         }
         // Who may do it to all may do it to some.
@@ -181,16 +199,25 @@ impl Verdicts {
             ..to_all.clone()
         };
         let allowed = [to_all, everywhere].iter().any(|access| {
-            let known = self.known.lock();
-            known
-                .get(&access.key(caller))
+            self.said(caller, access)
                 .is_some_and(|verdict| verdict.is_allowed)
         });
         if allowed {
             return Ok(());
         }
-        self.check_known(caller)?;
         Err(access.forbidden("and the cloud is not reachable to ask"))
+    }
+
+    /// Returns what the cloud said, if that counts while it is away.
+    fn said(&self, caller: &Caller, access: &Access) -> Option<Verdict> {
+        let now = self.authenticator.time();
+        let known = self.known.lock();
+        let mut said = caller.ids().filter_map(|id| known.get(&access.key(id)));
+        // The node's own right is not a matter of time: nobody else could renew it here.
+        let counts = |verdict: &&Verdict| {
+            *caller == Caller::Node || later(verdict.written, self.retention.limit) >= now
+        };
+        said.find(counts).copied()
     }
 
     /// Returns whether the cloud has allowed it not long ago; what was allowed before this process counts
@@ -201,32 +228,36 @@ impl Verdicts {
         access: &Access,
         is_online: bool,
     ) -> bool {
-        let known = self.known.lock().get(&access.key(caller)).copied();
-        known.is_some_and(|verdict| {
-            let is_recent = verdict
+        if !is_online {
+            return self.check_offline(caller, access).is_ok();
+        }
+        let known = self.known.lock().get(&access.key(caller.id())).copied();
+        let is_recent = |verdict: Verdict| {
+            verdict
                 .asked
-                .is_some_and(|asked| asked.elapsed() < USED_FOR);
-            verdict.is_allowed && (is_recent || !is_online)
-        })
+                .is_some_and(|asked| asked.elapsed() < USED_FOR)
+        };
+        self.authenticator.is_current(caller)
+            && known.is_some_and(|verdict| verdict.is_allowed && is_recent(verdict))
+    }
+
+    /// Returns whether the cloud has said anything of just this.
+    pub(crate) fn is_judged(&self, caller: &Caller, access: &Access) -> bool {
+        self.known.lock().contains_key(&access.key(caller.id()))
     }
 
     /// Returns whether the cloud need not be asked again yet.
     pub(crate) fn is_fresh(&self, caller: &Caller, access: &Access) -> bool {
         self.known
             .lock()
-            .get(&access.key(caller))
+            .get(&access.key(caller.id()))
             .is_some_and(Verdict::is_fresh)
     }
 
     /// Notes that the cloud has just let the caller do it.
     pub(crate) fn grant(&self, caller: &Caller, access: &Access) {
-        self.remember(
-            access.key(caller),
-            Verdict {
-                is_allowed: true,
-                asked: Some(Instant::now()),
-            },
-        );
+        self.authenticator.recognised(caller);
+        self.remember(caller, access, true);
     }
 
     /// Returns whether the cloud has said something not too long ago, good enough for when it is away.
@@ -234,33 +265,98 @@ impl Verdicts {
         let asked = self
             .known
             .lock()
-            .get(&access.key(caller))
+            .get(&access.key(caller.id()))
             .and_then(|verdict| verdict.asked);
         asked.is_some_and(|asked| asked.elapsed() < LEARNED_FOR)
     }
 
-    fn remember(&self, key: String, verdict: Verdict) {
+    fn remember(&self, caller: &Caller, access: &Access, is_allowed: bool) -> Verdict {
+        let key = access.key(caller.id());
+        let now = self.authenticator.time();
         let mut changed = Vec::new();
         let mut known = self.known.lock();
-        if known.len() >= VERDICTS {
-            changed.extend(known.keys().take(VERDICTS / 2).cloned());
-            for key in &changed {
-                known.remove(key);
-            }
+        if known.len() >= self.retention.count {
+            changed = self.forget(&mut known, Instant::now(), Pressure::Room);
         }
-        let before = known.insert(key.clone(), verdict);
+        let before = known.get(&key).copied();
+        let stands = before.filter(|before| {
+            before.is_allowed == is_allowed && later(before.written, WRITTEN_EVERY) > now
+        });
+        let verdict = Verdict {
+            is_allowed,
+            asked: Some(Instant::now()),
+            written: stands.map_or(now, |before| before.written),
+        };
+        known.insert(key.clone(), verdict);
         drop(known);
-        if before.is_none()
-            && let Some(caller) = key.split('/').nth(1)
-        {
-            self.callers.lock().insert(caller.to_owned());
-        }
-        if before.is_none_or(|before| before.is_allowed != verdict.is_allowed) {
+        if stands.is_none() {
             changed.push(key);
         }
         if !changed.is_empty() {
             self.save(changed);
         }
+        verdict
+    }
+
+    /// Returns what counts them.
+    pub(crate) fn count(&self) -> Count {
+        Count(self.known.clone())
+    }
+
+    /// Forgets what nobody has used for long, while the cloud is there; returns how many that were.
+    pub(crate) fn sweep(&self, now: Instant, needs: &Needs) -> usize {
+        *self.needed.lock() = Needed::of(needs);
+        let gone = self.forget(&mut self.known.lock(), now, Pressure::Age);
+        let count = gone.len();
+        if count > 0 {
+            self.save(gone);
+        }
+        count
+    }
+
+    /// Takes out what goes.
+    fn forget(
+        &self,
+        known: &mut HashMap<String, Verdict>,
+        now: Instant,
+        pressure: Pressure,
+    ) -> Vec<String> {
+        let needed = self.needed.lock();
+        let keys: Vec<String> = known.keys().cloned().collect();
+        let entry = |key: &String| {
+            let used = known[key].asked.unwrap_or(self.opened);
+            // A pod that asks for much makes room for others, but what it asked long ago it may need again.
+            let is_young = pressure == Pressure::Age && needed.is_of_pod(key);
+            Entry {
+                idle: if is_young {
+                    Duration::ZERO
+                } else {
+                    now.duration_since(used)
+                },
+                held: Held::one(0),
+                is_needed: needed.keys.contains(key),
+            }
+        };
+        let entries: Vec<Entry> = keys.iter().map(entry).collect();
+        let objects = match pressure {
+            Pressure::Age => self.retention.count,
+            // So that not each of many new ones looks for room.
+            Pressure::Room => self.retention.count / 4 * 3,
+        };
+        let bounds = Bounds {
+            age: self.retention.age,
+            budget: Budget::new(objects, u64::MAX),
+        };
+        let total = Held {
+            objects: keys.len(),
+            bytes: 0,
+        };
+        let goes = plan(&entries, total, &bounds, Link::Up);
+        let gone: Vec<String> = goes.into_iter().map(|at| keys[at].clone()).collect();
+        for key in &gone {
+            known.remove(key);
+        }
+        gone
     }
 
     /// Writes these verdicts as they are when the store comes to it: no caller waits for a disk.
@@ -271,7 +367,7 @@ impl Verdicts {
             for key in keys {
                 let verdict = known.lock().get(&key).copied();
                 match verdict {
-                    Some(verdict) => batch.put(key, if verdict.is_allowed { "1" } else { "0" }),
+                    Some(verdict) => batch.put(key, verdict.text()),
                     None => batch.delete(key),
                 };
             }
@@ -279,6 +375,57 @@ impl Verdicts {
                 tracing::warn!(%error, "a verdict is not remembered");
             }
         });
+    }
+}
+
+/// How many verdicts there are.
+#[derive(Clone, Debug)]
+pub(crate) struct Count(Arc<Mutex<HashMap<String, Verdict>>>);
+
+impl Count {
+    /// Counts them now.
+    pub(crate) fn now(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+/// Why verdicts are forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pressure {
+    Age,
+    Room,
+}
+
+impl Needed {
+    /// The kubelet lists and watches its scopes, and reads single objects.
+    fn of(needs: &Needs) -> Self {
+        let node = Caller::Node;
+        let of_scope = |scope: Scope| {
+            ["get", "list", "watch"].map(|verb| Access::to_scope(verb, &scope).key(node.id()))
+        };
+        let of_object = |(resource, key): (&Resource, &Key)| {
+            let (namespace, name) = split_key(key);
+            let access = Access {
+                verb: "get",
+                resource: resource.clone(),
+                namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+                name: Some(name.to_owned()),
+                subresource: None,
+                labels: String::new(),
+                fields: String::new(),
+            };
+            access.key(node.id())
+        };
+        let keys = needs.scopes().flat_map(of_scope);
+        let accounts = needs.accounts.iter();
+        Self {
+            keys: keys.chain(needs.kept().map(of_object)).collect(),
+            accounts: accounts.map(|account| format!("a/{account}/")).collect(),
+        }
+    }
+
+    fn is_of_pod(&self, key: &str) -> bool {
+        self.accounts.iter().any(|account| key.starts_with(account))
     }
 }
 
@@ -361,6 +508,20 @@ impl Verdict {
         self.asked.is_some_and(|asked| asked.elapsed() < lasts)
     }
 
+    fn text(self) -> String {
+        let word = if self.is_allowed { "1" } else { "0" };
+        format!("{word} {}", self.written.as_second())
+    }
+
+    fn parse(value: &[u8]) -> Option<Self> {
+        let (word, written) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+        Some(Self {
+            is_allowed: word == "1",
+            asked: None,
+            written: Timestamp::from_second(written.parse().ok()?).ok()?,
+        })
+    }
+
     fn as_result(self, access: &Access) -> std::result::Result<(), Status> {
         if self.is_allowed {
             Ok(())
@@ -393,7 +554,7 @@ impl Access {
         }
     }
 
-    fn key(&self, caller: &Caller) -> String {
+    fn key(&self, id: &str) -> String {
         let parts = [
             self.verb,
             &self.resource.group,
@@ -406,11 +567,11 @@ impl Access {
         ];
         let text = parts.join("/");
         if text.len() <= KEY_LEN {
-            return format!("a/{}/{text}", caller.id());
+            return format!("a/{id}/{text}");
         }
         let digest = Sha256::digest(text.as_bytes());
         let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("a/{}/{digest}", caller.id())
+        format!("a/{id}/{digest}")
     }
 
     fn forbidden(&self, addition: &str) -> Status {

@@ -1,6 +1,10 @@
 //! The one body type of requests and responses inside the hub.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
 use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -28,6 +32,44 @@ pub(crate) fn incoming(body: Incoming) -> Body {
     body.map_err(BoxError::from).boxed_unsync()
 }
 
+/// Ties something to a body: it is dropped when the body has ended or is dropped.
+pub(crate) fn holding<T: Send + Unpin + 'static>(body: Body, held: T) -> Body {
+    Holding {
+        body,
+        held: Some(held),
+    }
+    .boxed_unsync()
+}
+
+struct Holding<T> {
+    body: Body,
+    held: Option<T>,
+}
+
+impl<T: Unpin> http_body::Body for Holding<T> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.held = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Reads a body that is small by nature, and no more of it than `limit`.
 pub(crate) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BoxError> {
     let mut read = BytesMut::new();
@@ -52,6 +94,17 @@ mod tests {
     #[test]
     fn an_empty_body_says_so_before_it_is_read() {
         assert!(empty().is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn what_a_body_holds_is_let_go_with_its_end() {
+        let held = std::sync::Arc::new(());
+        let mut body = holding(full("four"), held.clone());
+        assert_eq!(body.size_hint().exact(), Some(4));
+        assert!(body.frame().await.is_some());
+        assert_eq!(std::sync::Arc::strong_count(&held), 2);
+        assert!(body.frame().await.is_none());
+        assert_eq!(std::sync::Arc::strong_count(&held), 1);
     }
 
     #[test]

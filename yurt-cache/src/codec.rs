@@ -8,6 +8,7 @@ mod json;
 mod list;
 mod object;
 mod path;
+pub(crate) mod protobuf;
 mod selector;
 mod status;
 mod table;
@@ -16,7 +17,9 @@ mod watch;
 pub(crate) use compact::compact;
 pub(crate) use inflate::Inflate;
 pub(crate) use list::{ListError, ListHead, ListSplitter};
-pub(crate) use object::{ObjectError, ObjectMeta, strip_type, with_resource_version, with_type};
+pub(crate) use object::{
+    ObjectError, ObjectMeta, field, strip_type, with_field, with_resource_version, with_type,
+};
 pub(crate) use path::JsonPath;
 pub(crate) use selector::{FieldSelector, LabelSelector};
 pub(crate) use status::{Cause, Status, Subject};

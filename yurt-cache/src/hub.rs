@@ -1,36 +1,54 @@
 //! The hub: assembly, listeners, shutdown.
 
 mod admin;
+mod autonomy;
 mod flush;
+mod interface;
 mod listen;
+mod surroundings;
+mod sweep;
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::server::danger::ClientCertVerifier;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use yurt_core::name::NodeName;
 use yurt_core::store::Store;
 
+use self::autonomy::Autonomy;
 use self::flush::Flushing;
+use self::interface::{InterfaceError, PodAddress};
+use self::surroundings::Surroundings;
+use self::sweep::Sweeping;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
+use crate::identity::{Authenticator, Figures, Mint, NodeVerifier, contact, issuer};
+use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Limit;
+use crate::outbox::{self, Outbox};
+use crate::overlay::reconcile::Reconcile;
+use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
-use crate::tls;
-use crate::upstream::{Reach, Upstream};
+use crate::tls::{self, Identity};
+use crate::upstream::Upstream;
 
+pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
+pub use crate::garbage::Budget;
+pub use crate::limits::Limits;
 pub use crate::upstream::{Order, UpstreamConfig};
 
-/// How often mirrors that nobody needs are looked for.
-const SWEEP: Duration = Duration::from_secs(30);
+/// How often the pods' address is put back, if it is gone.
+const LOOKED_AFTER_EVERY: Duration = Duration::from_secs(60);
 
 /// What a hub is told. Plain data; [`Config::new`] sets what has a default.
 #[derive(Clone, Debug)]
@@ -40,8 +58,19 @@ pub struct Config {
     pub node_name: NodeName,
     /// The API servers and how to reach them.
     pub upstream: UpstreamConfig,
-    /// Where clients reach the hub, by HTTPS.
-    pub listen: SocketAddr,
+    /// Where clients reach the hub, by HTTPS; at least one address.
+    pub listen: Vec<SocketAddr>,
+    /// Where pods reach the hub, the same on every node, as 169.254.2.1:10268; without it no filter sends them
+    /// here.
+    pub pod_address: Option<SocketAddr>,
+    /// Who sees to it that they do.
+    pub pod_interface: PodInterface,
+    /// More names and addresses for the serving certificate, such as the cluster IP of the Service `kubernetes`.
+    pub serving_names: Vec<String>,
+    /// The node's pool; without it the node's label `apps.openyurt.io/nodepool` says it.
+    pub pool_name: Option<String>,
+    /// What callers see differently from the cloud.
+    pub filters: FilterConfig,
     /// The serving certificate, PEM; without it the hub makes a CA of its own beside the data.
     pub serving_certificate: Option<PathBuf>,
     /// The serving certificate's key, PEM.
@@ -52,16 +81,50 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// Where the hub keeps its certificates; the store is given to [`Hub::new`].
     pub data_dir: PathBuf,
-    /// How long a mirror stays that nobody asks for, while the cloud is there.
+    /// How long a mirror stays that nobody asks for, while the cloud is there and no restart needs it.
     pub mirror_idle: Duration,
+    /// How long else stays what nobody uses, while the cloud is there: objects that were read by name and that
+    /// no pod on the node refers to, documents, verdicts.
+    pub forget_after: Duration,
+    /// What is kept of objects that were read by name; what a restart needs is kept beyond.
+    pub objects_by_name: Budget,
+    /// What is kept of discovery, OpenAPI and other documents.
+    pub documents: Budget,
+    /// How many verdicts of the cloud on its callers are kept.
+    pub verdicts: usize,
+    /// What is kept of any kind of object. Beyond it scopes are only forwarded, the least recently used first;
+    /// what a restart needs is kept beyond.
+    pub per_kind: Budget,
+    /// What is kept of some kinds: plural and group, as in `deployments.apps`, or the plural alone.
+    pub kinds: BTreeMap<String, Budget>,
     /// The largest object, in bytes, that a mirror takes.
     pub object_limit: usize,
     /// Events that a mirror keeps in memory for its watchers, and their bytes.
     pub window_events: usize,
     /// See `window_events`.
     pub window_bytes: usize,
+    /// How long what the cloud said of a caller counts while it is away: who it is and what it may read.
+    pub verdict_limit: Duration,
+    /// How much one client may hold.
+    pub limits: Limits,
+    /// How often it is looked whether the node would survive a reboot without the cloud.
+    pub autonomy_period: Duration,
+    /// Whether the cloud is told, by the Node's condition `Autonomy`. It needs the node's client certificate.
+    pub autonomy_condition: bool,
     /// How long running requests may go on after the shutdown began.
     pub drain: Duration,
+    /// What time it is.
+    pub clock: fn() -> jiff::Timestamp,
+}
+
+/// Who brings pods to the hub's address for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodInterface {
+    /// Somebody else: the address is one of those that the hub listens at, or is translated to one.
+    Given,
+    /// The hub puts the address on an interface of its own, or on the loopback where the kernel has no dummy
+    /// interfaces, and listens there. It takes `CAP_NET_ADMIN`, unless the address is there.
+    Made,
 }
 
 impl Config {
@@ -71,17 +134,33 @@ impl Config {
         Self {
             node_name,
             upstream,
-            listen: SocketAddr::from(([127, 0, 0, 1], 10_268)),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 10_268))],
+            pod_address: None,
+            pod_interface: PodInterface::Given,
+            serving_names: Vec::new(),
+            pool_name: None,
+            filters: FilterConfig::default(),
             serving_certificate: None,
             serving_key: None,
             client_ca_file: None,
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 10_267))),
             data_dir,
             mirror_idle: Duration::from_secs(3_600),
+            forget_after: Duration::from_secs(7 * 86_400),
+            objects_by_name: Budget::new(5_000, 32 << 20),
+            documents: Budget::new(200, 32 << 20),
+            verdicts: 10_000,
+            per_kind: Budget::new(100_000, 256 << 20),
+            kinds: BTreeMap::new(),
             object_limit: 3 << 20,
             window_events: 4_096,
             window_bytes: 4 << 20,
+            verdict_limit: Duration::from_secs(30 * 86_400),
+            limits: Limits::default(),
+            autonomy_period: Duration::from_secs(30),
+            autonomy_condition: true,
             drain: Duration::from_secs(10),
+            clock: jiff::Timestamp::now,
         }
     }
 }
@@ -98,6 +177,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The address of the pods cannot be put on an interface.
+    #[error("set up the address at which pods reach the hub")]
+    PodAddress(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The way to the API servers cannot be set up.
     #[error("set up the way to the API servers")]
     Upstream(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -115,11 +197,14 @@ pub struct Hub {
     config: Config,
     store: Arc<dyn Store>,
     flushing: Arc<Flushing>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
+    pod_address: Option<PodAddress>,
     admin: Option<TcpListener>,
     upstream: Upstream,
-    tls: Arc<rustls::ServerConfig>,
+    serving: Identity,
+    verifier: Arc<dyn ClientCertVerifier>,
     authority: Option<PathBuf>,
+    mint: Arc<Mint>,
 }
 
 impl Hub {
@@ -130,7 +215,7 @@ impl Hub {
     pub fn new(config: Config, store: Arc<dyn Store>, now: jiff::Timestamp) -> Result<Self, Error> {
         let upstream = Upstream::new(config.upstream.clone())
             .map_err(|error| Error::Upstream(error.into()))?;
-        let names = names(config.listen, &config.node_name);
+        let names = names(&config);
         let serving = match (&config.serving_certificate, &config.serving_key) {
             (Some(certificate), Some(key)) => ServingCertificate::load(certificate, key),
             _ => ServingCertificate::load_or_make(&config.data_dir, &names, now),
@@ -142,9 +227,23 @@ impl Hub {
             .as_ref()
             .unwrap_or(&config.upstream.ca_file);
         let roots = tls::read_roots(client_ca).map_err(|error| Error::Certificate(error.into()))?;
-        let tls = tls::server_config(serving.identity().clone(), Some(roots))
+        let verifier =
+            tls::client_verifier(roots).map_err(|error| Error::Certificate(error.into()))?;
+        let mint = Mint::load_or_make(&config.data_dir, &config.node_name)
             .map_err(|error| Error::Certificate(error.into()))?;
-        let listener = bind(config.listen)?;
+        let mut listeners = config
+            .listen
+            .iter()
+            .map(|address| bind(*address))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pod_address = match (config.pod_address, config.pod_interface) {
+            (None, _) | (Some(_), PodInterface::Given) => None,
+            (Some(address), PodInterface::Made) => {
+                let (listener, kept) = bind_for_pods(address)?;
+                listeners.push(listener);
+                kept
+            }
+        };
         let admin = config.admin_listen.map(bind).transpose()?;
         let flushing = Arc::new(Flushing::new(store));
         let store: Arc<dyn Store> = flushing.clone();
@@ -152,18 +251,38 @@ impl Hub {
             config,
             store,
             flushing,
-            listener,
+            listeners,
+            pod_address,
             admin,
             upstream,
-            tls: Arc::new(tls),
+            serving: serving.identity().clone(),
+            verifier,
             authority,
+            mint: Arc::new(mint),
         })
     }
 
-    /// Returns where clients reach the hub.
+    /// Returns where clients reach the hub, at the first of its addresses.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.listener.local_addr().ok()
+        self.listeners.first()?.local_addr().ok()
+    }
+
+    /// Returns every address at which clients reach the hub, that of the pods last.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        let listeners = self.listeners.iter();
+        listeners
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+
+    /// Returns where the node's pods reach the hub.
+    #[must_use]
+    pub fn pod_addr(&self) -> Option<SocketAddr> {
+        // It is the last, if there is one.
+        self.config.pod_address?;
+        self.listeners.last()?.local_addr().ok()
     }
 
     /// Returns where health and metrics are served.
@@ -190,31 +309,77 @@ impl Hub {
         // Whatever ends this future ends its tasks.
         let _guard = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
-        let (registry, verdicts) = self.open(&tasks, &stop).await?;
+        let Opened {
+            registry,
+            verdicts,
+            authenticator,
+            truth,
+            outbox,
+            documents,
+        } = self.open(&tasks, &stop).await?;
+        let tls = self.tls(authenticator.clone())?;
+        let (config, store, mirrors) = (self.config.clone(), self.store.clone(), registry.clone());
+        let pods = self.pod_addr();
+        let open = move || Surroundings::open(&config, pods, mirrors, store);
+        let surroundings = tokio::task::spawn_blocking(open)
+            .await
+            .expect("reading the store does not panic");
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
+        metrics.collect(Box::new(Figures(authenticator.clone())));
+        metrics.collect(Box::new(outbox::Figures(outbox.clone())));
         let proxy = Arc::new(Proxy {
+            node: self.config.node_name.clone(),
             registry: registry.clone(),
             upstream: self.upstream.clone(),
             verdicts,
-            documents: Documents::new(self.store.clone()),
+            documents,
+            authenticator: authenticator.clone(),
+            truth: truth.clone(),
+            outbox: outbox.clone(),
+            filters: surroundings.filters().clone(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: shutdown.clone(),
             end: stop.clone(),
             object_limit: self.config.object_limit,
-            clock: jiff::Timestamp::now,
+            clock: self.config.clock,
+            shares: Shares::new(self.config.limits.clone()),
+            body_limit: self.config.limits.body_bytes,
         });
         tasks.spawn(self.upstream.clone().run(stop.clone()));
         tasks.spawn(self.flushing.clone().run(stop.clone()));
-        tasks.spawn(sweep(
-            registry.clone(),
+        tasks.spawn(surroundings.run(stop.clone()));
+        tasks.spawn(contact::keep(
+            authenticator.contact.clone(),
             self.upstream.clone(),
-            self.config.mirror_idle,
+            self.config.clock,
             stop.clone(),
         ));
+        tasks.spawn(issuer::keep(
+            authenticator,
+            self.upstream.clone(),
+            stop.clone(),
+        ));
+        let reconcile = Reconcile {
+            registry: registry.clone(),
+            truth,
+            outbox,
+            upstream: self.upstream.clone(),
+        };
+        tasks.spawn(reconcile.run(stop.clone()));
+        let sweeping = Sweeping::new(&self.config, proxy.clone());
+        metrics.collect(Box::new(sweeping.told()));
+        tasks.spawn(sweeping.run(stop.clone()));
+        let autonomy = Autonomy::new(&self.config, proxy.clone(), self.flushing.clone());
+        let autonomy = Arc::new(autonomy);
+        metrics.collect(Box::new(autonomy.told()));
+        tasks.spawn(autonomy.clone().run(stop.clone()));
         registry.start();
-        let (clients, admin) = (self.local_addr(), self.admin_addr());
+        if let Some(address) = self.pod_address.clone() {
+            tasks.spawn(look_after(address, stop.clone()));
+        }
+        let (clients, admin) = (self.local_addrs(), self.admin_addr());
         tracing::info!(?clients, ?admin, ca_file = ?self.authority, "the hub serves");
         if let Some(admin) = self.admin {
             let admin_state = admin::Admin {
@@ -222,6 +387,7 @@ impl Hub {
                 upstream: self.upstream.clone(),
                 store: self.store.clone(),
                 metrics,
+                autonomy,
             };
             tasks.spawn(admin::serve(
                 admin,
@@ -231,15 +397,17 @@ impl Hub {
             ));
         }
         let listening = listen::Listening {
-            tls: self.tls,
+            tls: Arc::new(tls),
             node: self.config.node_name.clone(),
             proxy,
+            door: Door::new(self.config.limits.clone()),
+            streams: self.config.limits.streams(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             end: stop.clone(),
             drain: self.config.drain,
         };
-        listening.serve(self.listener).await;
+        listening.serve(self.listeners).await;
         tracing::info!("the hub has drained");
         stop.cancel();
         tasks.close();
@@ -247,11 +415,14 @@ impl Hub {
         Ok(())
     }
 
-    async fn open(
-        &self,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Result<(Arc<Registry>, Verdicts), Error> {
+    fn tls(&self, authenticator: Arc<Authenticator>) -> Result<rustls::ServerConfig, Error> {
+        let node = self.config.node_name.clone();
+        let verifier = NodeVerifier::new(self.verifier.clone(), node, authenticator);
+        tls::server_config(self.serving.clone(), Some(Arc::new(verifier)))
+            .map_err(|error| Error::Certificate(error.into()))
+    }
+
+    async fn open(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Opened, Error> {
         let keeping = Keeping {
             upstream: self.upstream.clone(),
             object_limit: self.config.object_limit,
@@ -261,12 +432,33 @@ impl Hub {
             steps: self.config.window_events,
             bytes: self.config.window_bytes,
         };
+        let (mirrors, bounds, verdicts) = sweep::retention(&self.config);
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
+        let (clock, limit) = (self.config.clock, self.config.verdict_limit);
+        let mint = self.mint.clone();
         let open = move || {
-            let verdicts = Verdicts::open(store.clone(), tasks.clone())?;
+            let now = Instant::now();
+            let documents = Documents::open(store.clone(), bounds, now)?;
+            let authenticator =
+                Authenticator::open(store.clone(), tasks.clone(), clock, limit, mint)?;
+            let authenticator = Arc::new(authenticator);
+            let verdicts = Verdicts::open(
+                store.clone(),
+                tasks.clone(),
+                authenticator.clone(),
+                verdicts,
+                now,
+            )?;
             let registry =
-                Registry::open(store.clone(), window, keeping, tasks, stop, Instant::now())?;
-            Ok((Arc::new(registry), verdicts))
+                Registry::open(store.clone(), (window, mirrors), keeping, tasks, stop, now)?;
+            Ok(Opened {
+                truth: Arc::new(Truth::recall(&registry)),
+                outbox: Arc::new(Outbox::open(store)?),
+                registry: Arc::new(registry),
+                verdicts,
+                authenticator,
+                documents,
+            })
         };
         tokio::task::spawn_blocking(open)
             .await
@@ -275,8 +467,18 @@ impl Hub {
     }
 }
 
+/// What the store remembers.
+struct Opened {
+    registry: Arc<Registry>,
+    verdicts: Verdicts,
+    authenticator: Arc<Authenticator>,
+    truth: Arc<Truth>,
+    outbox: Arc<Outbox>,
+    documents: Documents,
+}
+
 /// Under which names clients reach the hub: the address it listens on, the loopback, and the API server's own.
-fn names(listen: SocketAddr, node: &NodeName) -> Vec<String> {
+fn names(config: &Config) -> Vec<String> {
     let mut names: Vec<String> = [
         "127.0.0.1",
         "::1",
@@ -288,10 +490,17 @@ fn names(listen: SocketAddr, node: &NodeName) -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
-    if !listen.ip().is_unspecified() && !listen.ip().is_loopback() {
-        names.push(listen.ip().to_string());
-    }
-    names.push(node.to_string());
+    let addresses = config.listen.iter().chain(&config.pod_address);
+    names.extend(
+        addresses
+            .map(SocketAddr::ip)
+            .filter(|ip| !ip.is_unspecified())
+            .map(|ip| ip.to_string()),
+    );
+    names.push(config.node_name.to_string());
+    names.extend(config.serving_names.iter().cloned());
+    names.sort_unstable();
+    names.dedup();
     names
 }
 
@@ -304,25 +513,44 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-async fn sweep(
-    registry: Arc<Registry>,
-    upstream: Upstream,
-    idle: Duration,
-    stop: CancellationToken,
-) {
-    let mut ticks = tokio::time::interval(SWEEP.min(idle));
+/// Listens where pods ask. An address that somebody else has put there is not the hub's to look after.
+fn bind_for_pods(address: SocketAddr) -> Result<(TcpListener, Option<PodAddress>), Error> {
+    if address.ip().is_loopback() {
+        // It is there without us, and stays.
+        return Ok((bind(address)?, None));
+    }
+    let kept = PodAddress::new(address.ip());
+    match kept.ensure() {
+        Ok(()) => Ok((bind(address)?, Some(kept))),
+        Err(error) => match bind(address) {
+            Ok(listener) => Ok((listener, None)),
+            Err(_) => Err(Error::PodAddress(error.into())),
+        },
+    }
+}
+
+/// Puts the pods' address back where it was taken away, and takes it away at the end.
+async fn look_after(address: PodAddress, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOOKED_AFTER_EVERY);
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        let is_cut_off = !matches!(*upstream.reach().borrow(), Reach::Online);
-        let registry = registry.clone();
-        let swept =
-            tokio::task::spawn_blocking(move || registry.sweep(Instant::now(), idle, is_cut_off))
-                .await;
-        if let Err(error) = swept.expect("work on the store does not panic") {
-            tracing::warn!(%error, "a mirror that nobody needs is not erased");
-        }
+        change(&address, PodAddress::ensure, "pods may not reach the hub").await;
+    }
+    change(&address, PodAddress::remove, "the pods' address stays").await;
+}
+
+async fn change(
+    address: &PodAddress,
+    how: fn(&PodAddress) -> Result<(), InterfaceError>,
+    otherwise: &str,
+) {
+    let address = address.clone();
+    let changed = tokio::task::spawn_blocking(move || how(&address)).await;
+    if let Err(error) = changed.expect("netlink does not panic") {
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::warn!(error, "{otherwise}");
     }
 }

@@ -46,6 +46,26 @@ struct RequestLabels {
     code: u16,
 }
 
+/// Why a client was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Refused {
+    /// Too many requests of a caller at a time.
+    Requests,
+    /// Too many watches of a caller.
+    Watches,
+    /// It went on asking while it was refused.
+    Overrun,
+    /// Too many connections of a caller.
+    Connections,
+    /// A stranger had to make room for another.
+    Stranger,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusedLabels {
+    reason: &'static str,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct LatencyLabels {
     verb: &'static str,
@@ -56,6 +76,7 @@ struct LatencyLabels {
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     latencies: Family<LatencyLabels, Histogram>,
+    refused: Family<RefusedLabels, Counter>,
     exposition: Mutex<Exposition>,
 }
 
@@ -74,9 +95,16 @@ impl Metrics {
             "Time until the head of the answer",
             latencies.clone(),
         );
+        let refused = Family::default();
+        exposition.register(
+            "refused",
+            "Requests and connections of clients that asked too much, by reason",
+            refused.clone(),
+        );
         Self {
             requests,
             latencies,
+            refused,
             exposition: Mutex::new(exposition),
         }
     }
@@ -93,6 +121,11 @@ impl Metrics {
             upstream,
             store,
         }));
+    }
+
+    /// Adds what another part reads at each scrape.
+    pub(crate) fn collect(&self, collector: Box<dyn Collector>) {
+        self.exposition.lock().register_collector(collector);
     }
 
     /// Counts one request.
@@ -124,6 +157,18 @@ impl Metrics {
                 served_from: from.as_str(),
             })
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts a client that was turned away.
+    pub(crate) fn refused(&self, why: Refused) {
+        let reason = match why {
+            Refused::Requests => "requests",
+            Refused::Watches => "watches",
+            Refused::Overrun => "overrun",
+            Refused::Connections => "connections",
+            Refused::Stranger => "stranger",
+        };
+        self.refused.get_or_create(&RefusedLabels { reason }).inc();
     }
 
     /// Writes everything as text.
@@ -335,7 +380,12 @@ impl State {
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
+pub(crate) fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: i64,
+) -> fmt::Result {
     ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 

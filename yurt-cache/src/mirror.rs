@@ -3,15 +3,19 @@
 
 pub(crate) mod barrier;
 pub(crate) mod definition;
+mod ending;
 pub(crate) mod fetch;
 pub(crate) mod ingest;
 pub(crate) mod kind;
+pub(crate) mod local;
 pub(crate) mod record;
 pub(crate) mod reflector;
 pub(crate) mod registry;
 pub(crate) mod relist;
+pub(crate) mod remembered;
 pub(crate) mod saved;
 pub(crate) mod scope;
+pub(crate) mod sweep;
 pub(crate) mod window;
 
 use std::collections::VecDeque;
@@ -94,6 +98,8 @@ struct State {
     /// When the upstream watch was last open; the mirror's beginning if never.
     behind_since: Instant,
     used: Instant,
+    /// It was given up for being over the budget, and is not tried again before this.
+    rests_until: Option<Instant>,
 }
 
 /// A deletion that is remembered; its object is in the store.
@@ -159,6 +165,7 @@ impl Mirror {
             relisted: None,
             behind_since: now,
             used: now,
+            rests_until: None,
         };
         Self {
             id,
@@ -321,11 +328,15 @@ impl Mirror {
     /// Notes that somebody asked, and as whom the scope may be fetched.
     pub(crate) fn note_use(&self, caller: &Caller, now: Instant) {
         self.state.lock().used = now;
+        if caller.is_of_hub() {
+            return;
+        }
         let mut callers = self.callers.lock();
         if callers.asked.front() == Some(caller) {
             return;
         }
-        callers.asked.retain(|one| one != caller);
+        // Of the tokens of one account the newest lives longest.
+        callers.asked.retain(|one| one.id() != caller.id());
         callers.asked.push_front(caller.clone());
         callers.asked.truncate(4);
         drop(callers);
@@ -343,12 +354,24 @@ impl Mirror {
         (!matches!(state.phase, Phase::Live)).then_some(state.behind_since)
     }
 
+    /// Returns whether the store was damaged and no list has come since.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.state.lock().is_suspect
+    }
+
+    /// Returns who asked lately.
+    pub(crate) fn callers(&self) -> Vec<Caller> {
+        self.callers.lock().asked.iter().cloned().collect()
+    }
+
     /// Returns whether the scope was listed, or watched, with this caller's own identity.
     pub(crate) fn is_fetched_as(&self, caller: &Caller, verb: Verb) -> bool {
         let callers = self.callers.lock();
+        let is_caller =
+            |one: &Option<Caller>| one.as_ref().is_some_and(|one| one.id() == caller.id());
         match verb {
-            Verb::List => callers.listed_as.as_ref() == Some(caller),
-            Verb::Watch => callers.watched_as.as_ref() == Some(caller),
+            Verb::List => is_caller(&callers.listed_as),
+            Verb::Watch => is_caller(&callers.watched_as),
             Verb::Get | Verb::Write => false,
         }
     }
@@ -387,12 +410,14 @@ impl Mirror {
         }
     }
 
-    fn callers(&self) -> Vec<Caller> {
-        self.callers.lock().asked.iter().cloned().collect()
-    }
-
     fn set_phase(&self, phase: Phase) {
-        self.state.lock().phase = phase;
+        let mut state = self.state.lock();
+        // Whoever still works for a mirror that has failed does not bring it back.
+        if matches!(state.phase, Phase::Failed(_)) {
+            return;
+        }
+        state.phase = phase;
+        drop(state);
         self.changed.send_replace(());
     }
 
@@ -414,5 +439,21 @@ impl fmt::Debug for Mirror {
             .field("id", &self.id)
             .field("scope", &self.scope.identity())
             .finish_non_exhaustive()
+    }
+}
+
+/// Counts who watches a mirror while it does.
+pub(crate) struct Counted(Arc<Mirror>);
+
+impl Counted {
+    pub(crate) fn new(mirror: Arc<Mirror>) -> Self {
+        mirror.counters.watchers.fetch_add(1, Ordering::Relaxed);
+        Self(mirror)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counters.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }

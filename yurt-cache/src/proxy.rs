@@ -1,10 +1,14 @@
 //! One request's life: parse, decide, then forward, answer or refuse.
 
 pub(crate) mod forward;
+pub(crate) mod local_write;
 pub(crate) mod mirrored;
 pub(crate) mod request;
 pub(crate) mod route;
+mod sifted;
 pub(crate) mod tee;
+mod token_request;
+mod upload;
 mod validate;
 
 use std::sync::Arc;
@@ -16,8 +20,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use yurt_core::name::NodeName;
 
 use self::forward::Broken;
+use self::local_write::local_write;
 use self::request::{ApiRequest, Path, Revision, Target, Verb, is_decodable};
 use self::route::{Have, Link, Route, route};
 use self::validate::validate;
@@ -26,21 +32,30 @@ use crate::authorize::{Access, Verdicts};
 use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::documents::Documents;
-use crate::identity::Caller;
-use crate::metrics::{Metrics, ServedFrom};
+use crate::filter::sieve::Filters;
+use crate::identity::{Authenticator, Caller};
+use crate::limits::{Begun, Guest, Place, Shares, What};
+use crate::metrics::{Metrics, Refused, ServedFrom};
 use crate::mirror::Mirror;
 use crate::mirror::kind::Covering;
 use crate::mirror::registry::Registry;
 use crate::mirror::scope::Scope;
+use crate::outbox::Outbox;
+use crate::overlay::truth::Truth;
 use crate::upstream::{Reach, Upstream};
 
 /// Serves requests of authenticated callers.
 #[derive(Debug)]
 pub(crate) struct Proxy {
+    pub(crate) node: NodeName,
     pub(crate) registry: Arc<Registry>,
     pub(crate) upstream: Upstream,
     pub(crate) verdicts: Verdicts,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) documents: Documents,
+    pub(crate) truth: Arc<Truth>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) filters: Arc<Filters>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
     /// Ends the watches of the hub's clients.
@@ -48,32 +63,46 @@ pub(crate) struct Proxy {
     /// Ends what is still going on after that.
     pub(crate) end: CancellationToken,
     pub(crate) object_limit: usize,
+    pub(crate) shares: Arc<Shares>,
+    /// The longest body of a request.
+    pub(crate) body_limit: u64,
     pub(crate) clock: fn() -> jiff::Timestamp,
 }
 
 /// An answer and where it came from.
 type Answer = (Response<Body>, ServedFrom);
 
+/// How long a caller that asks too much waits for the refusal.
+const REFUSED_AFTER: Duration = Duration::from_secs(1);
+
 impl Proxy {
     /// Answers one request.
     pub(crate) async fn serve(
         self: &Arc<Self>,
         caller: Caller,
-        request: Request<Incoming>,
-    ) -> Response<Body> {
+        guest: &Guest,
+        mut request: Request<Incoming>,
+    ) -> (Response<Body>, ServedFrom) {
         let began = Instant::now();
         let is_head = request.method() == Method::HEAD;
-        if !is_decodable(request.uri()) {
-            return answer::status(&Status::bad_request(
-                "the path or the query cannot be decoded",
-            ));
+        if let Err(status) = check_head(&request) {
+            return (answer::status(&status), ServedFrom::Hub);
         }
-        let api = ApiRequest::read(request.method(), request.uri(), request.headers());
-        let (mut response, from) = match self.answer(&caller, &api, request).await {
+        let mut api = ApiRequest::read(request.method(), request.uri(), request.headers());
+        api.sieve = self.sieve(&caller, &api).await;
+        let (place, placed) = self.place(guest, &api).await;
+        request.extensions_mut().insert(place.clone());
+        let checked = placed.and_then(|()| self.check_length(&api, request.headers()));
+        let answered = match checked {
+            Ok(()) => self.answer(&caller, &api, request).await,
+            Err(refused) => Err(refused),
+        };
+        let (mut response, from) = match answered {
             Ok(answer) => answer,
             Err(status) => (answer::status(&status), ServedFrom::Hub),
         };
         answer::mark(&mut response, from.as_str());
+        let mut response = response.map(|body| body::holding(body, place));
         if is_head {
             *response.body_mut() = body::empty();
         }
@@ -81,7 +110,43 @@ impl Proxy {
         let resource = resource.filter(|resource| self.registry.known_kind(resource).is_some());
         self.metrics
             .request(api.verb, resource, from, response.status(), began.elapsed());
-        response
+        (response, from)
+    }
+
+    /// Waits for the guest's turn, if it has a place left.
+    async fn place(&self, guest: &Guest, api: &ApiRequest) -> (Option<Place>, Result<(), Status>) {
+        let what = if api.lasts() {
+            What::Watch
+        } else {
+            What::Request
+        };
+        match self.shares.begin(&guest.holder, what, Instant::now()) {
+            Begun::Placed(place, turn) => {
+                tokio::time::sleep(turn).await;
+                (Some(place), Ok(()))
+            }
+            Begun::Refused(place) => {
+                self.metrics.refused(match what {
+                    What::Request | What::Refusal => Refused::Requests,
+                    What::Watch => Refused::Watches,
+                });
+                tokio::time::sleep(REFUSED_AFTER).await;
+                (Some(place), Err(too_many(what)))
+            }
+            Begun::Overrun => {
+                self.metrics.refused(Refused::Overrun);
+                guest.end.cancel();
+                (None, Err(too_many(what)))
+            }
+        }
+    }
+
+    /// Refuses a body that says itself that it is too long; what lasts may send what it wants.
+    fn check_length(&self, api: &ApiRequest, headers: &http::HeaderMap) -> Result<(), Status> {
+        if api.verb != Verb::Write || api.lasts() {
+            return Ok(());
+        }
+        upload::check_length(headers, self.body_limit)
     }
 
     async fn answer(
@@ -91,7 +156,10 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
         let scope = scope(api);
-        let link = self.link();
+        let link = self.link_of(caller)?;
+        if link == Link::Cut {
+            self.authenticator.check_offline(caller)?;
+        }
         let have = match &scope {
             Ok(Some(scope)) => self.have(scope),
             _ => self.have_object(api),
@@ -100,9 +168,12 @@ impl Proxy {
         let chosen = match &scope {
             Err(_) if link == Link::Up => Route::Forward(route::Remember::Nothing),
             Err(status) => return Err(status.clone()),
-            Ok(_) => route(api, link, have),
+            Ok(_) => route(api, link, have, local_write(api, caller, &self.node)),
         };
         let scope = scope.ok().flatten();
+        if link == Link::Cut && self.link() == Link::Up && !chosen.is_local() {
+            return Err(Authenticator::asks_for_renewal());
+        }
         match chosen {
             Route::Upgrade => self
                 .upgrade(caller, request)
@@ -113,7 +184,14 @@ impl Proxy {
                 self.mirrored(caller, api, scope, fresh, link, request)
                     .await
             }
+            Route::Forward(route::Remember::Token) => {
+                self.forward_token_request(caller, api, request).await
+            }
             Route::Forward(remember) => self.forwarded(caller, api, scope, remember, request).await,
+            Route::LocalWrite(write) => {
+                let (response, from) = self.write_locally(caller, api, write, request).await?;
+                Ok((self.sifted(api, response).await?, from))
+            }
             Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {
                 self.local(caller, api, chosen, &request.into_parts().0, link)
                     .await
@@ -137,8 +215,12 @@ impl Proxy {
             .forward(caller, api, scope.as_ref(), remember, request)
             .await
         {
-            Ok(response) => Ok((response, ServedFrom::Cloud)),
-            Err(Broken { parts, error }) if api.verb != Verb::Write && !api.is_upgrade => {
+            Ok(response) => Ok((self.sifted(api, response).await?, ServedFrom::Cloud)),
+            Err(Broken {
+                refused: Some(status),
+                ..
+            }) => Err(status),
+            Err(Broken { parts, error, .. }) if api.verb != Verb::Write && !api.is_upgrade => {
                 tracing::debug!(%error, uri = %parts.uri, "the link broke under a read");
                 self.cut_off(caller, api, scope, &parts).await
             }
@@ -154,10 +236,11 @@ impl Proxy {
         scope: Option<Scope>,
         parts: &http::request::Parts,
     ) -> Result<Answer, Status> {
+        self.authenticator.check_offline(caller)?;
         let have = scope
             .as_ref()
             .map_or(Have::Nothing, |scope| self.have(scope));
-        match (route(api, Link::Cut, have), scope) {
+        match (route(api, Link::Cut, have, None), scope) {
             (Route::Mirror(fresh), Some(scope)) => {
                 self.mirrored_offline(caller, api, &scope, fresh).await
             }
@@ -176,9 +259,6 @@ impl Proxy {
     ) -> Result<Answer, Status> {
         match (chosen, &api.target) {
             (Route::Object, Target::Resource(path)) => {
-                if link == Link::Cut {
-                    self.verdicts.check_known(caller)?;
-                }
                 let found = self.stored_object(api, path).await;
                 // What nobody here has seen needs no verdict, and there may be none.
                 if !matches!(&found, Err(status) if status.code == http::StatusCode::SERVICE_UNAVAILABLE)
@@ -190,14 +270,15 @@ impl Proxy {
                 Ok((response, ServedFrom::Mirror))
             }
             (Route::Document, _) => {
-                self.verdicts.check_known(caller)?;
                 let (documents, uri, headers) = (
                     self.documents.clone(),
                     parts.uri.clone(),
                     parts.headers.clone(),
                 );
-                let found =
-                    tokio::task::spawn_blocking(move || documents.answer(&uri, &headers)).await;
+                let found = tokio::task::spawn_blocking(move || {
+                    documents.answer(&uri, &headers, Instant::now())
+                })
+                .await;
                 let found = found.expect("work on the store does not panic");
                 let found = found.map_err(|error| {
                     Status::internal(&format!("read the node's store: {error}"))
@@ -235,7 +316,7 @@ impl Proxy {
         let now = (self.clock)();
         let include = api.options.include_object.clone();
         object(kind, path, &api.options.revision, covering, |kind, form| {
-            Writer::new(kind, form, shape, include.as_deref(), now)
+            Writer::new(kind, form, shape, include.as_deref(), now).through(api.sieve.clone())
         })
         .await
     }
@@ -243,7 +324,11 @@ impl Proxy {
     /// Returns a synced mirror that holds everything of the place where the object would be.
     fn covering(&self, path: &Path) -> Option<Arc<Mirror>> {
         let name = path.name.as_ref()?;
-        let named = FieldSelector::parse(&format!("metadata.name={name}")).unwrap_or_default();
+        // A name may have signs that mean something in a selector.
+        let named = match name.contains([',', '=', '!', '\\']) {
+            true => FieldSelector::default(),
+            false => FieldSelector::parse(&format!("metadata.name={name}")).unwrap_or_default(),
+        };
         let scope = |fields| Scope {
             resource: path.resource.clone(),
             namespace: path.namespace.clone(),
@@ -303,6 +388,16 @@ impl Proxy {
         }
     }
 
+    /// Returns the link as it is for a caller: who comes with a token of the hub's own is nobody to the cloud.
+    fn link_of(&self, caller: &Caller) -> Result<Link, Status> {
+        let is_online = matches!(*self.reach().borrow(), Reach::Online);
+        if caller.is_of_hub() {
+            self.authenticator.check_own(is_online)?;
+            return Ok(Link::Cut);
+        }
+        Ok(self.link())
+    }
+
     pub(crate) fn link(&self) -> Link {
         if self.since().is_some() {
             Link::Cut
@@ -314,7 +409,12 @@ impl Proxy {
     /// Returns for how long the cloud has been away, `None` while it is there.
     pub(crate) fn since(&self) -> Option<Duration> {
         match *self.reach().borrow() {
-            Reach::CutOff { since } => Some(elapsed(since, (self.clock)())),
+            Reach::CutOff { since } => {
+                // A hub that has started since then knows only of its own failures.
+                let last = self.authenticator.contact.last();
+                let since = last.map_or(since, |last| last.min(since));
+                Some(elapsed(since, (self.clock)()))
+            }
             Reach::Unknown | Reach::Online => None,
         }
     }
@@ -349,6 +449,42 @@ impl Proxy {
             retry_after,
         )
     }
+}
+
+/// Refuses what no API server is asked.
+fn check_head(request: &Request<Incoming>) -> Result<(), Status> {
+    if *request.method() == Method::CONNECT {
+        return Err(Status::method_not_allowed());
+    }
+    if !is_decodable(request.uri()) {
+        let why = "the path or the query cannot be decoded";
+        return Err(Status::bad_request(why));
+    }
+    if request.headers().get_all(http::header::HOST).iter().count() > 1 {
+        return Err(Status::bad_request("too many Host headers"));
+    }
+    if drops_impersonation(request.headers()) {
+        let why = "`Connection` may not name who is impersonated";
+        return Err(Status::bad_request(why));
+    }
+    Ok(())
+}
+
+/// Returns whether `Connection` would have us drop what makes the caller less than it is.
+fn drops_impersonation(headers: &http::HeaderMap) -> bool {
+    let named = headers.get_all(http::header::CONNECTION).iter();
+    named.filter_map(|value| value.to_str().ok()).any(|value| {
+        let mut names = value.split(',').map(str::trim);
+        names.any(|name| name.to_ascii_lowercase().starts_with("impersonate-"))
+    })
+}
+
+fn too_many(what: What) -> Status {
+    let message = match what {
+        What::Request | What::Refusal => "this caller has too many requests under way on this node",
+        What::Watch => "this caller has too many watches and streams on this node",
+    };
+    Status::too_many_requests(message, RETRY)
 }
 
 /// Returns the scope of a list or a watch; `None` for other requests.

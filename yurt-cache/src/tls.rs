@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -188,22 +189,26 @@ pub(crate) fn client_config(
     Ok(config)
 }
 
-/// What a listener presents, and whose client certificates it verifies; a client without one is let in.
+/// Verifies client certificates of a CA; a client without one is let in.
+pub(crate) fn client_verifier(
+    roots: RootCertStore,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()))
+        .allow_unauthenticated()
+        .build()
+        .map_err(TlsError::BuildVerifier)
+}
+
+/// What a listener presents, and whose client certificates it verifies.
 pub(crate) fn server_config(
     identity: Identity,
-    client_roots: Option<RootCertStore>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::ChooseVersions)?;
-    let builder = match client_roots {
-        Some(roots) => builder.with_client_cert_verifier(
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .allow_unauthenticated()
-                .build()
-                .map_err(TlsError::BuildVerifier)?,
-        ),
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder
@@ -312,7 +317,11 @@ mod tests {
             (Some(theirs.issue(4000)), None),
         ];
         for (shown, expected) in table {
-            let server = server_config(ours.issue(4000), Some(ours.roots())).unwrap();
+            let server = server_config(
+                ours.issue(4000),
+                Some(client_verifier(ours.roots()).unwrap()),
+            )
+            .unwrap();
             let client = client_config(ours.roots(), shown, Protocol::Http2).unwrap();
             let agreed = shake(server, client).await;
             assert_eq!(agreed, expected.map(|is_shown| (b"h2".to_vec(), is_shown)));

@@ -3,14 +3,26 @@
 
 #[path = "hub/admin.rs"]
 mod admin;
+#[path = "hub/alone.rs"]
+mod alone;
+#[path = "hub/autonomy.rs"]
+mod autonomy;
 #[path = "hub/cloud.rs"]
 mod cloud;
 #[path = "hub/ending.rs"]
 mod ending;
+#[path = "hub/expired.rs"]
+mod expired;
 #[path = "hub/faults.rs"]
 mod faults;
+#[path = "hub/filters.rs"]
+mod filters;
+#[path = "hub/flooding.rs"]
+mod flooding;
 #[path = "hub/forwarding.rs"]
 mod forwarding;
+#[path = "hub/garbage.rs"]
+mod garbage;
 #[path = "hub/hostile.rs"]
 mod hostile;
 #[path = "hub/identity.rs"]
@@ -21,5 +33,9 @@ mod mirrors;
 mod servers;
 #[path = "hub/site.rs"]
 mod site;
+#[path = "hub/token_requests.rs"]
+mod token_requests;
+#[path = "hub/tokens.rs"]
+mod tokens;
 #[path = "hub/watches.rs"]
 mod watches;

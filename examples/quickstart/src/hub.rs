@@ -239,7 +239,7 @@ fn assemble(orders: Orders) -> Result<Hub, ServeError> {
         ..UpstreamConfig::default()
     };
     let mut config = Config::new(node, upstream, orders.data_dir);
-    config.listen = orders.listen;
+    config.listen = vec![orders.listen];
     config.admin_listen = None;
     config.drain = DRAIN;
     Hub::new(config, Arc::new(store), jiff::Timestamp::now()).map_err(ServeError::Hub)

@@ -42,7 +42,7 @@ pub use self::{
     auth::{Attributes, Authorizer, User},
     record::RequestRecord,
 };
-use crate::{endpoint::Endpoint, pki::Pki};
+use crate::{endpoint::Endpoint, pki::Pki, tokens::TokenIssuer};
 
 /// The token of the administrator when the configuration names no other.
 pub const ADMIN_TOKEN: &str = "admin-token";
@@ -56,6 +56,8 @@ pub struct ApiConfig {
     pub admin_token: String,
     /// More bearer tokens, and whose they are.
     pub tokens: BTreeMap<String, User>,
+    /// Signs the tokens of service accounts.
+    pub issuer: Arc<TokenIssuer>,
     /// Decides what anybody but `system:masters` may do; also answers access reviews.
     pub authorizer: Authorizer,
     /// How many changes can be watched or listed again.
@@ -111,6 +113,11 @@ impl ApiServer {
         &self.pki
     }
 
+    /// Returns who signs the tokens of service accounts.
+    pub fn issuer(&self) -> Arc<TokenIssuer> {
+        self.server.config.issuer.clone()
+    }
+
     /// Returns the address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -162,6 +169,7 @@ impl Default for ApiConfig {
             pki: None,
             admin_token: ADMIN_TOKEN.to_owned(),
             tokens: BTreeMap::new(),
+            issuer: Arc::new(TokenIssuer::new(crate::tokens::ISSUER)),
             authorizer: Authorizer::default(),
             history: 10_000,
             too_large_wait: Duration::from_secs(3),

@@ -7,6 +7,7 @@ pub mod link;
 pub mod node;
 pub mod pki;
 pub mod semantics;
+pub mod tokens;
 pub mod workload;
 
 pub use semantics::client;

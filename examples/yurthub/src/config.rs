@@ -3,17 +3,18 @@
 mod check;
 mod file;
 mod given;
+mod kept;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, fs, net::SocketAddr, path::PathBuf};
+use std::{fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use tracing_subscriber::filter::Targets;
-use yurt_cache::hub::UpstreamConfig;
+use yurt_cache::hub::{FilterConfig, Limits, UpstreamConfig};
 use yurt_core::name::NodeName;
 
-use self::given::Given;
+use self::{given::Given, kept::Kept};
 
 /// A node's own API server: it keeps answering while the cloud is away.
 ///
@@ -42,15 +43,18 @@ pub(crate) struct Flags {
     /// Its key, PEM; by default in the certificate's file
     #[arg(long, value_name = "FILE")]
     client_key: Option<String>,
-    /// Where local clients are served [default: 127.0.0.1:10268]
+    /// Where local clients are served; may be repeated [default: 127.0.0.1:10268]
     #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
+    listen: Vec<String>,
     /// The certificate for local clients, PEM; by default the hub makes a CA and a certificate
     #[arg(long, value_name = "FILE")]
     serving_certificate: Option<String>,
     /// Its key, PEM
     #[arg(long, value_name = "FILE")]
     serving_key: Option<String>,
+    /// One more name or address of the hub's own certificate; may be repeated
+    #[arg(long = "serving-name", value_name = "NAME")]
+    serving_names: Vec<String>,
     /// The CA of local clients' certificates, PEM
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<String>,
@@ -60,6 +64,38 @@ pub(crate) struct Flags {
     /// Where the hub remembers [default: /var/lib/yurthub]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
+    /// How long what the cloud said of a caller counts while it is away: 12h, 30d [default: 30d]
+    #[arg(long, value_name = "TIME")]
+    verdict_limit: Option<String>,
+    /// Where pods reach the hub, such as 169.254.2.1:10268; without it none is sent here
+    #[arg(long, value_name = "ADDRESS")]
+    pod_address: Option<String>,
+    /// The node's pool; by default its label apps.openyurt.io/nodepool says it
+    #[arg(long, value_name = "NAME")]
+    pool_name: Option<String>,
+    /// For whom a filter is, filter=caller,caller, or filter=off; may be repeated
+    #[arg(long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
+    /// Connections of one caller [default: 160]
+    #[arg(long, value_name = "NUMBER")]
+    caller_connections: Option<String>,
+    /// Requests of one caller at a time [default: 32]
+    #[arg(long, value_name = "NUMBER")]
+    caller_requests: Option<String>,
+    /// Watches and streams of one caller at a time [default: 128]
+    #[arg(long, value_name = "NUMBER")]
+    caller_watches: Option<String>,
+    /// Requests of one caller in a second [default: 500]
+    #[arg(long, value_name = "NUMBER")]
+    caller_rate: Option<String>,
+    /// Connections of who has not shown yet who it is [default: 256]
+    #[arg(long, value_name = "NUMBER")]
+    strangers: Option<String>,
+    /// Bytes of a request's body [default: 3145728]
+    #[arg(long, value_name = "BYTES")]
+    body_limit: Option<String>,
+    #[command(flatten)]
+    kept: kept::Flags,
     /// A level, or target=level with commas between [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -70,12 +106,19 @@ pub(crate) struct Flags {
 pub(crate) struct Settings {
     pub(crate) node_name: NodeName,
     pub(crate) upstream: UpstreamConfig,
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) serving_names: Vec<String>,
     pub(crate) serving_certificate: Option<PathBuf>,
     pub(crate) serving_key: Option<PathBuf>,
     pub(crate) client_ca_file: Option<PathBuf>,
     pub(crate) admin_listen: SocketAddr,
     pub(crate) data_dir: PathBuf,
+    pub(crate) verdict_limit: Duration,
+    pub(crate) pod_address: Option<SocketAddr>,
+    pub(crate) pool_name: Option<String>,
+    pub(crate) filters: FilterConfig,
+    pub(crate) limits: Limits,
+    pub(crate) kept: Kept,
     pub(crate) log: Targets,
 }
 

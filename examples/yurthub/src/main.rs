@@ -51,8 +51,15 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.listen = settings.listen;
     config.serving_certificate = settings.serving_certificate;
     config.serving_key = settings.serving_key;
+    config.serving_names = settings.serving_names;
+    config.verdict_limit = settings.verdict_limit;
     config.client_ca_file = settings.client_ca_file;
     config.admin_listen = Some(settings.admin_listen);
+    config.pod_address = settings.pod_address;
+    config.pool_name = settings.pool_name;
+    config.filters = settings.filters;
+    config.limits = settings.limits;
+    settings.kept.tell(&mut config);
     let hub = Hub::new(config, Arc::new(store), Timestamp::now())?;
     let shutdown = CancellationToken::new();
     let mut running = pin!(hub.run(shutdown.clone()));

@@ -34,6 +34,8 @@ mod semantics;
 mod site;
 #[path = "e2e/story.rs"]
 mod story;
+#[path = "e2e/tricks.rs"]
+mod tricks;
 #[path = "e2e/watching.rs"]
 mod watching;
 #[path = "e2e/world.rs"]

@@ -13,6 +13,7 @@ use super::write::Writer;
 use super::{Token, blocking, json};
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status};
+use crate::filter::sieve::{SiftError, Sifted};
 use crate::mirror::Mirror;
 use crate::mirror::kind::{Item, Snapshot};
 use crate::proxy::request::Options;
@@ -50,6 +51,9 @@ pub(crate) async fn list(
     let mut snapshot = view.snapshot;
     if !selection.is_by_key() {
         snapshot = filter(snapshot, selection.clone()).await?;
+    }
+    if writer.sieve().is_some() {
+        snapshot = sift(snapshot, writer.clone()).await?;
     }
     if let Some(token) = token {
         if token.rv != view.revision || token.is_server() {
@@ -112,6 +116,27 @@ async fn filter(mut snapshot: Snapshot, selection: Selection) -> Result<Snapshot
         Ok(snapshot)
     })
     .await
+}
+
+/// Leaves the items that the caller may see. Reads them all, so that a filter that cannot decide refuses the
+/// list before its first byte.
+async fn sift(mut snapshot: Snapshot, writer: Writer) -> Result<Snapshot, Status> {
+    let sifted = blocking(move || {
+        let mut kept = Vec::new();
+        for item in std::mem::take(&mut snapshot.items) {
+            let Some(body) = snapshot.kind().read(&item.key, item.revision)? else {
+                continue;
+            };
+            match writer.sift(&body) {
+                Ok(Sifted::Shown(_)) => kept.push(item),
+                Ok(Sifted::Hidden) => {}
+                Err(error) => return Ok(Err::<Snapshot, SiftError>(error)),
+            }
+        }
+        snapshot.items = kept;
+        Ok(Ok(snapshot))
+    });
+    Ok(sifted.await??)
 }
 
 struct Sending {
@@ -177,6 +202,9 @@ fn portion(
         if at > 0 {
             chunk.put_u8(b',');
         }
+        let Sifted::Shown(body) = writer.sift(&body)? else {
+            return Err("an object of the list is hidden after all".into());
+        };
         if !writer.item(&body, &mut chunk) {
             return Err("an object of the list cannot be shaped".into());
         }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use http::{Response, StatusCode};
+use tokio::time::Instant;
 
 use super::write::Writer;
 use super::{blocking, json};
 use crate::body::{self, Body};
 use crate::codec::{Status, Subject};
-use crate::mirror::kind::{Covering, Form, Kind};
+use crate::filter::sieve::Sifted;
+use crate::mirror::ingest::shown;
+use crate::mirror::kind::{Covering, Form, Kind, key};
 use crate::proxy::request::{Path, Revision};
 
 /// Answers a GET from the store.
@@ -29,6 +32,7 @@ pub(crate) async fn object(
         None => None,
         Some(kind) => {
             let reading = kind.clone();
+            reading.note_use(&key(&namespace, &name), Instant::now());
             blocking(move || reading.newest(&namespace, &name, covering))
                 .await?
                 .zip(Some(kind))
@@ -44,8 +48,12 @@ pub(crate) async fn object(
         return Err(Status::too_large_resource_version(*wanted, known));
     }
     let form = kind.form().unwrap_or_else(|| Arc::new(form_of(&stored)));
-    let shaped = writer(&kind, form)
-        .single(&stored)
+    let writer = writer(&kind, form);
+    let Sifted::Shown(object) = writer.sift(&shown(&stored, &writer.form))? else {
+        return Err(hidden(path));
+    };
+    let shaped = writer
+        .single(&object)
         .ok_or_else(|| Status::internal("the stored object cannot be shaped"))?;
     // As the server ends it.
     let mut line = BytesMut::from(shaped);
@@ -56,14 +64,10 @@ pub(crate) async fn object(
 }
 
 fn absent(path: &Path, is_absence_proven: bool) -> Status {
-    let name = path.name.as_deref().unwrap_or_default();
     if is_absence_proven {
-        Status::not_found(Subject {
-            group: &path.resource.group,
-            resource: &path.resource.plural,
-            name,
-        })
+        hidden(path)
     } else {
+        let name = path.name.as_deref().unwrap_or_default();
         let message = format!(
             "the cloud is not reachable and this node has never seen {} {name:?}",
             path.resource
@@ -72,8 +76,17 @@ fn absent(path: &Path, is_absence_proven: bool) -> Status {
     }
 }
 
+/// What is hidden from a caller is not there.
+pub(crate) fn hidden(path: &Path) -> Status {
+    Status::not_found(Subject {
+        group: &path.resource.group,
+        resource: &path.resource.plural,
+        name: path.name.as_deref().unwrap_or_default(),
+    })
+}
+
 /// What a remembered object says of itself, where no list has said it.
-fn form_of(object: &[u8]) -> Form {
+pub(crate) fn form_of(object: &[u8]) -> Form {
     let meta = crate::codec::ObjectMeta::parse(object).ok();
     let (api_version, kind) = meta
         .map(|meta| (meta.api_version, meta.kind))

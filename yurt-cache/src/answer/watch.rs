@@ -1,9 +1,9 @@
 //! WATCH: a client's own place in a mirror's history. It lives in the hub, so it survives a cut.
 
 mod replay;
+mod told;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -16,13 +16,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::replay::Replay;
+use self::told::{Untold, survey, tell};
 use super::json;
 use super::select::Selection;
 use super::write::Writer;
 use crate::body::{self, Body};
 use crate::codec::{self, EventType, Status};
+use crate::filter::seen::Seen;
+use crate::filter::sieve::Sieve;
 use crate::mirror::window::{Event, Step};
-use crate::mirror::{Mirror, Read};
+use crate::mirror::{Counted, Mirror, Read};
 use crate::proxy::request::{Options, Revision};
 
 /// Bytes of events that are sent at a time.
@@ -42,7 +45,7 @@ pub(crate) fn watch(
     writer: Writer,
     stop: CancellationToken,
 ) -> Response<Body> {
-    let (stage, reached) = begin(mirror, &selection, options, &writer);
+    let (stage, reached) = begin(mirror, &selection, options);
     let lasts = options
         .timeout_seconds
         .map_or_else(|| LASTS.mul_f64(1.0 + fastrand::f64()), Duration::from_secs);
@@ -50,7 +53,11 @@ pub(crate) fn watch(
     let first_bookmark = BOOKMARKS
         .mul_f64(0.9 + 0.2 * fastrand::f64())
         .min(lasts.saturating_sub((lasts / 2).min(Duration::from_secs(2))));
+    let may_hide = writer.sieve().is_some_and(Sieve::may_hide);
+    let is_resumed = !matches!(&stage, Stage::Replay(replay) if replay.is_state());
     let watching = Watching {
+        seen: may_hide.then(Seen::default),
+        saw: (may_hide && is_resumed).then_some(reached),
         changed: mirror.changed(),
         _counted: Counted::new(mirror.clone()),
         mirror: mirror.clone(),
@@ -71,12 +78,7 @@ pub(crate) fn watch(
     json(StatusCode::OK, StreamBody::new(chunks).boxed_unsync())
 }
 
-fn begin(
-    mirror: &Arc<Mirror>,
-    selection: &Selection,
-    options: &Options,
-    writer: &Writer,
-) -> (Stage, u64) {
+fn begin(mirror: &Arc<Mirror>, selection: &Selection, options: &Options) -> (Stage, u64) {
     let wants_state = options
         .initial_events
         .unwrap_or(!matches!(options.revision, Revision::At(_)));
@@ -88,7 +90,7 @@ fn begin(
             let status = Status::too_large_resource_version(wanted, view.revision);
             return (Stage::End(Some(status)), view.revision);
         }
-        let replay = Replay::state(view, options.allows_bookmarks, selection, writer);
+        let replay = Replay::state(view, options.allows_bookmarks, selection);
         let revision = replay.revision();
         return (Stage::Replay(replay), revision);
     }
@@ -99,7 +101,7 @@ fn begin(
     if let Some(place) = mirror.place_after(from) {
         return (Stage::Live { place }, from);
     }
-    match Replay::since(mirror, from, selection, writer) {
+    match Replay::since(mirror, from, selection) {
         Some(replay) => (Stage::Replay(replay), from),
         None => (
             Stage::End(Some(Status::expired_watch(from, mirror.revision()))),
@@ -114,6 +116,10 @@ struct Watching {
     selection: Selection,
     writer: Writer,
     stage: Stage,
+    /// What the client knows, where a filter may hide objects.
+    seen: Option<Seen>,
+    /// The revision that the client saw before it came, until it is known what it saw there.
+    saw: Option<u64>,
     /// The revision that the client has reached: it began there, or was sent an event or a bookmark of it.
     reached: u64,
     /// The revision of the bookmark that ended the initial events: it need not be told twice.
@@ -138,11 +144,18 @@ impl Watching {
     /// Returns the next bytes for the client, `None` at the end. Nothing waits for a client that does not read.
     async fn next(&mut self) -> Option<Bytes> {
         let mut out = BytesMut::new();
+        if let Some(revision) = self.saw.take() {
+            match survey(&self.mirror, revision, &self.selection, &self.writer).await {
+                Ok(seen) => self.seen = Some(seen),
+                Err(status) => self.stage = Stage::End(Some(status)),
+            }
+        }
         loop {
+            self.writer.renew();
             // The mirror's changes from here on wake the wait below.
             self.changed.mark_unchanged();
             match &mut self.stage {
-                Stage::Replay(replay) => match replay.next().await {
+                Stage::Replay(replay) => match replay.next(&self.writer, &mut self.seen).await {
                     Ok(Some(chunk)) => return Some(chunk),
                     Ok(None) => {
                         self.reached = self.reached.max(replay.revision());
@@ -195,18 +208,15 @@ impl Watching {
         for step in steps {
             match &*step {
                 Step::Event(event) if event.order > self.reached => {
-                    self.send(event, out);
+                    if let Err(status) = self.send(event, out) {
+                        return Stage::End(Some(status));
+                    }
                     self.reached = event.order;
                 }
                 Step::Event(_) => {}
                 Step::Jump { to } if *to <= self.reached => {}
                 Step::Jump { .. } => {
-                    return match Replay::since(
-                        &self.mirror,
-                        self.reached,
-                        &self.selection,
-                        &self.writer,
-                    ) {
+                    return match Replay::since(&self.mirror, self.reached, &self.selection) {
                         Some(replay) => Stage::Replay(replay),
                         None => Stage::End(Some(Status::expired_watch(
                             self.reached,
@@ -220,9 +230,10 @@ impl Watching {
         Stage::Live { place }
     }
 
-    fn send(&self, event: &Event, out: &mut BytesMut) {
+    fn send(&mut self, event: &Event, out: &mut BytesMut) -> Result<(), Status> {
         if self.selection.is_everything() && self.writer.is_plain() {
-            return out.put_slice(&event.line);
+            out.put_slice(&event.line);
+            return Ok(());
         }
         let is = self.selection.matches(&event.key, &event.traits);
         let was = match &event.before {
@@ -231,11 +242,11 @@ impl Watching {
         };
         match (event.event_type, was, is) {
             (EventType::Deleted, true, _) => {
-                self.writer.event(EventType::Deleted, &event.object, out)
+                self.tell(EventType::Deleted, event, &event.object, out)
             }
-            (EventType::Deleted, false, _) | (_, false, false) => {}
-            (_, false, true) => self.writer.event(EventType::Added, &event.object, out),
-            (_, true, true) => self.writer.event(EventType::Modified, &event.object, out),
+            (EventType::Deleted, false, _) | (_, false, false) => Ok(()),
+            (_, false, true) => self.tell(EventType::Added, event, &event.object, out),
+            (_, true, true) => self.tell(EventType::Modified, event, &event.object, out),
             (_, true, false) => {
                 // It left the selection: the client is told of what it knew, at the revision of the change.
                 let known = event
@@ -244,9 +255,24 @@ impl Watching {
                     .map_or(&event.object, |before| &before.object);
                 let gone = codec::with_resource_version(known, event.revision)
                     .unwrap_or_else(|_| known.clone());
-                self.writer.event(EventType::Deleted, &gone, out);
+                self.tell(EventType::Deleted, event, &gone, out)
             }
         }
+    }
+
+    fn tell(
+        &mut self,
+        event_type: EventType,
+        of: &Event,
+        object: &Bytes,
+        out: &mut BytesMut,
+    ) -> Result<(), Status> {
+        let event = (&of.key, of.order, object);
+        let told = tell(&self.writer, &mut self.seen, event_type, event, out);
+        told.map_err(|untold| match untold {
+            Untold::Expired => Status::expired_watch(self.reached, self.mirror.revision()),
+            Untold::Undecided(error) => error.into(),
+        })
     }
 
     /// Waits for the mirror, the next bookmark or the end.
@@ -270,21 +296,5 @@ impl Watching {
                 }
             }
         }
-    }
-}
-
-/// Counts a client of a mirror while it watches.
-struct Counted(Arc<Mirror>);
-
-impl Counted {
-    fn new(mirror: Arc<Mirror>) -> Self {
-        mirror.counters.watchers.fetch_add(1, Ordering::Relaxed);
-        Self(mirror)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.counters.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::{self, Column, EventType, IncludeObject, ObjectMeta};
+use crate::filter::sieve::{Sieve, SiftError, Sifted};
 use crate::mirror::ingest::shown;
 use crate::mirror::kind::{Form, Kind};
 use crate::proxy::request::Shape;
@@ -17,6 +18,7 @@ pub(crate) struct Writer {
     columns: Arc<Vec<Column>>,
     include: IncludeObject,
     now: jiff::Timestamp,
+    sieve: Option<Sieve>,
 }
 
 impl Writer {
@@ -39,6 +41,33 @@ impl Writer {
             columns: Arc::new(columns),
             include: include.and_then(IncludeObject::parse).unwrap_or_default(),
             now,
+            sieve: None,
+        }
+    }
+
+    /// Returns a writer for who sees objects through filters.
+    pub(crate) fn through(mut self, sieve: Option<Sieve>) -> Self {
+        self.sieve = sieve;
+        self
+    }
+
+    /// Returns the filters that objects have to pass before they are written.
+    pub(crate) fn sieve(&self) -> Option<&Sieve> {
+        self.sieve.as_ref()
+    }
+
+    /// Lets the filters know what is known now.
+    pub(crate) fn renew(&mut self) {
+        if let Some(sieve) = &mut self.sieve {
+            sieve.renew();
+        }
+    }
+
+    /// Returns an object of a list or a watch as the caller may see it.
+    pub(crate) fn sift(&self, object: &Bytes) -> Result<Sifted, SiftError> {
+        match &self.sieve {
+            None => Ok(Sifted::Shown(object.clone())),
+            Some(sieve) => sieve.sift(object),
         }
     }
 
@@ -123,7 +152,7 @@ impl Writer {
 
     /// Returns whether events can be sent as the mirror has them.
     pub(crate) fn is_plain(&self) -> bool {
-        self.shape == Shape::Object
+        self.shape == Shape::Object && self.sieve.is_none()
     }
 
     fn row(&self, body: &Bytes) -> Option<Bytes> {

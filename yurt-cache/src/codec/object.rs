@@ -202,6 +202,31 @@ pub(crate) fn with_resource_version(
     Ok(changed.freeze())
 }
 
+/// The object with another value of one of its fields, byte for byte otherwise; a field that it lacks comes last.
+pub(crate) fn with_field(object: &[u8], name: &str, value: &[u8]) -> Result<Bytes, ObjectError> {
+    let text = std::str::from_utf8(object).map_err(ObjectError::Decode)?;
+    let mut changed = BytesMut::with_capacity(object.len() + name.len() + value.len() + 4);
+    if let Some(old) = field(text, name) {
+        let old = old.get();
+        let start = offset(object, old.as_bytes()).ok_or(ObjectError::FindMetadata)?;
+        changed.put_slice(&object[..start]);
+        changed.put_slice(value);
+        changed.put_slice(&object[start + old.len()..]);
+        return Ok(changed.freeze());
+    }
+    let end = object.trim_ascii_end();
+    let fields = end.strip_suffix(b"}").ok_or(ObjectError::FindMetadata)?;
+    changed.put_slice(fields);
+    if !fields.trim_ascii_end().ends_with(b"{") {
+        changed.put_u8(b',');
+    }
+    write_string(name, &mut changed);
+    changed.put_u8(b':');
+    changed.put_slice(value);
+    changed.put_u8(b'}');
+    Ok(changed.freeze())
+}
+
 /// The raw value of one field of a JSON object; of equal keys the last counts, as in Go.
 pub(crate) fn field<'a>(object: &'a str, name: &str) -> Option<&'a RawValue> {
     struct Field<'n>(&'n str);

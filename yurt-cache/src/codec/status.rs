@@ -122,6 +122,18 @@ impl Status {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message).with(subject.details())
     }
 
+    /// 409: the object is not what the writer thinks.
+    pub(crate) fn conflict(subject: Subject<'_>, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {}: {why}", subject.text());
+        Self::new(StatusCode::CONFLICT, "Conflict", message).with(subject.details())
+    }
+
+    /// 409: there is such an object.
+    pub(crate) fn already_exists(subject: Subject<'_>) -> Self {
+        let message = format!("{} already exists", subject.text());
+        Self::new(StatusCode::CONFLICT, "AlreadyExists", message).with(subject.details())
+    }
+
     /// 404: there is no such resource.
     pub(crate) fn unknown_resource() -> Self {
         let message = "the server could not find the requested resource";
@@ -194,6 +206,30 @@ impl Status {
             "Expired",
             format!("too old resource version: {asked} ({oldest})"),
         )
+    }
+
+    /// 408: the request did not come whole in time.
+    pub(crate) fn request_timeout() -> Self {
+        let message = "the request's body did not come in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "Timeout", message)
+    }
+
+    /// 413: the request's body has more than `limit` bytes.
+    pub(crate) fn too_large(limit: u64) -> Self {
+        let message = format!("Request entity too large: limit is {limit}");
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            message,
+        )
+    }
+
+    /// 429: the caller asks too much at a time.
+    pub(crate) fn too_many_requests(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message).with(Details {
+            retry_after: Some(retry_after),
+            ..Details::default()
+        })
     }
 
     /// 422: fields of an object are wrong.

@@ -1,27 +1,33 @@
 //! The door for clients: TLS, who is it, then the proxy. One slow or hostile client costs only itself.
 
+mod visit;
+
 use std::convert::Infallible;
+use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use yurt_core::name::NodeName;
 
-use crate::answer;
-use crate::body::Body;
+use self::visit::Visit;
+use crate::answer::{self, RETRY};
+use crate::body::{self, Body};
 use crate::codec::Status;
 use crate::identity::{Caller, certificate};
+use crate::limits::{Door, Entered, Entry, Guest, Holder, TooManyConnections};
+use crate::metrics::{Refused, ServedFrom};
 use crate::proxy::Proxy;
 use crate::tasks::Spawner;
 
@@ -31,11 +37,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// When a client that does not acknowledge what was sent to it is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 
-/// Clients at a time; further ones wait to be accepted.
-const CONNECTIONS: usize = 4_096;
+/// How long a connection of a caller may be without a request.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// How long a connection may take to end once it is told to.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Bytes of an answer that wait for a slow client of HTTP/2.
 const SEND_BUFFER: usize = 64 << 10;
+
+/// Bytes of requests' bodies that wait here for the cloud: of one request, and of a whole connection. The
+/// client is near, so that little keeps it busy.
+const RECEIVE_WINDOW: u32 = 64 << 10;
+const RECEIVE_WINDOWS: u32 = 256 << 10;
+
+/// Requests at a time on one connection of HTTP/2: as kube-apiserver for the node itself, for others no more
+/// than all that one caller may have.
+const STREAMS_OF_NODE: u32 = 1_000;
 
 /// What the door needs.
 #[derive(Clone)]
@@ -43,6 +61,9 @@ pub(super) struct Listening {
     pub(super) tls: Arc<rustls::ServerConfig>,
     pub(super) node: NodeName,
     pub(super) proxy: Arc<Proxy>,
+    pub(super) door: Arc<Door>,
+    /// Requests at a time on one connection of a client that is not the node.
+    pub(super) streams: u32,
     pub(super) tasks: TaskTracker,
     pub(super) shutdown: CancellationToken,
     /// Ends what is still going on after the drain time, and everything when the hub is dropped.
@@ -51,7 +72,7 @@ pub(super) struct Listening {
 }
 
 /// Who is at the other end of a connection, as far as its certificate says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Peer {
     Unnamed,
     Node,
@@ -59,32 +80,48 @@ enum Peer {
     Foreign,
 }
 
+/// Accepts the next client of any listener.
+async fn accept(
+    listeners: &[tokio::net::TcpListener],
+) -> io::Result<(TcpStream, std::net::SocketAddr)> {
+    std::future::poll_fn(|context| {
+        let accepted = listeners
+            .iter()
+            .map(|listener| listener.poll_accept(context))
+            .find(Poll::is_ready);
+        accepted.unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
 impl Listening {
     /// Accepts until the shutdown, then waits for the connections to end, up to the drain time.
-    pub(super) async fn serve(self, listener: TcpListener) {
-        let listener = match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "the listener cannot be used"),
+    pub(super) async fn serve(self, listeners: Vec<TcpListener>) {
+        let listeners = listeners
+            .into_iter()
+            .map(tokio::net::TcpListener::from_std)
+            .collect::<Result<Vec<_>, _>>();
+        let listeners = match listeners {
+            Ok(listeners) => listeners,
+            Err(error) => return tracing::error!(%error, "a listener cannot be used"),
         };
         let connections = TaskTracker::new();
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
-            let place = tokio::select! {
-                () = self.shutdown.cancelled() => break,
-                place = places.clone().acquire_owned() => place.expect("nobody closes the semaphore"),
-            };
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => break,
-                accepted = listener.accept() => accepted,
+                accepted = accept(&listeners) => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     let listening = self.clone();
-                    let end = self.end.clone();
+                    let end = self.end.child_token();
+                    let (entry, entered) = self.door.enter(address.ip(), end.clone());
+                    if entered == Entered::InsteadOfAnother {
+                        self.proxy.metrics.refused(Refused::Stranger);
+                    }
                     connections.spawn(async move {
-                        let connection = Box::pin(listening.connection(stream));
+                        let connection = Box::pin(listening.connection(stream, entry));
                         end.run_until_cancelled_owned(connection).await;
-                        drop(place);
                     });
                 }
                 Err(error) => {
@@ -94,7 +131,7 @@ impl Listening {
                 }
             }
         }
-        drop(listener);
+        drop(listeners);
         connections.close();
         if tokio::time::timeout(self.drain, connections.wait())
             .await
@@ -109,7 +146,7 @@ impl Listening {
         }
     }
 
-    async fn connection(self, stream: TcpStream) {
+    async fn connection(self, stream: TcpStream, entry: Entry) {
         let prepared = stream
             .set_nodelay(true)
             .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(DEAD_AFTER)));
@@ -128,8 +165,25 @@ impl Listening {
             Err(_) => return tracing::debug!("a client's handshake took too long"),
         };
         let peer = self.peer(stream.get_ref().1);
-        let listening = self.clone();
-        let service = service_fn(move |request| listening.clone().request(peer.clone(), request));
+        let streams = match peer {
+            Peer::Node => STREAMS_OF_NODE,
+            Peer::Unnamed | Peer::Foreign => self.streams,
+        };
+        if let Peer::Node = peer
+            && entry.belongs_to(&Holder::Node).is_err()
+        {
+            return;
+        }
+        let visit = Arc::new(Visit::new(entry));
+        let (listening, visiting) = (self.clone(), visit.clone());
+        let service = service_fn(move |request| {
+            let running = visiting.begin();
+            let answered = listening.clone().request(peer, visiting.clone(), request);
+            async move {
+                let response = answered.await;
+                Ok::<_, Infallible>(response.map(|body| body::holding(body, running)))
+            }
+        });
         let mut builder = auto::Builder::new(Spawner(self.tasks.clone()));
         builder
             .http1()
@@ -140,18 +194,23 @@ impl Listening {
             .http2()
             .timer(TokioTimer::new())
             .max_send_buf_size(SEND_BUFFER)
-            .max_concurrent_streams(1_000);
+            .initial_stream_window_size(RECEIVE_WINDOW)
+            .initial_connection_window_size(RECEIVE_WINDOWS)
+            .max_concurrent_streams(streams);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.shutdown.cancelled() => {
-                auto::UpgradeableConnection::graceful_shutdown(connection.as_mut());
-                connection.await
-            }
+        let told_to_end = tokio::select! {
+            ended = connection.as_mut() => return told(ended),
+            () = self.shutdown.cancelled() => None,
+            () = visit.is_over() => Some(FAREWELL),
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a client's connection broke");
+        auto::UpgradeableConnection::graceful_shutdown(connection.as_mut());
+        match told_to_end {
+            None => told(connection.await),
+            // What is still to come of an idle connection is the rest of a head that never came.
+            Some(limit) => {
+                let _ended_or_cut = tokio::time::timeout(limit, connection).await;
+            }
         }
     }
 
@@ -168,21 +227,86 @@ impl Listening {
     async fn request(
         self,
         peer: Peer,
+        visit: Arc<Visit>,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+    ) -> Response<Body> {
         let caller = match peer {
             Peer::Node if !request.headers().contains_key(http::header::AUTHORIZATION) => {
                 Some(Caller::Node)
             }
-            _ => Caller::from_headers(request.headers()),
+            Peer::Node | Peer::Unnamed | Peer::Foreign => {
+                self.proxy.authenticator.identify(request.headers())
+            }
         };
         let refused = match (caller, peer) {
-            (Some(caller), _) => return Ok(self.proxy.serve(caller, request).await),
+            (Some(caller), _) => return self.admit(caller, &visit, request).await,
             (None, Peer::Foreign) => {
                 "the client certificate is not this node's, and the hub cannot act for its owner: use a bearer token"
             }
-            (None, _) => "no client certificate of this node and no bearer token",
+            (None, Peer::Node | Peer::Unnamed) => {
+                "no client certificate of this node and no bearer token"
+            }
         };
-        Ok(answer::status(&Status::unauthorized().saying(refused)))
+        answer::status(&Status::unauthorized().saying(refused))
+    }
+
+    /// Lets a caller in whose share is not full.
+    async fn admit(
+        &self,
+        caller: Caller,
+        visit: &Visit,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let holder = self.holder(&caller, visit);
+        if let Err(TooManyConnections) = visit.entry.belongs_to(&holder) {
+            self.proxy.metrics.refused(Refused::Connections);
+            visit.leave();
+            let message = "this caller has too many connections to this node";
+            return answer::status(&Status::too_many_requests(message, RETRY));
+        }
+        let guest = Guest {
+            holder,
+            end: visit.entry.end().clone(),
+        };
+        let id: Arc<str> = caller.id().into();
+        let (response, from) = self.proxy.serve(caller, &guest, request).await;
+        if matches!(guest.holder, Holder::Stranger(_)) && is_recognised(from, response.status()) {
+            self.door.recognise(&id);
+            if let Err(TooManyConnections) = visit.entry.belongs_to(&Holder::Caller(id)) {
+                visit.leave();
+            }
+        }
+        response
+    }
+
+    /// Whose share a caller's requests are counted to.
+    fn holder(&self, caller: &Caller, visit: &Visit) -> Holder {
+        match caller {
+            Caller::Node => Holder::Node,
+            Caller::Token(_)
+                if self.door.has_recognised(caller.id())
+                    || self.proxy.authenticator.is_known(caller) =>
+            {
+                Holder::Caller(caller.id().into())
+            }
+            Caller::Token(_) => Holder::Stranger(visit.entry.address()),
+        }
+    }
+}
+
+/// Returns whether an answer shows that the cloud knows the caller: its own, unless it says the opposite, and
+/// what only a caller gets whom it has known.
+fn is_recognised(from: ServedFrom, code: StatusCode) -> bool {
+    match from {
+        ServedFrom::Cloud | ServedFrom::Mirror | ServedFrom::Store => {
+            code != StatusCode::UNAUTHORIZED
+        }
+        ServedFrom::Hub => false,
+    }
+}
+
+fn told(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a client's connection broke");
     }
 }

@@ -3,10 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
+use jiff::Timestamp;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::token::{Account, Validity};
 use crate::upstream::Credential;
 
 /// An authenticated caller. Nobody's identity is lent to another.
@@ -14,27 +19,45 @@ use crate::upstream::Credential;
 pub(crate) enum Caller {
     /// A client certificate of the cluster that names this node.
     Node,
-    /// A bearer token; whose it is the API server knows.
+    /// A bearer token; whose it is the API server knows, and of a service account's also we.
     Token(Token),
 }
 
-/// A bearer token and the digest by which it is recognised while the cloud is away.
+/// A bearer token, the digest by which it is recognised while the cloud is away, and what is known of it.
 #[derive(Clone)]
 pub(crate) struct Token {
     secret: Arc<str>,
     digest: Arc<str>,
+    identified: Option<Arc<Identified>>,
+    /// Whose it is by its own word.
+    claimed: Option<Arc<str>>,
+}
+
+/// What a token says of itself, and who vouches for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identified {
+    pub(crate) validity: Validity,
+    pub(crate) subject: Option<Subject>,
+}
+
+/// A service account that somebody's keys vouch for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Subject {
+    /// As Kubernetes names it as a user.
+    pub(crate) user_name: String,
+    pub(crate) account: Account,
+    pub(crate) issuer: Issuer,
+}
+
+/// Whose keys vouch for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Issuer {
+    Cluster,
+    /// This hub made it while the cloud was away; nobody else takes it.
+    Hub,
 }
 
 impl Caller {
-    /// Reads the caller of a request without a client certificate; `None` if it names nobody.
-    pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-        let (scheme, token) = value.trim().split_once(' ')?;
-        let token = token.trim();
-        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' '))
-            .then(|| Self::Token(Token::new(token)))
-    }
-
     /// Returns with which of the node's connections the caller's requests go to the cloud.
     pub(crate) fn credential(&self) -> Credential {
         match self {
@@ -54,24 +77,111 @@ impl Caller {
         }
     }
 
-    /// Returns the text by which the caller is remembered: never a secret.
+    /// Returns whose token it is: as keys vouch for, else as the token itself says, which nobody has checked.
+    /// `None` for the node.
+    pub(crate) fn claims_to_be(&self) -> Option<&str> {
+        match self {
+            Self::Node => None,
+            Self::Token(token) => match token.subject() {
+                Some(subject) => Some(&subject.user_name),
+                None => token.claimed.as_deref(),
+            },
+        }
+    }
+
+    /// Returns the text by which the caller is remembered: never a secret. The tokens of one service account
+    /// have one.
     pub(crate) fn id(&self) -> &str {
         match self {
             Self::Node => "node",
-            Self::Token(token) => &token.digest,
+            Self::Token(token) => match token.subject() {
+                Some(subject) => &subject.user_name,
+                None => &token.digest,
+            },
+        }
+    }
+
+    /// Returns the texts by which the caller may be remembered: before the cluster's keys were known, its token
+    /// was.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        let digest = match self {
+            Self::Token(token) if token.subject().is_some() => Some(&*token.digest),
+            Self::Node | Self::Token(_) => None,
+        };
+        std::iter::once(self.id()).chain(digest)
+    }
+
+    /// Returns whether it comes with a token of the hub's own, which nobody else takes.
+    pub(crate) fn is_of_hub(&self) -> bool {
+        match self {
+            Self::Node => false,
+            Self::Token(token) => token.is_of_hub(),
         }
     }
 }
 
 impl Token {
-    fn new(secret: &str) -> Self {
+    /// Reads the bearer token of a request.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = value.trim().split_once(' ')?;
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' '))
+            .then(|| Self::new(token))
+    }
+
+    pub(crate) fn new(secret: &str) -> Self {
         let digest = Sha256::digest(secret.as_bytes());
         let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
             secret: secret.into(),
             digest: digest.into(),
+            identified: None,
+            claimed: subject_of(secret),
         }
     }
+
+    pub(crate) fn identified(mut self, identified: Option<Arc<Identified>>) -> Self {
+        self.identified = identified;
+        self
+    }
+
+    pub(crate) fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    pub(crate) fn digest(&self) -> &Arc<str> {
+        &self.digest
+    }
+
+    pub(crate) fn subject(&self) -> Option<&Subject> {
+        self.identified.as_ref()?.subject.as_ref()
+    }
+
+    pub(crate) fn is_of_hub(&self) -> bool {
+        self.subject()
+            .is_some_and(|subject| subject.issuer == Issuer::Hub)
+    }
+
+    pub(crate) fn validity(&self) -> Option<Validity> {
+        Some(self.identified.as_ref()?.validity)
+    }
+
+    pub(crate) fn expires(&self) -> Option<Timestamp> {
+        Some(self.validity()?.expires)
+    }
+}
+
+/// Reads the subject of a JSON Web Token.
+fn subject_of(token: &str) -> Option<Arc<str>> {
+    #[derive(Deserialize)]
+    struct Claims {
+        sub: String,
+    }
+    let claims = token.split('.').nth(1)?;
+    let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let claims: Claims = serde_json::from_slice(&claims).ok()?;
+    Some(claims.sub.into())
 }
 
 impl PartialEq for Token {
@@ -88,12 +198,21 @@ impl std::hash::Hash for Token {
     }
 }
 
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.subject() {
+            Some(subject) => write!(f, "Token({})", subject.user_name),
+            None => f.write_str("Token(…)"),
+        }
+    }
+}
+
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Node => "Node",
-            Self::Token(_) => "Token(…)",
-        })
+        match self {
+            Self::Node => f.write_str("Node"),
+            Self::Token(token) => token.fmt(f),
+        }
     }
 }
 
@@ -101,25 +220,80 @@ impl fmt::Debug for Caller {
 mod tests {
     use super::*;
 
-    fn caller(value: &str) -> Option<Caller> {
+    fn token(value: &str) -> Option<Token> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-        Caller::from_headers(&headers)
+        Token::from_headers(&headers)
+    }
+
+    fn account(token: Token, name: &str) -> Caller {
+        let account = Account {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            pod: None,
+        };
+        let identified = Identified {
+            validity: Validity {
+                not_before: None,
+                expires: Timestamp::MAX,
+            },
+            subject: Some(Subject {
+                user_name: account.user_name(),
+                account,
+                issuer: Issuer::Cluster,
+            }),
+        };
+        Caller::Token(token.identified(Some(identified.into())))
     }
 
     #[test]
     fn a_bearer_token_is_a_caller_and_nothing_else_is() {
-        assert_eq!(caller("Bearer abc"), caller("bearer  abc "));
-        assert_ne!(caller("Bearer abc"), caller("Bearer abd"));
+        assert_eq!(token("Bearer abc"), token("bearer  abc "));
+        assert_ne!(token("Bearer abc"), token("Bearer abd"));
         for bad in ["Basic abc", "Bearer", "Bearer ", "Bearer a b", "abc"] {
-            assert!(caller(bad).is_none(), "{bad}");
+            assert!(token(bad).is_none(), "{bad}");
         }
     }
 
     #[test]
+    fn a_token_says_whose_it_is_and_garbage_says_nothing() {
+        let claims = URL_SAFE_NO_PAD.encode(r#"{"sub":"system:serviceaccount:a:b","x":1}"#);
+        let subject = |token: &str| {
+            let caller = Caller::Token(Token::new(token));
+            caller.claims_to_be().map(str::to_owned)
+        };
+        assert_eq!(
+            subject(&format!("e30.{claims}.c")).as_deref(),
+            Some("system:serviceaccount:a:b")
+        );
+        for garbage in ["abc", "a.b.c", "..", &claims, &format!("{claims}.e30.c")] {
+            assert_eq!(subject(garbage), None, "{garbage}");
+        }
+        assert_eq!(Caller::Node.claims_to_be(), None);
+    }
+
+    #[test]
     fn a_token_is_never_shown() {
-        let caller = caller("Bearer hunter2").unwrap();
-        assert_eq!(format!("{caller:?}"), "Token(…)");
-        assert!(!caller.id().contains("hunter2"));
+        let token = Token::new("hunter2");
+        assert_eq!(format!("{:?}", Caller::Token(token.clone())), "Token(…)");
+        assert!(!Caller::Token(token.clone()).id().contains("hunter2"));
+        let caller = account(token, "till");
+        assert_eq!(
+            format!("{caller:?}"),
+            "Token(system:serviceaccount:shop:till)"
+        );
+    }
+
+    #[test]
+    fn the_tokens_of_one_account_are_remembered_alike() {
+        let (one, two) = (Token::new("one"), Token::new("two"));
+        let (first, second) = (account(one.clone(), "till"), account(two, "till"));
+        assert_eq!(first.id(), second.id());
+        assert_ne!(first, second);
+        assert_ne!(first.id(), account(one.clone(), "boss").id());
+        let before = Caller::Token(one);
+        assert_eq!(first.ids().nth(1), Some(before.id()));
+        assert_eq!(before.ids().count(), 1);
+        assert_eq!(Caller::Node.ids().collect::<Vec<_>>(), ["node"]);
     }
 }

@@ -15,6 +15,8 @@ use yurt_core::name::NodeName;
 
 use self::authority::{Age, Authority};
 use self::files::AUTHORITY_FILE;
+pub(crate) use self::files::write_files;
+use super::verifier::Validity;
 use crate::tls::{Identity, TlsError};
 
 /// Why there is no serving certificate.
@@ -132,6 +134,15 @@ pub(crate) fn peer_node_name(certificate: &[u8]) -> Option<NodeName> {
         .any(|organization| organization.as_str() == Ok("system:nodes"));
     let name = common_name.as_str().ok()?.strip_prefix("system:node:")?;
     is_node.then(|| name.parse().ok())?
+}
+
+/// From when until when a certificate is valid.
+pub(crate) fn peer_validity(certificate: &[u8]) -> Option<Validity> {
+    let validity = parse(certificate)?.validity().clone();
+    Some(Validity {
+        not_before: Timestamp::from_second(validity.not_before.timestamp()).ok()?,
+        not_after: Timestamp::from_second(validity.not_after.timestamp()).ok()?,
+    })
 }
 
 fn parse(certificate: &[u8]) -> Option<X509Certificate<'_>> {

@@ -11,10 +11,22 @@ use super::window::{Before, Event, Step, Traits};
 use super::{Mirror, Phase, State, TOMBSTONES, Tombstone};
 use crate::codec::{self, EventType, ObjectError, ObjectMeta};
 
+/// Where an event comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The upstream watch.
+    Cloud,
+    /// This node, which knows better for now.
+    Cover,
+    /// What is local ends.
+    Uncover,
+}
+
 /// An event as it came, read as far as the mirror must.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(super) event_type: EventType,
+    pub(super) origin: Origin,
     pub(super) revision: u64,
     pub(super) kind: String,
     pub(super) key: Key,
@@ -72,6 +84,7 @@ impl Mirror {
         let traits = self.kind.traits(&meta, object);
         Ok(Incoming {
             event_type,
+            origin: Origin::Cloud,
             revision: meta.resource_version,
             kind: meta.kind.unwrap_or_default(),
             key: key(&meta.namespace, &meta.name),
@@ -119,7 +132,8 @@ impl Mirror {
         self.apply(taken, reached)
     }
 
-    fn apply(&self, events: Vec<Incoming>, reached: u64) -> Result<()> {
+    /// Applies events whose `whole` the caller holds; the upstream watch has come to `reached`.
+    pub(super) fn apply(&self, events: Vec<Incoming>, reached: u64) -> Result<()> {
         let mut batch = Batch::new();
         let changes: Vec<Change> = events.iter().map(Incoming::change).collect();
         let mut stones = Vec::new();
@@ -147,9 +161,10 @@ impl Mirror {
             // A barrier claimed more than was true. Who was told so resumes in the window, or lists again.
             floor = Some(told + 1);
         }
-        if events.is_empty() || floor.is_some() {
+        let is_local = |event: &Incoming| event.origin != Origin::Cloud;
+        if events.is_empty() || floor.is_some() || events.iter().any(is_local) {
             let mut saved = self.saved(&self.state.lock());
-            saved.revision = saved.revision.max(reached);
+            saved.revision = last_order(told, &events).max(reached);
             saved.followed = saved.followed.max(reached);
             saved.floor = floor.unwrap_or(saved.floor);
             batch.put(scope_key(self.id), saved.encode());
@@ -159,11 +174,7 @@ impl Mirror {
         let mut state = self.state.lock();
         for (event, before) in events.into_iter().zip(before) {
             let before = before.and_then(|body| self.before(&event.traits, &body));
-            let order = if event.revision > told {
-                event.revision
-            } else {
-                state.revision + 1
-            };
+            let order = order(told, state.revision, &event);
             state.revision = state.revision.max(order);
             state
                 .window
@@ -226,14 +237,39 @@ impl Mirror {
     }
 }
 
+/// Returns an event's place in the history that clients are told, after `last`; they had been told `told`.
+fn order(told: u64, last: u64, event: &Incoming) -> u64 {
+    if event.revision > told {
+        event.revision
+    } else {
+        last + 1
+    }
+}
+
+fn last_order(told: u64, events: &[Incoming]) -> u64 {
+    events
+        .iter()
+        .fold(told, |last, event| last.max(order(told, last, event)))
+}
+
 impl Incoming {
+    /// Returns the same event of another origin.
+    pub(super) fn from(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
     fn change(&self) -> Change {
-        match self.event_type {
-            EventType::Deleted => Change::Delete {
-                key: self.key.clone(),
+        let key = self.key.clone();
+        match (self.origin, self.event_type) {
+            (Origin::Uncover, _) => Change::Uncover { key },
+            (Origin::Cover, _) => Change::Cover {
+                key,
+                revision: self.revision,
+                body: self.body.clone(),
             },
-            _ => Change::Put {
-                key: self.key.clone(),
+            (Origin::Cloud, EventType::Deleted) => Change::Delete { key },
+            (Origin::Cloud, _) => Change::Put {
+                key,
                 revision: self.revision,
                 body: self.body.clone(),
             },

@@ -8,12 +8,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 use yurt_core::store::{Batch, Result, Store};
 
-use super::record::{REMEMBERED, Record, Version, Versions};
+use super::record::{CLOUD, REMEMBERED, Record, Version, Versions, is_local, told};
+use super::remembered::{Remembered, Uses};
 use super::scope::Resource;
 use super::window::Traits;
 use crate::codec::{Column, JsonPath, ObjectMeta, fields};
+use crate::garbage::{Budget, Held};
 
 /// Bytes of replaced versions that are kept for lists still being sent; beyond, such a list is cut off.
 const PINNED_LIMIT: usize = 16 << 20;
@@ -61,6 +64,14 @@ pub(crate) enum Change {
     Delete { key: Key },
     /// The scope ends; the object is what it was.
     Release { key: Key },
+    /// The node knows better than the cloud for now.
+    Cover {
+        key: Key,
+        revision: u64,
+        body: Bytes,
+    },
+    /// What is local goes, and the cloud's version is back.
+    Uncover { key: Key },
 }
 
 /// The objects of one resource.
@@ -73,6 +84,10 @@ pub(crate) struct Kind {
     /// Held over each read-modify-write of a record.
     writing: Mutex<()>,
     pins: Mutex<Pins>,
+    budget: Budget,
+    held: Mutex<Held>,
+    remembered: Arc<Remembered>,
+    uses: Uses,
 }
 
 #[derive(Default)]
@@ -83,7 +98,12 @@ struct Pins {
 }
 
 impl Kind {
-    pub(crate) fn new(resource: Resource, store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(
+        resource: Resource,
+        store: Arc<dyn Store>,
+        budget: Budget,
+        remembered: Arc<Remembered>,
+    ) -> Self {
         Self {
             resource,
             store,
@@ -92,7 +112,20 @@ impl Kind {
             objects: RwLock::default(),
             writing: Mutex::default(),
             pins: Mutex::default(),
+            budget,
+            held: Mutex::default(),
+            remembered,
+            uses: Uses::default(),
         }
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// Returns how much of the kind is held, by whomever.
+    pub(crate) fn held(&self) -> Held {
+        *self.held.lock()
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
@@ -113,16 +146,41 @@ impl Kind {
         true
     }
 
-    /// Takes over what the store held of an object when it was opened. Holders that `is_live` denies are forgotten.
-    pub(crate) fn load(&self, key: &str, record: &Record, is_live: impl Fn(u32) -> bool) {
+    /// Takes over what the store held of an object when it was opened. Holders that `is_live` denies are forgotten;
+    /// returns whether anybody is left.
+    pub(crate) fn load(&self, key: &str, record: &Record, is_live: impl Fn(u32) -> bool) -> bool {
         let mut versions = record.versions();
         for version in &mut versions {
             version.holders.retain(|holder| is_live(*holder));
         }
-        versions.retain(|version| !version.holders.is_empty());
-        if !versions.is_empty() {
-            self.objects.write().insert(key.into(), versions);
+        if !versions.iter().any(|version| is_local(version.revision)) {
+            for version in &mut versions {
+                version.holders.retain(|holder| *holder != CLOUD);
+            }
         }
+        versions.retain(|version| !version.holders.is_empty());
+        let is_held = !versions.is_empty();
+        if is_held {
+            self.place(&mut self.objects.write(), key.into(), versions);
+        }
+        is_held
+    }
+
+    /// Puts what is held of an object, nothing included, and counts it.
+    fn place(&self, objects: &mut BTreeMap<Key, Versions>, key: Key, versions: Versions) {
+        let now = (held_of(&versions), remembered_of(&versions));
+        if now.1 == Held::default() {
+            self.uses.forget(&key);
+        }
+        let before = if versions.is_empty() {
+            objects.remove(&key)
+        } else {
+            objects.insert(key, versions)
+        };
+        let before = before.unwrap_or_default();
+        let mut held = self.held.lock();
+        *held = held.plus(now.0).minus(held_of(&before));
+        self.remembered.change(remembered_of(&before), now.1);
     }
 
     /// Returns the bytes of a version, `None` if it is gone.
@@ -136,7 +194,7 @@ impl Kind {
         Ok(self.pins.lock().kept.get(&(key.clone(), revision)).cloned())
     }
 
-    /// Returns the newest version of an object, whoever holds it. A mirror that covers the place knows better
+    /// Returns the newest version of an object, whoever holds it, what is local before all. A mirror that covers the place knows better
     /// than what was remembered at a revision that it has passed.
     pub(crate) fn newest(
         &self,
@@ -162,17 +220,65 @@ impl Kind {
         let Some(revision) = newest else {
             return Ok(None);
         };
-        Ok(self.read(&key, revision)?.map(|body| (revision, body)))
+        Ok(self
+            .read(&key, revision)?
+            .map(|body| (told(revision), body)))
     }
 
-    /// Returns the revision at which `holder` holds an object.
+    /// Returns the cloud's revision at which `holder` holds an object, if something local is in front or not.
     pub(crate) fn revision_of(&self, holder: u32, key: &str) -> Option<u64> {
         let objects = self.objects.read();
         let versions = objects.get(key)?;
-        versions
+        let held_by = |holder: u32| {
+            versions
+                .iter()
+                .find(|version| version.holders.contains(&holder))
+                .map(|version| version.revision)
+        };
+        held_by(holder).and_then(|revision| {
+            if is_local(revision) {
+                held_by(CLOUD)
+            } else {
+                Some(revision)
+            }
+        })
+    }
+
+    /// Returns the keys of a namespace, whoever holds them.
+    pub(crate) fn keys_in(&self, namespace: &str) -> Vec<Key> {
+        let (from, to) = Within::Namespace(namespace).bounds();
+        let objects = self.objects.read();
+        let range = objects.range::<str, _>((
+            from.as_ref().map(String::as_str),
+            to.as_ref().map(String::as_str),
+        ));
+        range.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Returns the objects that anything local is in front of.
+    pub(crate) fn all_covered(&self) -> Vec<Key> {
+        let objects = self.objects.read();
+        let covered = objects
             .iter()
-            .find(|version| version.holders.contains(&holder))
-            .map(|version| version.revision)
+            .filter(|(_, versions)| versions.iter().any(|version| is_local(version.revision)));
+        covered.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Returns the objects that `holder` holds something local of.
+    pub(crate) fn covered(&self, holder: u32) -> Vec<Key> {
+        let objects = self.objects.read();
+        let covered = objects.iter().filter(|(_, versions)| {
+            versions
+                .iter()
+                .any(|version| is_local(version.revision) && version.holders.contains(&holder))
+        });
+        covered.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Returns the cloud's own bytes of an object that has something local in front of it.
+    pub(crate) fn behind(&self, key: &Key) -> Result<Option<Bytes>> {
+        let revision = self.revision_of(CLOUD, key);
+        revision.map_or(Ok(None), |revision| self.read(key, revision))
     }
 
     /// Returns since which revision the object that `holder` holds has been there.
@@ -245,13 +351,18 @@ impl Kind {
                     held
                 }
                 Change::Release { .. } => record.release(holder),
+                Change::Cover { revision, body, .. } => {
+                    record.cover(holder, *revision, body.clone())
+                }
+                Change::Uncover { .. } => record.uncover(holder),
             };
             if let Some((version, body)) = &held {
                 replaced.push((key.clone(), version.revision, body.clone()));
             }
             before.push(held.map(|(_, body)| body));
         }
-        for (key, record) in &touched {
+        for (key, record) in &mut touched {
+            record.settle();
             if record.0.is_empty() {
                 batch.delete(self.record_key(key));
             } else {
@@ -265,41 +376,79 @@ impl Kind {
         }
         let mut objects = self.objects.write();
         for (key, record) in touched {
-            if record.0.is_empty() {
-                objects.remove(&key);
-            } else {
-                objects.insert(key, record.versions());
-            }
+            let versions = record.versions();
+            self.place(&mut objects, key, versions);
         }
         Ok(before)
     }
 
-    /// Remembers what a caller read by name, unless something newer is known.
+    /// Remembers what a caller read by name, unless something newer is known or there is no room.
     pub(crate) fn remember(
         &self,
-        namespace: &str,
-        name: &str,
+        key: &Key,
         revision: u64,
         body: Bytes,
+        now: Instant,
     ) -> Result<()> {
-        let key = key(namespace, name);
-        let is_known =
-            self.objects.read().get(&key).is_some_and(|versions| {
-                versions.iter().any(|version| version.revision >= revision)
-            });
-        if is_known {
+        self.note_use(key, now);
+        let is_known = self.objects.read().get(key).is_some_and(|versions| {
+            let mut of_cloud = versions.iter().filter(|one| !is_local(one.revision));
+            of_cloud.any(|version| version.revision >= revision)
+        });
+        if is_known || !self.remembered.admits(Held::one(body.len())) {
             return Ok(());
         }
-        self.apply(
-            REMEMBERED,
-            &[Change::Put {
-                key,
-                revision,
-                body,
-            }],
-            Batch::new(),
-        )
-        .map(drop)
+        let change = Change::Put {
+            key: key.clone(),
+            revision,
+            body,
+        };
+        self.apply(REMEMBERED, &[change], Batch::new())?;
+        self.note_use(key, now);
+        Ok(())
+    }
+
+    /// Notes that somebody used what was remembered by name.
+    pub(crate) fn note_use(&self, key: &Key, now: Instant) {
+        if self.revision_of(REMEMBERED, key).is_some() {
+            self.uses.note(key, now);
+        }
+    }
+
+    /// Returns what was remembered by name: how much of it each is, and when it was used, as far as is known.
+    pub(crate) fn remembered(&self) -> Vec<(Key, Held, Option<Instant>)> {
+        let objects = self.objects.read();
+        let remembered = objects
+            .iter()
+            .map(|(key, versions)| (key, remembered_of(versions)))
+            .filter(|(_, held)| *held != Held::default());
+        remembered
+            .map(|(key, held)| (key.clone(), held, self.uses.last(key)))
+            .collect()
+    }
+
+    /// Forgets what was remembered by name, whether it is so still or not.
+    pub(crate) fn release(&self, keys: &[Key]) -> Result<()> {
+        let changes: Vec<Change> = keys
+            .iter()
+            .map(|key| Change::Release { key: key.clone() })
+            .collect();
+        self.apply(REMEMBERED, &changes, Batch::new()).map(drop)
+    }
+
+    /// Deletes what the store has of an object that nobody holds.
+    pub(crate) fn delete_orphan(&self, key: &str) -> Result<()> {
+        let _writing = self.writing.lock();
+        if self.objects.read().contains_key(key) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.delete(self.record_key(key));
+        self.store.write(batch)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.objects.read().is_empty()
     }
 
     /// Forgets what was read by name: it is gone.
@@ -378,13 +527,13 @@ impl Kind {
             .is_some_and(|key| key.starts_with('/'))
     }
 
-    /// Returns the highest revision that `holder` holds, 0 if it holds nothing.
+    /// Returns the highest revision of the cloud that `holder` holds, 0 if it holds nothing.
     pub(crate) fn newest_revision(&self, holder: u32) -> u64 {
         let objects = self.objects.read();
         let held = objects
             .values()
             .flatten()
-            .filter(|version| version.holders.contains(&holder));
+            .filter(|version| version.holders.contains(&holder) && !is_local(version.revision));
         held.map(|version| version.revision).max().unwrap_or(0)
     }
 
@@ -433,6 +582,24 @@ impl Kind {
     }
 }
 
+/// Returns how much an object is, all of its versions.
+fn held_of(versions: &[Version]) -> Held {
+    Held {
+        objects: usize::from(!versions.is_empty()),
+        bytes: versions.iter().map(|version| u64::from(version.len)).sum(),
+    }
+}
+
+/// Returns how much of an object is remembered by name.
+fn remembered_of(versions: &[Version]) -> Held {
+    let mut versions = versions.iter();
+    let held = versions.find(|version| version.holders.contains(&REMEMBERED));
+    held.map_or_else(Held::default, |version| Held {
+        objects: 1,
+        bytes: version.len.into(),
+    })
+}
+
 impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kind")
@@ -467,7 +634,11 @@ pub(crate) fn parse_record_key(stored: &[u8]) -> Option<(Resource, String)> {
 impl Change {
     pub(crate) fn key(&self) -> &Key {
         match self {
-            Self::Put { key, .. } | Self::Delete { key } | Self::Release { key } => key,
+            Self::Put { key, .. }
+            | Self::Delete { key }
+            | Self::Release { key }
+            | Self::Cover { key, .. }
+            | Self::Uncover { key } => key,
         }
     }
 }

@@ -10,6 +10,23 @@ use smallvec::SmallVec;
 /// The holder of what a caller read by name, outside every mirror.
 pub(crate) const REMEMBERED: u32 = 0;
 
+/// The holder of the cloud's version of an object while something local is in front of it.
+pub(crate) const CLOUD: u32 = u32::MAX;
+
+/// Marks the version of an object that only this node knows. Its number is not one of the cloud's, so the two
+/// can never be taken for each other; clients are told it without the mark.
+const LOCAL: u64 = 1 << 63;
+
+/// Returns the revision of a version as clients are told it.
+pub(crate) fn told(revision: u64) -> u64 {
+    revision & !LOCAL
+}
+
+/// Returns whether a version is one that only this node knows.
+pub(crate) fn is_local(revision: u64) -> bool {
+    revision & LOCAL != 0
+}
+
 /// Heads longer than this are damage: a record has a few versions, held by some scopes each.
 const HEAD_LIMIT: usize = 64 << 10;
 
@@ -156,6 +173,49 @@ impl Record {
     }
 }
 
+// === What only this node knows ===
+
+impl Record {
+    /// Puts a local version in front of the one that `holder` holds; returns that. Who holds nothing goes on
+    /// holding nothing.
+    pub(crate) fn cover(
+        &mut self,
+        holder: u32,
+        revision: u64,
+        body: Bytes,
+    ) -> Option<(Version, Bytes)> {
+        let (held, cloud) = self.held_by(holder)?.clone();
+        let known = self.held_by(CLOUD).map(|(version, _)| version.revision);
+        if !is_local(held.revision) && known.is_none_or(|known| known < held.revision) {
+            self.hold(CLOUD, held.revision, cloud);
+        }
+        self.hold(holder, LOCAL | revision, body)
+    }
+
+    /// Makes `holder` hold the cloud's version again; returns the local one that it held.
+    pub(crate) fn uncover(&mut self, holder: u32) -> Option<(Version, Bytes)> {
+        let (held, _) = self.held_by(holder)?;
+        if !is_local(held.revision) {
+            return None;
+        }
+        let (version, body) = self.held_by(CLOUD)?.clone();
+        self.hold(holder, version.revision, body)
+    }
+
+    /// Forgets the cloud's version as such once nothing local is in front of it.
+    pub(crate) fn settle(&mut self) {
+        if !self.0.iter().any(|(version, _)| is_local(version.revision)) {
+            self.release(CLOUD);
+        }
+    }
+
+    fn held_by(&self, holder: u32) -> Option<&(Version, Bytes)> {
+        self.0
+            .iter()
+            .find(|(version, _)| version.holders.contains(&holder))
+    }
+}
+
 impl Head {
     fn of(version: &Version) -> Self {
         Self {
@@ -185,11 +245,37 @@ mod tests {
     }
 
     fn held_by(record: &Record, holder: u32) -> &(Version, Bytes) {
-        record
-            .0
-            .iter()
-            .find(|(version, _)| version.holders.contains(&holder))
-            .unwrap()
+        record.held_by(holder).unwrap()
+    }
+
+    #[test]
+    fn the_cloud_s_version_stays_behind_a_local_one_until_nobody_sees_that_any_more() {
+        let mut record = Record::default();
+        record.hold(1, 5, body("five"));
+        record.hold(2, 5, body("five"));
+        assert!(
+            record.cover(3, 8, body("local")).is_none(),
+            "it holds nothing"
+        );
+        record.cover(1, 8, body("local"));
+        record.cover(2, 8, body("local"));
+        record.cover(1, 9, body("later"));
+        record.settle();
+        assert_eq!(held_by(&record, 1).1, "later");
+        assert_eq!(held_by(&record, CLOUD).1, "five");
+        assert_eq!(held_by(&record, CLOUD).0.added, held_by(&record, 1).0.added);
+        record.hold(1, 8, body("the cloud's eight"));
+        record.settle();
+        assert_eq!(
+            held_by(&record, 2).1,
+            "local",
+            "not what has the same number"
+        );
+        assert_eq!(record.uncover(2).unwrap().1, "local");
+        assert_eq!(held_by(&record, 2).1, "five");
+        assert!(record.uncover(2).is_none());
+        record.settle();
+        assert!(record.held_by(CLOUD).is_none());
     }
 
     #[test]

@@ -13,18 +13,21 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
 
 use super::request::{ApiRequest, Path, Shape, Target, Verb};
 use super::route::Remember;
 use super::tee::{decompress, tee};
-use super::{Proxy, access, human};
+use super::{Proxy, access, human, upload};
 use crate::answer::RETRY;
 use crate::body::{self, Body};
 use crate::codec::{Inflate, ObjectMeta, Status, compact};
 use crate::documents::{self, LIMIT, accepts_gzip};
 use crate::identity::Caller;
+use crate::limits::Place;
 use crate::mirror::fetch::{ListAt, get};
+use crate::mirror::kind::key;
 use crate::mirror::scope::Scope;
 use crate::upstream::SendError;
 
@@ -52,6 +55,8 @@ const SHORT: usize = 64 << 10;
 pub(super) struct Broken {
     pub(super) parts: Parts,
     pub(super) error: SendError,
+    /// What the caller is told whose own body was the reason.
+    pub(super) refused: Option<Status>,
 }
 
 impl Proxy {
@@ -66,11 +71,13 @@ impl Proxy {
     ) -> Result<Response<Body>, Broken> {
         let (parts, body) = request.into_parts();
         let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
-        let mut outgoing = Request::new(if is_read {
-            body::empty()
-        } else {
-            body::incoming(body)
-        });
+        let (body, verdict) = match (is_read, api.lasts()) {
+            (true, _) => (body::empty(), upload::Verdict::default()),
+            // What is sent to a pod is a stream of its own, of any length and pace.
+            (false, true) => (body::incoming(body), upload::Verdict::default()),
+            (false, false) => upload::bounded(body::incoming(body), self.body_limit),
+        };
+        let mut outgoing = Request::new(body);
         *outgoing.method_mut() = parts.method.clone();
         *outgoing.uri_mut() = parts
             .uri
@@ -83,14 +90,15 @@ impl Proxy {
         }
         caller.sign(outgoing.headers_mut());
         let mut decompresses = false;
-        if remember != Remember::Nothing && api.verb != Verb::Write {
-            decompresses = !accepts_gzip(&parts.headers);
+        let is_sifted = api.sieve.is_some();
+        if is_sifted || (remember != Remember::Nothing && api.verb != Verb::Write) {
+            decompresses = is_sifted || !accepts_gzip(&parts.headers);
             outgoing
                 .headers_mut()
                 .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if remember == Remember::Object && api.verb == Verb::Get && api.shape == Some(Shape::Object)
-        {
+        let is_remembered = remember == Remember::Object && api.verb == Verb::Get;
+        if is_sifted || (is_remembered && api.shape == Some(Shape::Object)) {
             outgoing
                 .headers_mut()
                 .insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -101,8 +109,18 @@ impl Proxy {
         };
         let mut response = match sent {
             Ok(response) => response,
-            Err(error) => return Err(Broken { parts, error }),
+            Err(error) => {
+                let refused = verdict.status();
+                return Err(Broken {
+                    parts,
+                    error,
+                    refused,
+                });
+            }
         };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.authenticator.refused(caller);
+        }
         remove_hop_headers(response.headers_mut());
         let response = self.remember(caller, api, scope, remember, &parts, response);
         Ok(if decompresses {
@@ -119,6 +137,7 @@ impl Proxy {
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Status> {
         let local = hyper::upgrade::on(&mut request);
+        let place = request.extensions().get::<Option<Place>>().cloned();
         let (parts, body) = request.into_parts();
         let mut outgoing = Request::new(body::incoming(body));
         *outgoing.method_mut() = parts.method.clone();
@@ -127,10 +146,10 @@ impl Proxy {
             .path_and_query()
             .map_or_else(|| http::Uri::from_static("/"), |path| path.clone().into());
         *outgoing.headers_mut() = forwarded(&parts.headers);
-        for name in [UPGRADE, CONNECTION] {
-            if let Some(value) = parts.headers.get(&name) {
-                outgoing.headers_mut().insert(name, value.clone());
-            }
+        if let Some(protocol) = parts.headers.get(UPGRADE) {
+            let headers = outgoing.headers_mut();
+            headers.insert(UPGRADE, protocol.clone());
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
         caller.sign(outgoing.headers_mut());
         let sent = self.upstream.upgrade(caller.credential(), outgoing).await;
@@ -144,6 +163,7 @@ impl Proxy {
             let (mut local, mut remote) = (TokioIo::new(local), TokioIo::new(remote));
             // Each direction ends by itself; an error ends both, and both ends see it.
             let _ended = tokio::io::copy_bidirectional(&mut local, &mut remote).await;
+            drop(place);
         };
         self.tasks
             .spawn(self.end.clone().run_until_cancelled_owned(copying));
@@ -180,6 +200,18 @@ impl Proxy {
                 self.verdicts.grant(caller, &access("get", path));
                 response
             }
+            (Remember::Object, Target::Resource(path))
+                if response.status() == StatusCode::CREATED
+                    && is_of_node(caller, path)
+                    && api.method == Method::POST =>
+            {
+                let itself = Path {
+                    name: Some(self.node.to_string()),
+                    ..path.clone()
+                };
+                self.fetch_object(caller, &itself);
+                response
+            }
             (Remember::Object, Target::Resource(path)) => {
                 self.remember_object(caller, api, path, &parts.method, response)
             }
@@ -213,7 +245,9 @@ impl Proxy {
         let headers = head.headers.clone();
         let body = tee(body, announced(&head.headers), LIMIT, move |text| {
             tasks.spawn_blocking(move || {
-                if let Err(error) = documents.remember(&uri, &accept, &headers, &text) {
+                if let Err(error) =
+                    documents.remember(&uri, &accept, &headers, &text, Instant::now())
+                {
                     tracing::warn!(%uri, %error, "a document is not remembered");
                 }
             });
@@ -297,8 +331,12 @@ impl Proxy {
         {
             return;
         }
-        let (proxy, caller) = (self.clone(), caller.clone());
-        let uri = format!("{}/{name}", path.resource.path(path.namespace.as_deref()));
+        let (proxy, caller, read) = (self.clone(), caller.clone(), access("get", path));
+        let collection = path.resource.path(path.namespace.as_deref());
+        let uri = format!(
+            "{collection}/{}",
+            utf8_percent_encode(&name, NON_ALPHANUMERIC)
+        );
         self.tasks.spawn(async move {
             let Ok(response) = get(&proxy.upstream, &caller, &uri).await else {
                 return;
@@ -306,6 +344,7 @@ impl Proxy {
             if response.status() != StatusCode::OK {
                 return;
             }
+            proxy.verdicts.grant(&caller, &read);
             let encoding = response.headers().get(CONTENT_ENCODING).cloned();
             let Ok(text) = body::read(response.into_body(), proxy.object_limit).await else {
                 return;
@@ -315,6 +354,21 @@ impl Proxy {
             });
         });
     }
+}
+
+/// Returns whether a node makes such an object of itself, once, and reads it by name at each of its starts.
+fn is_of_node(caller: &Caller, path: &Path) -> bool {
+    let Path {
+        resource,
+        namespace,
+        ..
+    } = path;
+    *caller == Caller::Node
+        && match (resource.group.as_str(), resource.plural.as_str()) {
+            ("storage.k8s.io", "csinodes") => true,
+            ("coordination.k8s.io", "leases") => namespace.as_deref() == Some("kube-node-lease"),
+            _ => false,
+        }
 }
 
 /// Remembers an object that was read by name, if it is what the name says.
@@ -335,7 +389,8 @@ fn remember_text(
         return;
     }
     let object = compact(&object);
-    if let Err(error) = kind.remember(namespace, name, meta.resource_version, object) {
+    let key = key(namespace, name);
+    if let Err(error) = kind.remember(&key, meta.resource_version, object, Instant::now()) {
         tracing::warn!(resource = %kind.resource, name, %error, "an object is not remembered");
     }
 }
@@ -364,7 +419,7 @@ async fn whole(response: Response<Body>) -> Result<Response<Body>, SendError> {
     Ok(Response::from_parts(head, body::full(text)))
 }
 
-fn forwarded(headers: &HeaderMap) -> HeaderMap {
+pub(super) fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let mut kept = headers.clone();
     remove_hop_headers(&mut kept);
     let claims: Vec<HeaderName> = kept
@@ -378,7 +433,7 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-fn remove_hop_headers(headers: &mut HeaderMap) {
+pub(super) fn remove_hop_headers(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -408,7 +463,7 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

@@ -73,11 +73,20 @@ impl Proxy {
                     .forwarded(caller, api, Some(scope), Remember::Nothing, request)
                     .await;
             }
-            Waited::CutOff => return self.mirrored_offline(caller, api, &scope, fresh).await,
+            Waited::CutOff => {
+                self.authenticator.check_offline(caller)?;
+                return self.mirrored_offline(caller, api, &scope, fresh).await;
+            }
+        }
+        if api.sieve.is_some()
+            && let Some(from) = lost(&mirror, api)
+        {
+            // The cloud could go on, but not through the filters.
+            return Err(Status::expired_watch(from, mirror.revision()));
         }
         if is_misplaced(&mirror, &scope)
             || !can_select(&mirror, &scope)
-            || !can_resume(&mirror, api)
+            || lost(&mirror, api).is_some()
         {
             return self
                 .forwarded(caller, api, Some(scope), Remember::Nothing, request)
@@ -109,7 +118,6 @@ impl Proxy {
         scope: &Scope,
         fresh: Freshness,
     ) -> Result<Answer, Status> {
-        self.verdicts.check_known(caller)?;
         validate(api.verb, &api.options)?;
         let mirror = self
             .registry
@@ -154,7 +162,8 @@ impl Proxy {
             shape,
             api.options.include_object.as_deref(),
             (self.clock)(),
-        );
+        )
+        .through(api.sieve.clone());
         let selection = Selection::new(scope, &mirror.scope);
         if api.verb == Verb::Watch {
             return Ok(watch::watch(
@@ -286,13 +295,13 @@ fn unsupported(mirror: &Mirror, scope: &Scope) -> Option<Status> {
     Some(Status::bad_request(error.to_string()))
 }
 
-/// Returns whether the mirror's history goes back to where a watch begins.
-fn can_resume(mirror: &Mirror, api: &ApiRequest) -> bool {
+/// Returns the revision at which a watch begins, if the mirror's history does not go back so far.
+fn lost(mirror: &Mirror, api: &ApiRequest) -> Option<u64> {
     match (api.verb, &api.options.revision, api.options.initial_events) {
         (Verb::Watch, Revision::At(revision), None | Some(false)) => {
-            mirror.has_history_since(*revision)
+            (!mirror.has_history_since(*revision)).then_some(*revision)
         }
-        _ => true,
+        _ => None,
     }
 }
 

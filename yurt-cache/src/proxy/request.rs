@@ -4,17 +4,21 @@ use http::header::{ACCEPT, UPGRADE};
 use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
+use crate::filter::sieve::Sieve;
 use crate::mirror::scope::Resource;
 
 /// A request as the hub understands it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct ApiRequest {
+    pub(crate) method: Method,
     pub(crate) verb: Verb,
     pub(crate) target: Target,
     pub(crate) options: Options,
     /// The shape of the answer that the caller prefers of those that the hub can make.
     pub(crate) shape: Option<Shape>,
     pub(crate) is_upgrade: bool,
+    /// The filters that the answer has to pass.
+    pub(crate) sieve: Option<Sieve>,
 }
 
 /// Kubernetes' verb, as far as the hub tells them apart.
@@ -109,12 +113,27 @@ impl ApiRequest {
             _ => Verb::Write,
         };
         Self {
+            method: method.clone(),
             verb,
             target,
             options,
             shape: Shape::preferred(headers, verb),
             is_upgrade: headers.contains_key(UPGRADE),
+            sieve: None,
         }
+    }
+
+    /// Returns whether the request lasts as long as its caller wants: what kube-apiserver calls long running.
+    pub(crate) fn lasts(&self) -> bool {
+        let is_stream = |path: &Path| {
+            let subresource = path.subresource.as_deref().unwrap_or("");
+            let subresource = subresource.split('/').next().unwrap_or("");
+            matches!(
+                subresource,
+                "attach" | "exec" | "log" | "portforward" | "proxy"
+            )
+        };
+        self.verb == Verb::Watch || self.is_upgrade || self.path().is_some_and(is_stream)
     }
 
     /// Returns the path if the request is about a resource.
@@ -133,6 +152,10 @@ impl Target {
             return (Self::Other, false);
         };
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let is_word = |segment: &&str| {
+            let mut bytes = segment.bytes();
+            bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+        };
         let (group, version, rest) = match parts.as_slice() {
             ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
             ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
@@ -154,6 +177,12 @@ impl Target {
         let [plural, rest @ ..] = rest else {
             return (Self::Other, false);
         };
+        // The hub makes paths of these itself; nothing else can be one of them.
+        if ![group, version, *plural].iter().all(is_word)
+            || !namespace.as_deref().iter().all(is_word)
+        {
+            return (Self::Other, false);
+        }
         let resource = Resource {
             group: group.to_owned(),
             version: version.to_owned(),
@@ -174,8 +203,11 @@ impl Target {
 }
 
 /// Returns whether a path and its query can be sent on: a server that cannot decode them resets the stream,
-/// or the connection of everybody.
+/// or the connection of everybody. What has no path, as a tunnel or `*`, is not the API's.
 pub(crate) fn is_decodable(uri: &Uri) -> bool {
+    if !uri.path().starts_with('/') {
+        return false;
+    }
     let text = uri
         .path_and_query()
         .map_or("/", |path| path.as_str())
@@ -189,15 +221,16 @@ pub(crate) fn is_decodable(uri: &Uri) -> bool {
 }
 
 /// Splits a path and decodes its segments; `None` for what no resource's path is: empty segments, dots,
-/// encoded slashes, bytes that are no text.
+/// encoded slashes, percent signs, control characters, bytes that are no text.
 fn split(path: &str) -> Option<Vec<String>> {
     let path = path.strip_prefix('/')?;
     let path = path.strip_suffix('/').unwrap_or(path);
     path.split('/')
         .map(|segment| {
             let decoded = percent_decode_str(segment).decode_utf8().ok()?;
-            let is_plain =
-                !matches!(&*decoded, "" | "." | "..") && !decoded.contains(['/', '\\', '\0', '\n']);
+            let is_plain = !matches!(&*decoded, "" | "." | "..")
+                && !decoded.contains(['/', '\\', '%'])
+                && !decoded.contains(char::is_control);
             is_plain.then(|| decoded.into_owned())
         })
         .collect()
@@ -262,7 +295,8 @@ impl Options {
         let mut is_watch = false;
         let pairs: Vec<(String, String)> = query
             .split('&')
-            .filter(|pair| !pair.is_empty())
+            // Go does not take `;` between pairs any more, and drops a pair with one.
+            .filter(|pair| !pair.is_empty() && !pair.contains(';'))
             .map(decode_pair)
             .collect();
         for (name, value) in pairs.into_iter().rev() {
@@ -396,6 +430,21 @@ mod tests {
             ("/api//v1/pods", "other"),
             ("/api/v1/namespaces/a%2Fb/pods", "other"),
             ("/api/v1/namespaces/%2e%2e/pods", "other"),
+            ("/api/v1/pods%3Fwatch=1", "other"),
+            ("/api/v1/namespaces/a%23/pods", "other"),
+            ("/api/v1/namespaces/a%253Fb/pods", "other"),
+            ("/api/v1/pods;x", "other"),
+            ("/apis/a%20b/v1/pods", "other"),
+            ("/api/v1/namespaces/a/pods/%252e", "other"),
+            ("/api/v1/namespaces/a/pods/b%0d", "other"),
+            ("/api/v1/namespaces/a/pods/%c2%85", "other"),
+            ("//api/v1/pods", "other"),
+            ("/api/v1/pods//", "other"),
+            ("/api/v1/namespaces//pods", "other"),
+            ("/API/v1/pods", "other"),
+            ("/api/v1/pods?watch=1;x=2", "List pods - - -"),
+            ("/api/v1/pods?watch=0&watch=1", "List pods - - -"),
+            ("/api/v1/pods?%77atch=1", "Watch pods - - -"),
         ] {
             assert_eq!(named(uri), expected, "{uri}");
         }
@@ -409,6 +458,9 @@ mod tests {
             ("/api/v1/namespaces/a/pods/%zz", false),
             ("/api/v1/pods?x=%4", false),
             ("/api/v1/pods%", false),
+            ("*", false),
+            ("10.0.0.1:22", false),
+            ("http://10.0.0.1/api", true),
         ] {
             assert_eq!(is_decodable(&uri.parse().unwrap()), expected, "{uri}");
         }

@@ -1,5 +1,6 @@
 //! Where an answer comes from: a pure table of request, reachability and mirror.
 
+use super::local_write::LocalWrite;
 use super::request::{ApiRequest, Options, Revision, RevisionMatch, Shape, Target, Verb};
 
 /// What the hub does with a request.
@@ -15,6 +16,8 @@ pub(crate) enum Route {
     Object,
     /// The stored document.
     Document,
+    /// A write that the node itself can stand behind.
+    LocalWrite(LocalWrite),
     /// The cloud is needed and away.
     Unavailable,
     /// The hub cannot make what the caller accepts.
@@ -30,6 +33,8 @@ pub(crate) enum Remember {
     /// The scope: a mirror is started beside the answer.
     Scope,
     Document,
+    /// The token that a pod of the node gets.
+    Token,
 }
 
 /// What a mirror must show before it answers.
@@ -63,11 +68,32 @@ pub(crate) enum Have {
     Synced(u64),
 }
 
-/// Decides.
-pub(crate) fn route(request: &ApiRequest, link: Link, have: Have) -> Route {
-    match link {
-        Link::Up => online(request, have),
-        Link::Cut => offline(request),
+impl Route {
+    /// Returns whether the node answers it from what it has.
+    pub(crate) fn is_local(self) -> bool {
+        match self {
+            Self::Mirror(_) | Self::Object | Self::Document => true,
+            Self::Forward(_)
+            | Self::Upgrade
+            | Self::LocalWrite(_)
+            | Self::Unavailable
+            | Self::NotAcceptable => false,
+        }
+    }
+}
+
+/// Decides. `local` is what the request is to the node itself, if it is a write.
+pub(crate) fn route(
+    request: &ApiRequest,
+    link: Link,
+    have: Have,
+    local: Option<LocalWrite>,
+) -> Route {
+    match (link, local) {
+        (Link::Up, Some(LocalWrite::TokenRequest)) => Route::Forward(Remember::Token),
+        (Link::Up, _) => online(request, have),
+        (Link::Cut, Some(write)) => Route::LocalWrite(write),
+        (Link::Cut, None) => offline(request),
     }
 }
 
@@ -81,8 +107,14 @@ fn online(request: &ApiRequest, have: Have) -> Route {
         (Target::Document | Target::Other, _) => return nothing,
         (Target::Resource(path), _) => path,
     };
+    if request.sieve.is_some() && request.shape.is_none() {
+        return Route::NotAcceptable;
+    }
     if path.subresource.is_some() || request.options.not_a_number.is_some() {
         return nothing;
+    }
+    if request.sieve.is_some() {
+        return filtered(request, path.name.is_some(), have);
     }
     match (request.verb, request.shape) {
         (Verb::Write, _) => Route::Forward(Remember::Object),
@@ -97,6 +129,46 @@ fn online(request: &ApiRequest, have: Have) -> Route {
         (Verb::List | Verb::Watch, None) => nothing,
         (Verb::List, Some(_)) => list(&request.options, have),
         (Verb::Watch, Some(_)) => watch(&request.options, path.name.is_some()),
+    }
+}
+
+/// What filters have to look at: lists and watches come from a mirror, single objects are read whole, and
+/// nothing comes that is not JSON. What the server refuses it may refuse itself.
+fn filtered(request: &ApiRequest, is_named: bool, have: Have) -> Route {
+    let options = &request.options;
+    match request.verb {
+        Verb::Get if options.revision == Revision::Zero && matches!(have, Have::Synced(_)) => {
+            Route::Object
+        }
+        Verb::Get | Verb::Write => Route::Forward(Remember::Object),
+        Verb::Watch => watch(options, is_named),
+        Verb::List => {
+            filtered_list(options, have).map_or(Route::Forward(Remember::Nothing), Route::Mirror)
+        }
+    }
+}
+
+/// Returns what the mirror must show, `None` for what no server answers.
+fn filtered_list(options: &Options, have: Have) -> Option<Freshness> {
+    if options.initial_events.is_some() {
+        return None;
+    }
+    if options.continue_token.is_some() {
+        return Some(Freshness::Any);
+    }
+    match (&options.revision, &options.revision_match) {
+        // The mirror's first list is made after the request came.
+        (Revision::Unset, None) if have == Have::Nothing => Some(Freshness::Any),
+        (Revision::Unset, None) => Some(Freshness::Latest),
+        (Revision::Zero, None | Some(RevisionMatch::NotOlderThan)) => Some(Freshness::Any),
+        (Revision::At(revision), Some(RevisionMatch::Exact)) => Some(Freshness::Exactly(*revision)),
+        (Revision::At(revision), None | Some(RevisionMatch::NotOlderThan)) => {
+            Some(Freshness::AtLeast(*revision))
+        }
+        (
+            Revision::Unset | Revision::Zero | Revision::At(_) | Revision::Invalid(_),
+            Some(_) | None,
+        ) => None,
     }
 }
 

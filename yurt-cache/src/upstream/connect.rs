@@ -92,7 +92,7 @@ impl Shared {
         // A dial that is dropped half-way takes the tasks that hyper has spawned with it.
         let guard = tasks.closed.clone().drop_guard();
         let address = &self.set.server(index).address;
-        let dialled = dial::http2(address, tls, &self.config, tasks.clone());
+        let dialled = dial::http2(address, tls, credential, &self.config, tasks.clone());
         let dialled = life
             .run_until_cancelled(timeout(within, dialled))
             .await

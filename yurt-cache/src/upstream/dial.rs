@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::files::Current;
-use super::{UpstreamConfig, UpstreamError};
+use super::pick::MAX_STREAMS;
+use super::{Credential, UpstreamConfig, UpstreamError};
 use crate::body::Body;
 use crate::tls::Protocol;
 
@@ -127,19 +128,34 @@ pub(super) struct Http2 {
     pub(super) streams_allowed: Arc<AtomicUsize>,
 }
 
+/// Bytes of one answer that may wait here for its reader. The node's: a WAN's bandwidth times its delay, the
+/// default of 64 KiB is 5 Mbit/s at 100 ms. A caller's own: less, because it may let them all wait.
+fn stream_window(credential: Credential) -> u32 {
+    match credential {
+        Credential::Node => 1 << 20,
+        Credential::Bearer => 128 << 10,
+    }
+}
+
+/// Bytes of all answers on a connection: so many that those who do not read cannot hold up the others.
+fn connection_window(credential: Credential) -> u32 {
+    let streams = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
+    stream_window(credential).saturating_mul(streams)
+}
+
 /// Opens an HTTP/2 connection.
 pub(super) async fn http2(
     address: &Address,
     tls: Current,
+    credential: Credential,
     config: &UpstreamConfig,
     tasks: Tasks,
 ) -> Result<Http2, DialError> {
     let io = secure(address, tls, Protocol::Http2).await?;
     let (requests, mut connection) = http2::Builder::new(tasks)
         .timer(TokioTimer::new())
-        // A WAN's bandwidth times its delay; the default of 64 KiB is 5 Mbit/s at 100 ms.
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        .initial_stream_window_size(stream_window(credential))
+        .initial_connection_window_size(connection_window(credential))
         .adaptive_window(false)
         .keep_alive_interval(config.keep_alive_interval)
         .keep_alive_timeout(config.keep_alive_timeout)

@@ -51,10 +51,13 @@ pub(super) fn jittered(interval: Duration, random: u32) -> Duration {
     interval.mul_f64(0.75 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
+/// The most streams on a connection.
+pub(super) const MAX_STREAMS: usize = 80;
+
 /// How many streams a connection takes before another one is opened.
 pub(super) fn stream_limit(peer_allows: usize) -> usize {
     // kube-apiserver allows 100: a fifth is left for what is under way when the limit shrinks.
-    (peer_allows / 5 * 4).clamp(1, 80)
+    (peer_allows / 5 * 4).clamp(1, MAX_STREAMS)
 }
 
 #[cfg(test)]

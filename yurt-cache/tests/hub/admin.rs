@@ -102,7 +102,7 @@ async fn what_of_a_configuration_does_not_work_is_said_by_step_and_address() {
     let address = taken.local_addr().unwrap();
     let pki = std::sync::Arc::new(testbed::pki::Pki::new());
     let mut site = Site::new(pki, vec![address]);
-    site.adjust(move |config| config.listen = address);
+    site.adjust(move |config| config.listen = vec![address]);
     let error = site.make().unwrap_err();
     assert!(matches!(error, Error::Listen { .. }), "{error:?}");
     assert_eq!(error.to_string(), format!("listen on {address}"));
@@ -116,4 +116,21 @@ async fn what_of_a_configuration_does_not_work_is_said_by_step_and_address() {
         error.source().unwrap().to_string(),
         "no API server is configured"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hub_answers_at_every_address() {
+    let bed = Bed::with(ApiConfig::default(), |mut site| {
+        site.adjust(|config| config.listen.push(([127, 0, 0, 2], 0).into()));
+        site
+    })
+    .await;
+    let addresses = bed.site.addresses();
+    assert_eq!(addresses.len(), 2);
+    for address in addresses {
+        let mut endpoint = bed.site.endpoint();
+        endpoint.url = format!("https://{address}");
+        let client = testbed::client::Client::new(&endpoint).unwrap();
+        client.get(FROM_MIRROR).await.unwrap().expect(200);
+    }
 }

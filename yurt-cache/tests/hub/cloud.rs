@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use yurt_cache::hub::Config;
 
 use super::site::Site;
 
@@ -186,9 +187,18 @@ impl Cloud {
     pub(crate) async fn with_hub(
         answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
     ) -> (Self, Site) {
+        Self::with_adjusted_hub(|_| {}, answer).await
+    }
+
+    /// Starts it with a hub in front whose configuration is changed.
+    pub(crate) async fn with_adjusted_hub(
+        adjust: impl Fn(&mut Config) + Send + Sync + 'static,
+        answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
+    ) -> (Self, Site) {
         let pki = Arc::new(Pki::new());
         let cloud = Self::start(&pki, answer).await;
         let mut site = Site::new(pki, vec![cloud.addr]);
+        site.adjust(adjust);
         site.start();
         site.sees_the_cloud(true).await;
         (cloud, site)
@@ -260,6 +270,9 @@ async fn respond(
     let path = parts.uri.path().to_owned();
     let said = if path == "/readyz" {
         Say::json(200, "ok")
+    } else if path.starts_with("/.well-known/") {
+        // It has no keys of service accounts to show.
+        Say::json(404, "{}")
     } else if path.ends_with("selfsubjectaccessreviews") {
         Say::json(201, r#"{"status":{"allowed":true}}"#)
     } else {

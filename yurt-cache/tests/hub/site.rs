@@ -16,6 +16,7 @@ use testbed::client::{Client, Watch};
 use testbed::endpoint::Endpoint;
 use testbed::link::{Cut, Link};
 use testbed::pki::Pki;
+use testbed::tokens::TokenIssuer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -51,7 +52,9 @@ pub(crate) struct Site {
 
 struct Running {
     hub: SocketAddr,
+    addresses: Vec<SocketAddr>,
     admin: SocketAddr,
+    pods: Option<SocketAddr>,
     ca_pem: String,
     shutdown: CancellationToken,
     /// Dropped with it, as by a crash, unless it was asked to end.
@@ -117,7 +120,7 @@ impl Site {
             ..UpstreamConfig::default()
         };
         let mut config = Config::new(NODE.parse().unwrap(), upstream, file("data"));
-        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         config.admin_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         config.drain = Duration::from_secs(2);
         (self.adjust)(&mut config);
@@ -147,7 +150,9 @@ impl Site {
         let shutdown = CancellationToken::new();
         let running = Running {
             hub: hub.local_addr().unwrap(),
+            addresses: hub.local_addrs(),
             admin: hub.admin_addr().unwrap(),
+            pods: hub.pod_addr(),
             ca_pem: std::fs::read_to_string(hub.ca_file().unwrap()).unwrap(),
             shutdown: shutdown.clone(),
             task: JoinSet::new(),
@@ -183,9 +188,19 @@ impl Site {
         self.running.as_ref().unwrap().hub
     }
 
+    /// Returns every address of the hub.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.running.as_ref().unwrap().addresses.clone()
+    }
+
     /// Returns where its administration is.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.running.as_ref().unwrap().admin
+    }
+
+    /// Returns where pods reach the hub.
+    pub(crate) fn pods(&self) -> SocketAddr {
+        self.running.as_ref().unwrap().pods.unwrap()
     }
 
     /// Returns the hub as an endpoint.
@@ -372,6 +387,11 @@ impl Bed {
     /// Returns a client of the API server itself.
     pub(crate) fn cloud(&self) -> Client {
         Client::new(&self.api.endpoint()).unwrap()
+    }
+
+    /// Returns who signs the tokens of service accounts.
+    pub(crate) fn issuer(&self) -> Arc<TokenIssuer> {
+        self.api.issuer()
     }
 
     /// Cuts the link and waits until the hub knows.

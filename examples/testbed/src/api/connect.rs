@@ -204,8 +204,16 @@ fn token(server: &Server, target: &Target, mut review: Value) -> Result<Response
         .as_i64()
         .unwrap_or(3_600);
     let now = (server.config.clock)();
-    let expiry = now.as_second().saturating_add(seconds.max(600));
-    let token = server.issue_token(namespace, name, &review["spec"], expiry);
+    let seconds = seconds.max(600);
+    let is_unnamed = review["spec"]["audiences"]
+        .as_array()
+        .is_none_or(Vec::is_empty);
+    if is_unnamed {
+        review["spec"]["audiences"] = json!([server.config.issuer.audience()]);
+    }
+    review["spec"]["expirationSeconds"] = seconds.into();
+    let token = server.issue_token(namespace, name, &review["spec"], seconds);
+    let expiry = now.as_second().saturating_add(seconds);
     let at = jiff::Timestamp::from_second(expiry).unwrap_or(now);
     review["kind"] = "TokenRequest".into();
     review["apiVersion"] = "authentication.k8s.io/v1".into();

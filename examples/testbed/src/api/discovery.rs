@@ -91,6 +91,18 @@ pub(crate) fn answer(
         ["openapi", "v2"] => Ok(plain_json(StatusCode::OK, &openapi())),
         ["api", _] => Err(ApiError::no_such_resource()),
         ["apis", name, _] if registry.is_built_in(name) => Err(ApiError::no_such_resource()),
+        [".well-known", "openid-configuration"] => {
+            let configuration = server.config.issuer.configuration();
+            Ok(plain_json(StatusCode::OK, &configuration))
+        }
+        // The real one has a type of its own for them, and refuses who asks for JSON.
+        ["openid", "v1", "jwks"] if accept == "application/json" => {
+            Ok(text(StatusCode::NOT_ACCEPTABLE, "406: Not Acceptable"))
+        }
+        ["openid", "v1", "jwks"] => {
+            let keys = plain_json(StatusCode::OK, &server.config.issuer.key_set());
+            Ok(reply::with_type(keys, "application/jwk-set+json"))
+        }
         ["openapi", "v3"] => Ok(plain_json(StatusCode::OK, &json!({"paths": {}}))),
         [""] | [] => Ok(plain_json(StatusCode::OK, &paths(registry))),
         _ => Err(ApiError::no_such_path()),

@@ -1,8 +1,7 @@
 //! One request from its bytes to its answer.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{Empty, Full};
@@ -36,7 +35,6 @@ pub(crate) struct Server {
     pub(crate) records: Records,
     pub(crate) tasks: Tasks,
     revision: watch::Sender<u64>,
-    issued: Mutex<BTreeMap<String, User>>,
 }
 
 impl Server {
@@ -50,7 +48,6 @@ impl Server {
             records: Records::default(),
             tasks: Tasks::default(),
             revision,
-            issued: Mutex::default(),
         }
     }
 
@@ -65,43 +62,38 @@ impl Server {
             .send_if_modified(|last| std::mem::replace(last, now) != now);
     }
 
-    /// Returns whose token this is: a configured one, or one that was requested here.
+    /// Returns whose token this is: a configured one, or one of a service account.
     pub(crate) fn user_of_token(&self, token: &str) -> Option<User> {
-        let configured = self.config.tokens.get(token).cloned();
-        configured.or_else(|| self.issued.lock().get(token).cloned())
+        if let Some(user) = self.config.tokens.get(token) {
+            return Some(user.clone());
+        }
+        let claims = self.config.issuer.good(token, (self.config.clock)())?;
+        let subject = claims["sub"].as_str()?;
+        let namespace = claims["kubernetes.io"]["namespace"].as_str()?;
+        let groups = [
+            "system:serviceaccounts",
+            &format!("system:serviceaccounts:{namespace}"),
+        ];
+        Some(User::new(subject, &groups))
     }
 
-    /// Makes a token of a service account: shaped like a JWT, with a signature that proves nothing.
+    /// Makes a token of a service account.
     pub(crate) fn issue_token(
         &self,
         namespace: &str,
         name: &str,
         spec: &Value,
-        expiry: i64,
+        seconds: i64,
     ) -> String {
-        let subject = format!("system:serviceaccount:{namespace}:{name}");
-        let claims = json!({
-            "iss": "https://kubernetes.default.svc",
-            "sub": subject,
-            "aud": spec["audiences"],
-            "exp": expiry,
-            "jti": self.state.lock().next_uid(),
-        });
-        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let head = part(json!({"alg": "ES256", "kid": "testbed"}));
-        let token = format!(
-            "{head}.{}.{}",
-            part(claims),
-            URL_SAFE_NO_PAD.encode([0; 64])
-        );
-        let groups = [
-            "system:serviceaccounts",
-            &format!("system:serviceaccounts:{namespace}"),
-        ];
-        self.issued
-            .lock()
-            .insert(token.clone(), User::new(&subject, &groups));
-        token
+        let issuer = &self.config.issuer;
+        let mut claims = issuer.claims(namespace, name, (self.config.clock)(), seconds);
+        claims["aud"] = spec["audiences"].clone();
+        claims["jti"] = self.state.lock().next_uid().into();
+        if spec["boundObjectRef"]["kind"] == "Pod" {
+            let bound = &spec["boundObjectRef"];
+            claims["kubernetes.io"]["pod"] = json!({"name": bound["name"], "uid": bound["uid"]});
+        }
+        issuer.sign(&claims)
     }
 
     /// Waits until a revision exists, as long as the server has patience.

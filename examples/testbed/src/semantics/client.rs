@@ -1,6 +1,7 @@
 //! A small raw client: what is on the wire, without a typed layer between it and the assertion.
 
 mod answer;
+pub mod raw;
 mod watch;
 
 use std::{fmt, sync::Arc, time::Duration};

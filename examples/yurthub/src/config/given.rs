@@ -1,21 +1,23 @@
 //! What was given for each key, by the file and by flags, on its way to settings or mistakes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use http::Uri;
-use yurt_cache::hub::{Order, UpstreamConfig};
+use yurt_cache::hub::{FilterConfig, Limits, Order, UpstreamConfig};
 
 use super::{
     Flags, Mistake, Settings, check,
     file::{self, Entry},
+    kept::{self, Kept},
 };
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 13] = [
+pub(super) const KEYS: [(&str, &str); 24] = [
     ("nodeName", "--node-name"),
     ("servers", "--server"),
     ("order", "--order"),
@@ -25,9 +27,20 @@ pub(super) const KEYS: [(&str, &str); 13] = [
     ("listen", "--listen"),
     ("servingCertificate", "--serving-certificate"),
     ("servingKey", "--serving-key"),
+    ("servingNames", "--serving-name"),
     ("clientCaFile", "--client-ca-file"),
     ("adminListen", "--admin-listen"),
     ("dataDir", "--data-dir"),
+    ("verdictLimit", "--verdict-limit"),
+    ("podAddress", "--pod-address"),
+    ("poolName", "--pool-name"),
+    ("filters", "--filter"),
+    ("callerConnections", "--caller-connections"),
+    ("callerRequests", "--caller-requests"),
+    ("callerWatches", "--caller-watches"),
+    ("callerRate", "--caller-rate"),
+    ("strangers", "--strangers"),
+    ("bodyLimit", "--body-limit"),
     ("log", "--log"),
 ];
 
@@ -70,19 +83,22 @@ impl Given {
 
     fn take_entry(&mut self, file: &str, key: &str, entry: Entry) {
         let place = format!("{file}: {key}");
-        let Some((key, _)) = KEYS.iter().find(|(known, _)| *known == key) else {
+        let mut known = KEYS.iter().chain(&kept::KEYS);
+        let Some((key, _)) = known.find(|(known, _)| *known == key) else {
             return self.mistake(place, "there is no such key");
         };
         let texts = match (*key, entry) {
             (_, Entry::Empty) => Vec::new(),
-            ("servers", Entry::List(texts)) => {
+            ("servers" | "listen" | "servingNames" | "filters" | "kinds", Entry::List(texts)) => {
                 let placed = |(index, text)| Placed {
                     place: format!("{place}[{index}]"),
                     text,
                 };
                 texts.into_iter().enumerate().map(placed).collect()
             }
-            ("servers", _) => return self.mistake(place, "a list of texts is expected"),
+            ("servers" | "servingNames" | "filters" | "kinds", _) => {
+                return self.mistake(place, "a list of texts is expected");
+            }
             (_, Entry::Text(text)) => vec![Placed { place, text }],
             (_, Entry::List(_) | Entry::Nested) => {
                 return self.mistake(place, "a text is expected");
@@ -100,15 +116,27 @@ impl Given {
             one(flags.ca_file),
             one(flags.client_certificate),
             one(flags.client_key),
-            one(flags.listen),
+            flags.listen,
             one(flags.serving_certificate),
             one(flags.serving_key),
+            flags.serving_names,
             one(flags.client_ca_file),
             one(flags.admin_listen),
             one(flags.data_dir),
+            one(flags.verdict_limit),
+            one(flags.pod_address),
+            one(flags.pool_name),
+            flags.filters,
+            one(flags.caller_connections),
+            one(flags.caller_requests),
+            one(flags.caller_watches),
+            one(flags.caller_rate),
+            one(flags.strangers),
+            one(flags.body_limit),
             one(flags.log),
         ];
-        for ((key, flag), texts) in KEYS.into_iter().zip(texts) {
+        let kept = kept::KEYS.into_iter().zip(flags.kept.texts());
+        for ((key, flag), texts) in KEYS.into_iter().zip(texts).chain(kept) {
             if !texts.is_empty() {
                 let place = || flag.to_owned();
                 let placed = texts.into_iter().map(|text| Placed {
@@ -132,10 +160,10 @@ impl Given {
         let client = self.pair(("clientCertificate", "clientKey"));
         let serving = self.pair(("servingCertificate", "servingKey"));
         let client_ca_file = self.optional("clientCaFile", |text| path(text, check::certificates));
-        let listen = self.or("listen", "127.0.0.1:10268", check::address);
+        let listen = self.listen();
+        let serving_names = self.every("servingNames", check::serving_name);
         let admin_listen = self.or("adminListen", "127.0.0.1:10267", check::address);
-        if listen == admin_listen
-            && let Some(address) = listen
+        if let Some(address) = admin_listen.filter(|address| listen.contains(address))
             && address.port() != 0
         {
             self.mistake(
@@ -146,6 +174,12 @@ impl Given {
         let data_dir = self.or("dataDir", "/var/lib/yurthub", |text| {
             path(text, check::folder)
         });
+        let verdict_limit = self.or("verdictLimit", "30d", check::duration);
+        let pod_address = self.optional("podAddress", check::pod_address);
+        let pool_name = self.optional("poolName", check::pool_name);
+        let filters = self.filters();
+        let limits = self.limits();
+        let kept = Kept::read(&mut self);
         let log = self.or("log", "info", check::log);
 
         let settings = || {
@@ -161,12 +195,19 @@ impl Given {
                     order: order?,
                     ..UpstreamConfig::default()
                 },
-                listen: listen?,
+                listen,
+                serving_names,
                 serving_certificate,
                 serving_key,
                 client_ca_file,
                 admin_listen: admin_listen?,
                 data_dir: data_dir?,
+                verdict_limit: verdict_limit?,
+                pod_address,
+                pool_name,
+                filters,
+                limits,
+                kept: kept?,
                 log: log?,
             })
         };
@@ -174,6 +215,44 @@ impl Given {
             Some(settings) if self.mistakes.is_empty() => Ok(settings),
             _ => Err(self.mistakes),
         }
+    }
+
+    /// What is not given keeps its default; a number that is none is a mistake of its own.
+    fn limits(&mut self) -> Limits {
+        let mut limits = Limits::default();
+        let connections = self.optional("callerConnections", check::count);
+        let requests = self.optional("callerRequests", check::count);
+        let watches = self.optional("callerWatches", check::count);
+        let rate = self.optional("callerRate", check::count);
+        let strangers = self.optional("strangers", check::count);
+        let body = self.optional("bodyLimit", check::count);
+        limits.caller_connections = connections.unwrap_or(limits.caller_connections);
+        limits.caller_requests = requests.unwrap_or(limits.caller_requests);
+        limits.caller_watches = watches.unwrap_or(limits.caller_watches);
+        limits.caller_rate = rate.unwrap_or(limits.caller_rate);
+        limits.strangers = strangers.unwrap_or(limits.strangers);
+        limits.body_bytes = body.unwrap_or(limits.body_bytes);
+        limits
+    }
+
+    fn listen(&mut self) -> Vec<SocketAddr> {
+        if !self.is_given("listen") {
+            let default = self.or("listen", "127.0.0.1:10268", check::address);
+            return default.into_iter().collect();
+        }
+        self.every("listen", check::address)
+    }
+
+    /// Each text of a list.
+    fn every<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        let mut parsed = Vec::new();
+        for Placed { place, text } in self.texts.remove(key).unwrap_or_default() {
+            match parse(&text) {
+                Ok(one) => parsed.push(one),
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        parsed
     }
 
     fn servers(&mut self) -> Vec<Uri> {
@@ -193,6 +272,20 @@ impl Given {
             }
         }
         servers
+    }
+
+    /// What is given changes the defaults, one filter each.
+    fn filters(&mut self) -> FilterConfig {
+        let mut config = FilterConfig::default();
+        let mut known = BTreeSet::new();
+        for Placed { place, text } in self.texts.remove("filters").unwrap_or_default() {
+            match check::filter(&text) {
+                Ok((name, callers)) if known.insert(name) => config.set(name, callers),
+                Ok((name, _)) => self.mistake(place, format!("{name} is given twice")),
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        config
     }
 
     /// A certificate and its key: the key may be in the certificate's file, but not alone.
@@ -229,7 +322,23 @@ impl Given {
         self.optional(key, parse)
     }
 
-    fn or<T>(
+    /// Takes each text of a list.
+    pub(super) fn each<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let mut all = Vec::new();
+        for Placed { place, text } in self.texts.remove(key).unwrap_or_default() {
+            match parse(&text) {
+                Ok(one) => all.push(one),
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        all
+    }
+
+    pub(super) fn or<T>(
         &mut self,
         key: &str,
         default: &str,

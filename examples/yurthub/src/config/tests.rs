@@ -1,7 +1,7 @@
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use testbed::pki::Pki;
-use yurt_cache::hub::Order;
+use yurt_cache::hub::{Budget, Config, FilterName, Order};
 
 use super::*;
 
@@ -67,6 +67,24 @@ servingKey: DIR/node.key
 clientCaFile: DIR/broken.pem
 adminListen: [a]
 dataDir: var
+podAddress: 0.0.0.0:10268
+poolName: A
+filters: [masterservice=off, masterservice=node, masterservice, proxy=node, servicetopology=kube-proxy]
+callerConnections: many
+callerRequests: -1
+callerWatches: 0
+callerRate: 5000000000
+strangers: 1.5
+bodyLimit: 3Mi
+mirrorIdle: soon
+forgetAfter: 1y
+objectsByName: 5
+documents: 1/2Ti
+verdicts: 0
+perKind: 0/1Mi
+kinds: [events, =1/1, events=1000/2Mi]
+autonomyPeriod: 0s
+autonomyCondition: maybe
 log: loud
 colour: green
 tls: {caFile: x}
@@ -88,6 +106,28 @@ DIR/config.yaml: servingKey: a key without servingCertificate
 DIR/config.yaml: clientCaFile: DIR/broken.pem is not PEM: base64 decode error: InvalidCharacter(33)
 DIR/config.yaml: listen: \"localhost\" is not an address such as 127.0.0.1:10268
 DIR/config.yaml: dataDir: var is not an absolute path
+DIR/config.yaml: podAddress: \"0.0.0.0:10268\" is not an address that pods can reach, such as 169.254.2.1:10268
+DIR/config.yaml: poolName: \"A\" is not a name: lower case letters, digits, '-' and '.', at most 253
+DIR/config.yaml: filters[1]: masterservice is given twice
+DIR/config.yaml: filters[2]: \"masterservice\" is neither filter=caller,caller nor filter=off
+DIR/config.yaml: filters[3]: there is no filter \"proxy\": there are servicetopology, masterservice, discardcloudservice, inclusterconfig, nodeportisolation, forwardkubesvctraffic, serviceenvupdater
+DIR/config.yaml: filters[4]: \"kube-proxy\" is neither node nor system:serviceaccount:<namespace>:<name>
+DIR/config.yaml: callerConnections: \"many\" is not a whole number above 0
+DIR/config.yaml: callerRequests: \"-1\" is not a whole number above 0
+DIR/config.yaml: callerWatches: \"0\" is not a whole number above 0
+DIR/config.yaml: callerRate: \"5000000000\" is not a whole number above 0
+DIR/config.yaml: strangers: \"1.5\" is not a whole number above 0
+DIR/config.yaml: bodyLimit: \"3Mi\" is not a whole number above 0
+DIR/config.yaml: mirrorIdle: \"soon\" is not a time such as 30s, 5m, 12h or 7d
+DIR/config.yaml: forgetAfter: \"1y\" is not a time such as 30s, 5m, 12h or 7d
+DIR/config.yaml: objectsByName: \"5\" is not a number and bytes such as 5000/32Mi
+DIR/config.yaml: documents: \"1/2Ti\" is not a number and bytes such as 5000/32Mi
+DIR/config.yaml: verdicts: \"0\" is not a whole number above 0
+DIR/config.yaml: perKind: \"0/1Mi\" is not a number and bytes such as 5000/32Mi
+DIR/config.yaml: kinds[0]: \"events\" is not a kind and what is kept of it, such as deployments.apps=1000/2Mi
+DIR/config.yaml: kinds[1]: \"=1/1\" is not a kind and what is kept of it, such as deployments.apps=1000/2Mi
+DIR/config.yaml: autonomyPeriod: \"0s\" is not a time such as 30s, 5m, 12h or 7d
+DIR/config.yaml: autonomyCondition: \"maybe\" is neither true nor false
 DIR/config.yaml: log: \"loud\" is not a level: off, error, warn, info, debug, trace";
     assert_eq!(load_in(folder.path(), text, &[]).unwrap_err(), expected);
 }
@@ -127,6 +167,17 @@ fn each_mistake_names_its_place_and_what_to_do() {
             GOOD,
             &["--listen", "127.0.0.1:10267"],
             "adminListen: 127.0.0.1:10267 is the address of listen too",
+        ),
+        (
+            GOOD,
+            &["--verdict-limit", "30"],
+            "--verdict-limit: \"30\" is not a time such as 12h or 30d",
+        ),
+        (
+            "nodeName: n\nservers: [https://a]\ncaFile: DIR/ca.pem\nservingNames: [a b, 10.96.0.1]\nlisten: [x, '127.0.0.1:1']",
+            &[],
+            "DIR/config.yaml: listen[0]: \"x\" is not an address such as 127.0.0.1:10268\n\
+             DIR/config.yaml: servingNames[0]: \"a b\" is neither a DNS name nor an address",
         ),
         (
             GOOD,
@@ -180,11 +231,26 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
         "n2",
         "--client-certificate",
         "DIR/both.pem",
+        "--pod-address",
+        "169.254.2.1:10268",
+        "--pool-name",
+        "shop-7",
+        "--filter",
+        "masterservice=node, system:serviceaccount:a:b",
+        "--filter",
+        "inclusterconfig=off",
+        "--caller-rate",
+        "9",
         "--log",
         "warn,yurt_cache=trace",
     ];
-    let settings = load_in(folder.path(), GOOD, &flags).unwrap();
+    let text = format!("{GOOD}callerWatches: 7\nbodyLimit: 100\n");
+    let settings = load_in(folder.path(), &text, &flags).unwrap();
     assert_eq!(settings.node_name.as_str(), "n2");
+    let mut limits = Limits::default();
+    (limits.caller_watches, limits.caller_rate) = (7, 9);
+    limits.body_bytes = 100;
+    assert_eq!(settings.limits, limits);
     let servers: Vec<String> = settings
         .upstream
         .servers
@@ -197,7 +263,8 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
     let both = Some(folder.path().join("both.pem"));
     assert_eq!(settings.upstream.client_certificate, both);
     assert_eq!(settings.upstream.client_key, both);
-    assert_eq!(settings.listen.to_string(), "127.0.0.1:10268");
+    assert_eq!(settings.listen, ["127.0.0.1:10268".parse().unwrap()]);
+    assert_eq!(settings.verdict_limit.as_secs(), 30 * 86_400);
     assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:10267");
     assert_eq!(settings.data_dir, Path::new("/var/lib/yurthub"));
     assert_eq!(
@@ -205,6 +272,21 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
         (None, None)
     );
     assert_eq!(settings.client_ca_file, None);
+    assert_eq!(settings.pod_address, "169.254.2.1:10268".parse().ok());
+    assert_eq!(settings.pool_name.as_deref(), Some("shop-7"));
+    let callers = |name| {
+        settings
+            .filters
+            .callers(name)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        callers(FilterName::MasterService),
+        ["node", "system:serviceaccount:a:b"]
+    );
+    assert!(callers(FilterName::InClusterConfig).is_empty());
+    assert_eq!(callers(FilterName::ServiceEnvUpdater), ["node"]);
     assert!(
         settings
             .log
@@ -252,4 +334,30 @@ fn the_sample_is_right_but_for_the_files_of_another_machine() {
             "the sample shows {key}"
         );
     }
+}
+
+#[test]
+fn what_is_kept_is_told_to_the_hub_and_by_default_as_the_hub_has_it() {
+    let folder = folder();
+    let text = format!("{GOOD}kinds: [events=1000/2Mi]\ndocuments: 7/1Ki\n");
+    let flags = ["--mirror-idle", "2m", "--autonomy-condition", "false"];
+    let settings = load_in(folder.path(), &text, &flags).unwrap();
+    let new = || {
+        Config::new(
+            settings.node_name.clone(),
+            settings.upstream.clone(),
+            "/".into(),
+        )
+    };
+    let mut config = new();
+    settings.kept.tell(&mut config);
+    assert_eq!(config.mirror_idle, Duration::from_secs(120));
+    assert_eq!(config.documents, Budget::new(7, 1 << 10));
+    assert_eq!(config.kinds["events"], Budget::new(1_000, 2 << 20));
+    assert!(!config.autonomy_condition);
+    let mut default = new();
+    let settings = load_in(folder.path(), GOOD, &[]).unwrap();
+    settings.kept.tell(&mut default);
+    // As the hub itself would have it: one table of defaults is written twice.
+    assert_eq!(format!("{default:?}"), format!("{:?}", new()));
 }

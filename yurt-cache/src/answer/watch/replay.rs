@@ -10,10 +10,13 @@ use super::super::blocking;
 use super::super::select::Selection;
 use super::super::write::Writer;
 use super::PORTION;
+use super::told::{Untold, tell};
 use crate::codec::{EventType, ObjectMeta, Status};
+use crate::filter::seen::Seen;
 use crate::mirror::ingest::shown;
 use crate::mirror::kind::{Key, Snapshot};
 use crate::mirror::saved::{decode_tombstone, tombstone_key};
+use crate::mirror::window::Traits;
 use crate::mirror::{Mirror, Since, View};
 
 /// Events that are being made.
@@ -33,7 +36,6 @@ struct Source {
     store: Arc<dyn Store>,
     mirror: u32,
     selection: Selection,
-    writer: Writer,
 }
 
 #[derive(Clone)]
@@ -45,12 +47,7 @@ struct Entry {
 
 impl Replay {
     /// Makes the state into events; `ends` asks for the bookmark that ends initial events.
-    pub(super) fn state(
-        mut view: View,
-        ends: bool,
-        selection: &Selection,
-        writer: &Writer,
-    ) -> Self {
+    pub(super) fn state(mut view: View, ends: bool, selection: &Selection) -> Self {
         let items = std::mem::take(&mut view.snapshot.items);
         let entries = items.into_iter().map(|item| Entry {
             event_type: EventType::Added,
@@ -64,7 +61,7 @@ impl Replay {
             since: None,
             ends_initial_events: ends,
             is_told: ends,
-            source: Arc::new(Source::new(view.snapshot, None, selection, writer)),
+            source: Arc::new(Source::new(view.snapshot, None, selection)),
         }
     }
 
@@ -73,7 +70,6 @@ impl Replay {
         mirror: &Arc<Mirror>,
         revision: u64,
         selection: &Selection,
-        writer: &Writer,
     ) -> Option<Self> {
         let Since { mut view, deleted } = mirror.since(revision, selection.within())?;
         let changed = std::mem::take(&mut view.snapshot.items)
@@ -104,7 +100,7 @@ impl Replay {
             since: Some(revision),
             ends_initial_events: false,
             is_told: false,
-            source: Arc::new(Source::new(view.snapshot, Some(mirror), selection, writer)),
+            source: Arc::new(Source::new(view.snapshot, Some(mirror), selection)),
         })
     }
 
@@ -118,31 +114,44 @@ impl Replay {
         self.is_told
     }
 
+    /// Returns whether it begins with what is there, and not where the client had been.
+    pub(super) fn is_state(&self) -> bool {
+        self.since.is_none()
+    }
+
     /// Returns where the window goes on.
     pub(super) fn place(&self) -> u64 {
         self.place
     }
 
-    /// Returns the next bytes, `None` after the last.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    /// Returns the next bytes, `None` after the last; takes note of what the client has `seen` with them.
+    pub(super) async fn next(
+        &mut self,
+        writer: &Writer,
+        seen: &mut Option<Seen>,
+    ) -> Result<Option<Bytes>, Status> {
         while !self.entries.is_empty() {
-            let (source, since) = (self.source.clone(), self.since);
+            let (source, since, writer) = (self.source.clone(), self.since, writer.clone());
             let mut entries = std::mem::take(&mut self.entries);
-            let (chunk, entries) = blocking(move || {
-                let chunk = source.portion(&mut entries, since)?;
-                Ok((chunk, entries))
+            let mut known = seen.take();
+            let (chunk, entries, known) = blocking(move || {
+                let chunk = source.portion(&mut entries, since, &writer, &mut known)?;
+                Ok((chunk, entries, known))
             })
             .await?;
             self.entries = entries;
-            let chunk = chunk
-                .ok_or_else(|| Status::expired_watch(self.since.unwrap_or(0), self.revision))?;
+            *seen = known;
+            let chunk = chunk.map_err(|untold| match untold {
+                Untold::Expired => Status::expired_watch(self.since.unwrap_or(0), self.revision),
+                Untold::Undecided(error) => error.into(),
+            })?;
             if !chunk.is_empty() {
                 return Ok(Some(chunk));
             }
         }
         if std::mem::take(&mut self.ends_initial_events) {
             let mut out = BytesMut::new();
-            self.source.writer.bookmark(self.revision, true, &mut out);
+            writer.bookmark(self.revision, true, &mut out);
             return Ok(Some(out.freeze()));
         }
         Ok(None)
@@ -150,12 +159,7 @@ impl Replay {
 }
 
 impl Source {
-    fn new(
-        snapshot: Snapshot,
-        mirror: Option<&Arc<Mirror>>,
-        selection: &Selection,
-        writer: &Writer,
-    ) -> Self {
+    fn new(snapshot: Snapshot, mirror: Option<&Arc<Mirror>>, selection: &Selection) -> Self {
         let store = snapshot.kind().store().clone();
         let mirror = mirror.map_or(0, |mirror| mirror.id);
         Self {
@@ -163,55 +167,64 @@ impl Source {
             store,
             mirror,
             selection: selection.clone(),
-            writer: writer.clone(),
         }
     }
 
-    /// Writes the next events; `None` if what the client may know of an object cannot be told any more.
+    /// Writes the next events, if what the client may know of each object can still be told.
     fn portion(
         &self,
         entries: &mut VecDeque<Entry>,
         since: Option<u64>,
-    ) -> yurt_core::store::Result<Option<Bytes>> {
+        writer: &Writer,
+        seen: &mut Option<Seen>,
+    ) -> yurt_core::store::Result<Result<Bytes, Untold>> {
         let mut out = BytesMut::new();
         while out.len() < PORTION {
             let Some(entry) = entries.pop_front() else {
                 break;
             };
-            let kind = self.snapshot.kind();
-            let body = if entry.event_type == EventType::Deleted {
-                let stored = self
-                    .store
-                    .get(&tombstone_key(self.mirror, entry.revision))?;
-                stored.and_then(decode_tombstone).map(|(_, _, body)| body)
-            } else {
-                kind.read(&entry.key, entry.revision)?
+            let Some(body) = self.body(&entry)? else {
+                return Ok(Err(Untold::Expired));
             };
-            let Some(body) = body else { return Ok(None) };
-            if !self.selection.is_by_key() {
-                let Ok(meta) = ObjectMeta::parse(&body) else {
-                    return Ok(None);
-                };
-                if !self
-                    .selection
-                    .matches(&entry.key, &kind.traits(&meta, &body))
+            match self.is_selected(&entry, &body) {
+                Some(true) => {}
+                // A new object that is not selected is nothing to the client; of another nobody knows
+                // whether it was selected before.
+                Some(false)
+                    if self.selection.is_by_key()
+                        || since.is_none()
+                        || entry.event_type == EventType::Added =>
                 {
-                    // A new object that is not selected is nothing to the client; of another nobody knows
-                    // whether it was selected before.
-                    if since.is_none() || entry.event_type == EventType::Added {
-                        continue;
-                    }
-                    return Ok(None);
+                    continue;
                 }
-            } else if !self
-                .selection
-                .matches(&entry.key, &crate::mirror::window::Traits::default())
-            {
-                continue;
+                Some(false) | None => return Ok(Err(Untold::Expired)),
             }
-            self.writer
-                .event(entry.event_type, &shown(&body, &self.writer.form), &mut out);
+            let object = shown(&body, &writer.form);
+            let event = (&entry.key, entry.revision, &object);
+            if let Err(untold) = tell(writer, seen, entry.event_type, event, &mut out) {
+                return Ok(Err(untold));
+            }
         }
-        Ok(Some(out.freeze()))
+        Ok(Ok(out.freeze()))
+    }
+
+    fn body(&self, entry: &Entry) -> yurt_core::store::Result<Option<Bytes>> {
+        if entry.event_type != EventType::Deleted {
+            return self.snapshot.kind().read(&entry.key, entry.revision);
+        }
+        let stored = self
+            .store
+            .get(&tombstone_key(self.mirror, entry.revision))?;
+        Ok(stored.and_then(decode_tombstone).map(|(_, _, body)| body))
+    }
+
+    /// Returns whether an object is selected, `None` if it cannot be read.
+    fn is_selected(&self, entry: &Entry, body: &Bytes) -> Option<bool> {
+        if self.selection.is_by_key() {
+            return Some(self.selection.matches(&entry.key, &Traits::default()));
+        }
+        let meta = ObjectMeta::parse(body).ok()?;
+        let traits = self.snapshot.kind().traits(&meta, body);
+        Some(self.selection.matches(&entry.key, &traits))
     }
 }

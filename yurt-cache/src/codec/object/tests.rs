@@ -154,3 +154,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_field_is_replaced_where_it_is_or_comes_last() {
+    for (object, name, expected) in [
+        (
+            r#"{"a":1,"status":{"x":[1]},"b":2}"#,
+            "status",
+            r#"{"a":1,"status":null,"b":2}"#,
+        ),
+        (r#"{"a":1}"#, "status", r#"{"a":1,"status":null}"#),
+        ("{}", "status", r#"{"status":null}"#),
+    ] {
+        let changed = with_field(object.as_bytes(), name, b"null").unwrap();
+        assert_eq!(changed, expected);
+    }
+    assert!(with_field(b"[1]", "status", b"null").is_err());
+}

@@ -38,29 +38,31 @@ pub(super) fn write_pair(
     (key_file, key): (&str, &str),
     (certificate_file, certificate): (&str, &str),
 ) -> Result<(), CertificateError> {
+    write_files(
+        dir,
+        &[
+            (key_file, key, 0o600),
+            (certificate_file, certificate, 0o644),
+        ],
+    )
+}
+
+/// Writes files of a name, a content and a mode: each is the old one or the new one after a crash.
+pub(crate) fn write_files(dir: &Path, files: &[(&str, &str, u32)]) -> Result<(), CertificateError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| CertificateError::Write { path, source }
     };
     fs::create_dir_all(dir).map_err(failed(dir))?;
-    let parts = [
-        (key_file, key, 0o600),
-        (certificate_file, certificate, 0o644),
-    ]
-    .map(|(file, content, mode)| {
-        (
-            dir.join(file),
-            dir.join(format!(".{file}.new")),
-            content,
-            mode,
-        )
-    });
-    // Both are on the disk before either is in place: a full disk breaks no pair.
-    for (_, staged, content, mode) in &parts {
-        stage(staged, content, *mode).map_err(failed(staged))?;
+    let staged = |file: &str| dir.join(format!(".{file}.new"));
+    // All are on the disk before any is in place: a full disk breaks no pair.
+    for (file, content, mode) in files {
+        let staged = staged(file);
+        stage(&staged, content, *mode).map_err(failed(&staged))?;
     }
-    for (path, staged, ..) in &parts {
-        fs::rename(staged, path).map_err(failed(path))?;
+    for (file, ..) in files {
+        let path = dir.join(file);
+        fs::rename(staged(file), &path).map_err(failed(&path))?;
     }
     File::open(dir)
         .and_then(|dir| dir.sync_all())

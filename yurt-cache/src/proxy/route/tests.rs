@@ -1,6 +1,10 @@
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::*;
+use crate::filter::FilterConfig;
+use crate::filter::context::Context;
+use crate::filter::sieve::Filters;
+use crate::identity::Caller;
 
 fn read(method: Method, uri: &str, accept: &str) -> ApiRequest {
     let mut headers = HeaderMap::new();
@@ -15,9 +19,12 @@ const JSON: &str = "application/json";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 const PODS: &str = "/api/v1/namespaces/a/pods";
 const POD: &str = "/api/v1/namespaces/a/pods/p";
+const STATUS: &str = "/api/v1/namespaces/a/pods/p/status";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 fn decide(method: Method, path: &str, query: &str, accept: &str, link: Link, have: Have) -> Route {
-    route(&read(method, &format!("{path}{query}"), accept), link, have)
+    let request = read(method, &format!("{path}{query}"), accept);
+    route(&request, link, have, None)
 }
 
 #[test]
@@ -222,6 +229,161 @@ fn while_the_cloud_is_away_reads_are_answered_and_the_rest_is_refused() {
     ] {
         assert_eq!(
             decide(method.clone(), path, query, accept, Link::Cut, at),
+            expected,
+            "{method} {path}{query} as {accept}"
+        );
+    }
+}
+
+#[test]
+fn what_the_node_can_stand_behind_is_written_here_only_while_the_cloud_is_away() {
+    let request = read(Method::PATCH, "/api/v1/namespaces/a/pods/p/status", JSON);
+    let status = Some(LocalWrite::Status);
+    assert_eq!(
+        route(&request, Link::Cut, Have::Nothing, status),
+        Route::LocalWrite(LocalWrite::Status)
+    );
+    assert_eq!(
+        route(&request, Link::Up, Have::Nothing, status),
+        Route::Forward(Remember::Nothing)
+    );
+}
+
+#[test]
+fn a_token_for_a_pod_is_asked_of_the_cloud_and_kept() {
+    let path = "/api/v1/namespaces/a/serviceaccounts/b/token";
+    let request = read(Method::POST, path, JSON);
+    let token = Some(LocalWrite::TokenRequest);
+    for (link, local, expected) in [
+        (Link::Up, token, Route::Forward(Remember::Token)),
+        (Link::Up, None, Route::Forward(Remember::Nothing)),
+        (
+            Link::Cut,
+            token,
+            Route::LocalWrite(LocalWrite::TokenRequest),
+        ),
+        (Link::Cut, None, Route::Unavailable),
+    ] {
+        assert_eq!(route(&request, link, Have::Nothing, local), expected);
+    }
+}
+
+#[test]
+fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json() {
+    let context = Context {
+        hub: Some("169.254.2.1:10268".parse().unwrap()),
+        ..Context::default()
+    };
+    let filters = Filters::new(FilterConfig::default(), context);
+    let at = Have::Synced(100);
+    let nothing = Route::Forward(Remember::Nothing);
+    let object = Route::Forward(Remember::Object);
+    let mirror = Route::Mirror;
+    for (method, path, query, accept, have, expected) in [
+        (Method::GET, POD, "", JSON, at, object),
+        (Method::GET, POD, "", TABLE, at, object),
+        (
+            Method::GET,
+            POD,
+            "?resourceVersion=0",
+            TABLE,
+            at,
+            Route::Object,
+        ),
+        (Method::PUT, POD, "", JSON, at, object),
+        (Method::PATCH, STATUS, "", JSON, at, nothing),
+        (
+            Method::PATCH,
+            STATUS,
+            "",
+            PROTOBUF,
+            at,
+            Route::NotAcceptable,
+        ),
+        (Method::PUT, POD, "", PROTOBUF, at, Route::NotAcceptable),
+        (Method::GET, PODS, "", PROTOBUF, at, Route::NotAcceptable),
+        (Method::GET, PODS, "", JSON, at, mirror(Freshness::Latest)),
+        (
+            Method::GET,
+            PODS,
+            "",
+            JSON,
+            Have::Nothing,
+            mirror(Freshness::Any),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?limit=3",
+            TABLE,
+            at,
+            mirror(Freshness::Latest),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?resourceVersion=0",
+            JSON,
+            at,
+            mirror(Freshness::Any),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?resourceVersion=110",
+            JSON,
+            at,
+            mirror(Freshness::AtLeast(110)),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?resourceVersion=90&resourceVersionMatch=Exact",
+            JSON,
+            at,
+            mirror(Freshness::Exactly(90)),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?limit=3&continue=abc",
+            JSON,
+            at,
+            mirror(Freshness::Any),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?resourceVersionMatch=Exact",
+            JSON,
+            at,
+            nothing,
+        ),
+        (Method::GET, PODS, "?resourceVersion=x", JSON, at, nothing),
+        (Method::GET, PODS, "?limit=x", JSON, at, nothing),
+        (
+            Method::GET,
+            PODS,
+            "?watch=1",
+            TABLE,
+            at,
+            mirror(Freshness::Latest),
+        ),
+        (
+            Method::GET,
+            PODS,
+            "?watch=1&resourceVersion=90",
+            JSON,
+            at,
+            mirror(Freshness::Any),
+        ),
+    ] {
+        let mut request = read(method.clone(), &format!("{path}{query}"), accept);
+        let resource = &request.path().unwrap().resource;
+        request.sieve = filters.between(&Caller::Node, resource);
+        assert!(request.sieve.is_some());
+        assert_eq!(
+            route(&request, Link::Up, have, None),
             expected,
             "{method} {path}{query} as {accept}"
         );

@@ -1,0 +1,87 @@
+//! What a client with filters is told of an event, and what it had seen when it comes back.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::super::blocking;
+use super::super::select::Selection;
+use super::super::write::Writer;
+use crate::codec::{EventType, Status};
+use crate::filter::seen::{Seen, Told};
+use crate::filter::sieve::{SiftError, Sifted};
+use crate::mirror::kind::Key;
+use crate::mirror::{Mirror, View};
+
+/// Why an event cannot be told.
+#[derive(Debug)]
+pub(super) enum Untold {
+    /// Nobody knows what the client knows of the object.
+    Expired,
+    Undecided(SiftError),
+}
+
+impl From<SiftError> for Untold {
+    fn from(error: SiftError) -> Self {
+        Self::Undecided(error)
+    }
+}
+
+/// Writes an event as the client may see it. Of what becomes hidden it is told the last state, since clients
+/// undo what they did for an object by what they are told of its end.
+pub(super) fn tell(
+    writer: &Writer,
+    seen: &mut Option<Seen>,
+    event_type: EventType,
+    (key, revision, object): (&Key, u64, &Bytes),
+    out: &mut BytesMut,
+) -> Result<(), Untold> {
+    let (object, is_hidden) = match writer.sift(object)? {
+        Sifted::Shown(object) => (object, false),
+        Sifted::Hidden => (object.clone(), true),
+    };
+    let told = match seen {
+        Some(seen) => seen.tell(event_type, key, revision, is_hidden),
+        None => Told::As(event_type),
+    };
+    match told {
+        Told::Nothing => {}
+        Told::As(event_type) => writer.event(event_type, &object, out),
+        Told::Expired => return Err(Untold::Expired),
+    }
+    Ok(())
+}
+
+/// Looks at what was hidden from a client that saw the mirror at a revision and has been away since.
+pub(super) async fn survey(
+    mirror: &Arc<Mirror>,
+    revision: u64,
+    selection: &Selection,
+    writer: &Writer,
+) -> Result<Seen, Status> {
+    let View {
+        snapshot,
+        revision: now,
+        ..
+    } = mirror.view(selection.within());
+    let writer = writer.clone();
+    let surveyed = blocking(move || {
+        let mut seen = Seen::away_until(now);
+        for item in snapshot
+            .items
+            .iter()
+            .filter(|item| item.revision <= revision)
+        {
+            let Some(body) = snapshot.kind().read(&item.key, item.revision)? else {
+                continue;
+            };
+            match writer.sift(&body) {
+                Ok(Sifted::Hidden) => seen.hide(item.key.clone()),
+                Ok(Sifted::Shown(_)) => {}
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(seen))
+    });
+    Ok(surveyed.await??)
+}

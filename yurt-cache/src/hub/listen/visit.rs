@@ -1,0 +1,118 @@
+//! One connection while it is open: whose it is, and whether anything goes on over it.
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{IDLE, PATIENCE};
+use crate::limits::Entry;
+
+/// A connection that is open.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) entry: Entry,
+    /// Requests whose answers have not ended.
+    running: watch::Sender<usize>,
+    leave: CancellationToken,
+}
+
+/// A request whose answer has not ended.
+#[derive(Debug)]
+pub(super) struct Running(watch::Sender<usize>);
+
+impl Visit {
+    pub(super) fn new(entry: Entry) -> Self {
+        Self {
+            entry,
+            running: watch::Sender::new(0),
+            leave: CancellationToken::new(),
+        }
+    }
+
+    /// Counts a request until its answer has ended.
+    pub(super) fn begin(&self) -> Running {
+        self.running.send_modify(|count| *count += 1);
+        Running(self.running.clone())
+    }
+
+    /// Ends the connection after the requests that are under way.
+    pub(super) fn leave(&self) {
+        self.leave.cancel();
+    }
+
+    /// Resolves when nothing has gone on for too long; a stranger has less time, the node all of it.
+    pub(super) async fn is_over(&self) {
+        let mut running = self.running.subscribe();
+        loop {
+            tokio::select! {
+                () = self.leave.cancelled() => return,
+                _idle = running.wait_for(|count| *count == 0) => {}
+            }
+            let patience = if self.entry.is_stranger() {
+                PATIENCE
+            } else {
+                IDLE
+            };
+            tokio::select! {
+                () = self.leave.cancelled() => return,
+                _began = running.wait_for(|count| *count > 0) => {}
+                () = tokio::time::sleep(patience), if !self.entry.is_node() => return,
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::limits::{Door, Holder, Limits};
+
+    fn visit(holder: Option<Holder>) -> Visit {
+        let door = Door::new(Limits::default());
+        let (entry, _) = door.enter([127, 0, 0, 1].into(), CancellationToken::new());
+        if let Some(holder) = holder {
+            entry.belongs_to(&holder).unwrap();
+        }
+        Visit::new(entry)
+    }
+
+    async fn lasts(visit: &Visit) -> Option<Duration> {
+        let began = Instant::now();
+        let day = Duration::from_secs(86_400);
+        let over = tokio::time::timeout(day, visit.is_over()).await;
+        over.ok().map(|()| began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_ends_the_sooner_the_less_is_known_of_it() {
+        let about = |limit: Duration| limit..limit + Duration::from_millis(10);
+        assert!(about(PATIENCE).contains(&lasts(&visit(None)).await.unwrap()));
+        let caller = visit(Some(Holder::Caller("a".into())));
+        assert!(about(IDLE).contains(&lasts(&caller).await.unwrap()));
+        assert_eq!(lasts(&visit(Some(Holder::Node))).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_keeps_its_connection_and_its_end_starts_the_wait_again() {
+        let visit = visit(None);
+        let running = visit.begin();
+        let (lasted, ()) = tokio::join!(lasts(&visit), async {
+            tokio::time::sleep(PATIENCE * 3).await;
+            drop(running);
+        });
+        let lasted = lasted.unwrap();
+        assert!(
+            lasted >= PATIENCE * 4 && lasted < PATIENCE * 5,
+            "{lasted:?}"
+        );
+    }
+}

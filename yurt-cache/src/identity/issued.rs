@@ -1,0 +1,223 @@
+//! The cloud's answers to the node's requests for tokens, kept while the tokens live: a pod that restarts while
+//! the cloud is away gets the one that it had.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use tokio_util::task::TaskTracker;
+use yurt_core::store::{Batch, Result, Store};
+
+const PREFIX: &str = "i/request/";
+
+/// Answers that are kept at most: a node's pods have some hundred tokens at a time.
+const ANSWERS: usize = 2_048;
+
+/// The answers.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    store: Arc<dyn Store>,
+    tasks: TaskTracker,
+    /// When the token of each ends.
+    known: Arc<Mutex<HashMap<String, Timestamp>>>,
+}
+
+/// What a token was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Order<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) account: &'a str,
+    /// Of the pod that it is bound to.
+    pub(crate) uid: &'a str,
+    pub(crate) audiences: &'a [String],
+}
+
+impl Issued {
+    /// Opens what the store remembers. Blocks on the store.
+    pub(crate) fn open(store: Arc<dyn Store>, tasks: TaskTracker) -> Result<Self> {
+        let mut keys = Vec::new();
+        store.keys(PREFIX.as_bytes(), None, &mut |key, _| {
+            keys.extend(String::from_utf8(key.to_vec()));
+            if keys.len() < ANSWERS {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        let mut known = HashMap::new();
+        for key in keys {
+            // What is damaged is asked for again.
+            let value = store.get(key.as_bytes()).ok().flatten();
+            if let Some((expires, _)) = value.as_ref().and_then(split) {
+                known.insert(key, expires);
+            }
+        }
+        Ok(Self {
+            store,
+            tasks,
+            known: Arc::new(Mutex::new(known)),
+        })
+    }
+
+    /// Keeps an answer; what has expired goes.
+    pub(crate) fn keep(
+        &self,
+        order: &Order<'_>,
+        expires: Timestamp,
+        answer: &[u8],
+        now: Timestamp,
+    ) {
+        let key = order.key();
+        let mut gone = Vec::new();
+        {
+            let mut known = self.known.lock();
+            known.insert(key.clone(), expires);
+            known.retain(|key, expires| {
+                let is_alive = *expires > now;
+                if !is_alive {
+                    gone.push(key.clone());
+                }
+                is_alive
+            });
+            if known.len() > ANSWERS
+                && let Some(first) = known.iter().min_by_key(|(_, expires)| **expires)
+            {
+                let first = first.0.clone();
+                known.remove(&first);
+                gone.push(first);
+            }
+        }
+        let mut value = BytesMut::from(expires.as_second().to_string().as_bytes());
+        value.extend_from_slice(b"\n");
+        value.extend_from_slice(answer);
+        let store = self.store.clone();
+        self.tasks.spawn_blocking(move || {
+            let mut batch = Batch::new();
+            batch.put(key, value.freeze());
+            for key in gone {
+                batch.delete(key);
+            }
+            if let Err(error) = store.write(batch) {
+                tracing::warn!(%error, "a token for a pod is not remembered");
+            }
+        });
+    }
+
+    /// Returns the last answer to the same request whose token lives until `then`. Blocks on the store.
+    pub(crate) fn find(&self, order: &Order<'_>, then: Timestamp) -> Result<Option<Bytes>> {
+        let key = order.key();
+        let expires = self.known.lock().get(&key).copied();
+        if expires.is_none_or(|expires| expires <= then) {
+            return Ok(None);
+        }
+        let value = self.store.get(key.as_bytes())?;
+        Ok(value
+            .as_ref()
+            .and_then(split)
+            .filter(|(expires, _)| *expires > then)
+            .map(|(_, answer)| answer))
+    }
+}
+
+impl Order<'_> {
+    fn key(&self) -> String {
+        let mut digest = Sha256::new();
+        let mut audiences: Vec<&str> = self.audiences.iter().map(String::as_str).collect();
+        audiences.sort_unstable();
+        for part in [self.namespace, self.account, self.uid]
+            .into_iter()
+            .chain(audiences)
+        {
+            digest.update(part.len().to_le_bytes());
+            digest.update(part);
+        }
+        let digest: String = digest
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("{PREFIX}{digest}")
+    }
+}
+
+fn split(value: &Bytes) -> Option<(Timestamp, Bytes)> {
+    let end = value.iter().position(|byte| *byte == b'\n')?;
+    let seconds = std::str::from_utf8(&value[..end]).ok()?.parse().ok()?;
+    Some((
+        Timestamp::from_second(seconds).ok()?,
+        value.slice(end + 1..),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn order<'a>(uid: &'a str, audiences: &'a [String]) -> Order<'a> {
+        Order {
+            namespace: "shop",
+            account: "till",
+            uid,
+            audiences,
+        }
+    }
+
+    async fn written(issued: Issued, store: &Arc<dyn Store>) -> Issued {
+        issued.tasks.close();
+        issued.tasks.wait().await;
+        Issued::open(store.clone(), TaskTracker::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_last_answer_for_the_same_pod_and_audience_is_found_while_its_token_lives() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let issued = Issued::open(store.clone(), TaskTracker::new()).unwrap();
+        let (vault, both) = (
+            ["vault".to_owned()],
+            ["vault".to_owned(), "bank".to_owned()],
+        );
+        let swapped = ["bank".to_owned(), "vault".to_owned()];
+        issued.keep(&order("u1", &[]), at(100), b"one", at(1));
+        issued.keep(&order("u1", &vault), at(100), b"two", at(1));
+        issued.keep(&order("u1", &both), at(100), b"three", at(1));
+        let issued = written(issued, &store).await;
+        let find = |order: Order<'_>, then| issued.find(&order, at(then)).unwrap();
+        assert_eq!(find(order("u1", &[]), 50).as_deref(), Some(&b"one"[..]));
+        assert_eq!(find(order("u1", &vault), 50).as_deref(), Some(&b"two"[..]));
+        assert_eq!(
+            find(order("u1", &swapped), 99).as_deref(),
+            Some(&b"three"[..])
+        );
+        assert_eq!(find(order("u1", &[]), 100), None);
+        assert_eq!(find(order("u2", &[]), 50), None);
+    }
+
+    #[tokio::test]
+    async fn what_has_expired_leaves_and_the_number_is_bounded() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let issued = Issued::open(store.clone(), TaskTracker::new()).unwrap();
+        issued.keep(&order("old", &[]), at(10), b"old", at(1));
+        for number in 0..ANSWERS + 10 {
+            issued.keep(&order(&number.to_string(), &[]), at(500), b"x", at(20));
+        }
+        let issued = written(issued, &store).await;
+        assert_eq!(issued.known.lock().len(), ANSWERS);
+        assert_eq!(issued.find(&order("old", &[]), at(1)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_answer_is_none() {
+        for bad in [&b""[..], b"x\n", b"12", b"\xff\n"] {
+            assert!(split(&Bytes::copy_from_slice(bad)).is_none());
+        }
+    }
+}

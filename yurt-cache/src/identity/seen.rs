@@ -1,0 +1,306 @@
+//! The tokens that were seen here, by digest: which the cloud recognised, which it refused. Bounded, and
+//! remembered over restarts.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use yurt_core::store::{Batch, Result, Store};
+
+use super::standing::Standing;
+
+const PREFIX: &str = "i/token/";
+
+/// Tokens that are remembered at most: a node's pods have some hundred at a time.
+const TOKENS: usize = 4_096;
+
+/// The tokens.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    store: Arc<dyn Store>,
+    tasks: TaskTracker,
+    known: Arc<Mutex<HashMap<Arc<str>, Entry>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    is_refused: bool,
+    expires: Option<Timestamp>,
+    since: Timestamp,
+    /// When the cloud recognised it for the last time, in this process.
+    recognised: Option<Instant>,
+}
+
+impl Seen {
+    /// Opens what the store remembers. Blocks on the store.
+    pub(crate) fn open(store: Arc<dyn Store>, tasks: TaskTracker) -> Result<Self> {
+        let mut keys = Vec::new();
+        store.keys(PREFIX.as_bytes(), None, &mut |key, _| {
+            keys.extend(String::from_utf8(key.to_vec()));
+            if keys.len() < TOKENS {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        let mut known = HashMap::new();
+        for key in keys {
+            // What is damaged is not known.
+            let entry = store.get(key.as_bytes()).ok().flatten();
+            if let (Some(digest), Some(entry)) = (
+                key.strip_prefix(PREFIX),
+                entry.as_deref().and_then(Entry::parse),
+            ) {
+                known.insert(digest.into(), entry);
+            }
+        }
+        Ok(Self {
+            store,
+            tasks,
+            known: Arc::new(Mutex::new(known)),
+        })
+    }
+
+    /// Counts them.
+    pub(crate) fn len(&self) -> usize {
+        self.known.lock().len()
+    }
+
+    /// Returns what is remembered of a token.
+    pub(crate) fn standing(&self, digest: &str) -> Standing {
+        match self.known.lock().get(digest) {
+            None => Standing::Stranger,
+            Some(entry) if entry.is_refused => Standing::Refused,
+            Some(_) => Standing::Seen,
+        }
+    }
+
+    /// Returns when the cloud recognised it for the last time.
+    pub(crate) fn recognised(&self, digest: &str) -> Option<Instant> {
+        self.known.lock().get(digest)?.recognised
+    }
+
+    /// Notes that a token is good: by the cloud's word at that time, or by the cluster's keys.
+    pub(crate) fn accept(
+        &self,
+        digest: &Arc<str>,
+        expires: Option<Timestamp>,
+        now: Timestamp,
+        recognised: Option<Instant>,
+    ) {
+        let is_news = {
+            let mut known = self.known.lock();
+            match known.get_mut(digest) {
+                // The cloud's word counts, not that of the keys, which know nothing of what it has revoked.
+                Some(entry) if entry.is_refused && recognised.is_none() => return,
+                Some(entry) => {
+                    entry.recognised = recognised.or(entry.recognised);
+                    std::mem::take(&mut entry.is_refused)
+                }
+                None => true,
+            }
+        };
+        if is_news {
+            self.remember(
+                digest,
+                Entry {
+                    is_refused: false,
+                    expires,
+                    since: now,
+                    recognised,
+                },
+                now,
+            );
+        }
+    }
+
+    /// Notes that the cloud refused a token. What cannot have been good leaves no trace.
+    pub(crate) fn refuse(
+        &self,
+        digest: &Arc<str>,
+        expires: Option<Timestamp>,
+        now: Timestamp,
+        is_vouched: bool,
+    ) {
+        match self.standing(digest) {
+            Standing::Refused => return,
+            Standing::Stranger if !is_vouched => return,
+            Standing::Stranger | Standing::Seen => {}
+        }
+        let entry = Entry {
+            is_refused: true,
+            expires,
+            since: now,
+            recognised: None,
+        };
+        self.remember(digest, entry, now);
+    }
+
+    fn remember(&self, digest: &Arc<str>, entry: Entry, now: Timestamp) {
+        let mut changed = vec![digest.clone()];
+        {
+            let mut known = self.known.lock();
+            if known.len() >= TOKENS {
+                changed.extend(forget(&mut known, now));
+            }
+            known.insert(digest.clone(), entry);
+        }
+        self.save(changed);
+    }
+
+    /// Writes these as they are when the store comes to it: no caller waits for a disk.
+    fn save(&self, digests: Vec<Arc<str>>) {
+        let (store, known) = (self.store.clone(), self.known.clone());
+        self.tasks.spawn_blocking(move || {
+            let mut batch = Batch::new();
+            for digest in digests {
+                let key = format!("{PREFIX}{digest}");
+                let entry = known.lock().get(&digest).copied();
+                match entry {
+                    Some(entry) => batch.put(key, entry.text()),
+                    None => batch.delete(key),
+                };
+            }
+            if let Err(error) = store.write(batch) {
+                tracing::warn!(%error, "a token is not remembered");
+            }
+        });
+    }
+}
+
+/// Makes room: what has expired goes, then what was refused, then the older half.
+fn forget(known: &mut HashMap<Arc<str>, Entry>, now: Timestamp) -> Vec<Arc<str>> {
+    let worth = |entry: &Entry| {
+        let is_over = entry.expires.is_some_and(|expires| expires < now);
+        (!is_over, !entry.is_refused, entry.since)
+    };
+    let mut order: Vec<_> = known
+        .iter()
+        .map(|(digest, entry)| (worth(entry), digest.clone()))
+        .collect();
+    order.sort_unstable();
+    order.truncate(TOKENS / 2);
+    let gone: Vec<_> = order.into_iter().map(|(_, digest)| digest).collect();
+    for digest in &gone {
+        known.remove(digest);
+    }
+    gone
+}
+
+impl Entry {
+    fn text(self) -> String {
+        let word = if self.is_refused { "refused" } else { "seen" };
+        let expires = self
+            .expires
+            .map_or_else(|| "-".to_owned(), |at| at.as_second().to_string());
+        format!("{word} {expires} {}", self.since.as_second())
+    }
+
+    fn parse(value: &[u8]) -> Option<Self> {
+        let time = |text: &str| Timestamp::from_second(text.parse().ok()?).ok();
+        let mut words = std::str::from_utf8(value).ok()?.split(' ');
+        let is_refused = match words.next()? {
+            "seen" => false,
+            "refused" => true,
+            _ => return None,
+        };
+        let expires = match words.next()? {
+            "-" => None,
+            text => Some(time(text)?),
+        };
+        Some(Self {
+            is_refused,
+            expires,
+            since: time(words.next()?)?,
+            recognised: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn digest(text: &str) -> Arc<str> {
+        text.into()
+    }
+
+    async fn written(seen: Seen, store: &Arc<dyn Store>) -> Seen {
+        seen.tasks.close();
+        seen.tasks.wait().await;
+        Seen::open(store.clone(), TaskTracker::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_clouds_word_is_remembered_over_a_restart() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let seen = Seen::open(store.clone(), TaskTracker::new()).unwrap();
+        let now = Some(Instant::now());
+        seen.accept(&digest("good"), Some(at(9)), at(1), now);
+        seen.accept(&digest("revoked"), None, at(1), now);
+        seen.refuse(&digest("revoked"), None, at(2), false);
+        seen.refuse(&digest("garbage"), None, at(2), false);
+        seen.refuse(&digest("genuine"), None, at(2), true);
+        let seen = written(seen, &store).await;
+        for (text, standing) in [
+            ("good", Standing::Seen),
+            ("revoked", Standing::Refused),
+            ("garbage", Standing::Stranger),
+            ("genuine", Standing::Refused),
+        ] {
+            assert_eq!(seen.standing(text), standing, "{text}");
+        }
+        assert_eq!(seen.recognised("good"), None);
+    }
+
+    #[tokio::test]
+    async fn only_the_cloud_takes_back_what_it_refused() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let seen = Seen::open(store, TaskTracker::new()).unwrap();
+        seen.refuse(&digest("t"), None, at(1), true);
+        seen.accept(&digest("t"), None, at(2), None);
+        assert_eq!(seen.standing("t"), Standing::Refused);
+        seen.accept(&digest("t"), None, at(2), Some(Instant::now()));
+        assert_eq!(seen.standing("t"), Standing::Seen);
+    }
+
+    #[tokio::test]
+    async fn what_is_over_makes_room_for_what_is_not() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let seen = Seen::open(store.clone(), TaskTracker::new()).unwrap();
+        for number in 0..TOKENS {
+            let number = i64::try_from(number).unwrap();
+            let expires = if number % 2 == 0 { at(5) } else { at(500) };
+            seen.accept(&digest(&number.to_string()), Some(expires), at(1), None);
+        }
+        seen.accept(&digest("new"), Some(at(500)), at(100), None);
+        let seen = written(seen, &store).await;
+        assert_eq!(seen.known.lock().len(), TOKENS / 2 + 1);
+        assert_eq!(seen.standing("0"), Standing::Stranger);
+        assert_eq!(seen.standing("1"), Standing::Seen);
+        assert_eq!(seen.standing("new"), Standing::Seen);
+    }
+
+    #[test]
+    fn a_damaged_entry_is_none() {
+        for bad in [
+            &b""[..],
+            b"seen",
+            b"seen x 1",
+            b"seen 1",
+            b"what 1 1",
+            b"\xff",
+        ] {
+            assert_eq!(Entry::parse(bad), None);
+        }
+    }
+}

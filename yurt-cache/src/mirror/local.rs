@@ -1,0 +1,154 @@
+//! What only this node knows of objects, for now: put in front of the cloud's versions as steps of the
+//! mirrors' own histories, so that every list, watch and get sees it, and taken away again the same way.
+
+use bytes::Bytes;
+use yurt_core::store::Result;
+
+use super::Mirror;
+use super::ingest::{Origin, shown};
+use super::kind::{Key, split_key};
+use super::registry::Registry;
+use super::scope::Resource;
+use crate::codec::{self, EventType, ObjectError};
+
+impl Mirror {
+    /// Puts `object` in front of what is held under its key; `false` if nothing is. Blocks on the store.
+    fn cover(&self, object: &Bytes) -> Result<bool> {
+        let event = match self.read_event(EventType::Modified, object) {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(scope = %self.scope, %error, "something local is no object");
+                return Ok(false);
+            }
+        };
+        let _whole = self.whole.write();
+        if self.kind.revision_of(self.id, &event.key).is_none() {
+            return Ok(false);
+        }
+        self.apply(vec![event.from(Origin::Cover)], 0)?;
+        Ok(true)
+    }
+
+    /// Takes away what is local of those that `is_meant`; returns how many objects that were. Blocks on the store.
+    fn uncover(&self, is_meant: &dyn Fn(&Key) -> bool) -> Result<usize> {
+        let _whole = self.whole.write();
+        let mut events = Vec::new();
+        for key in self.kind.covered(self.id) {
+            if !is_meant(&key) {
+                continue;
+            }
+            let Some(body) = self.kind.behind(&key)? else {
+                continue;
+            };
+            let body = match self.kind.form() {
+                Some(form) => shown(&body, &form),
+                None => body,
+            };
+            match self.read_event(EventType::Modified, &body) {
+                Ok(event) => events.push(event.from(Origin::Uncover)),
+                Err(error) => {
+                    tracing::warn!(scope = %self.scope, %key, %error, "the cloud's version cannot be read")
+                }
+            }
+        }
+        let count = events.len();
+        if count > 0 {
+            self.apply(events, 0)?;
+        }
+        Ok(count)
+    }
+}
+
+impl Registry {
+    /// Changes an object for the node's own clients, wherever it is held. `change` gets it as a GET has it;
+    /// `None` says that there is nothing to change. Returns what clients see now, `None` if no mirror holds
+    /// such an object. Blocks on the store.
+    ///
+    /// # Errors
+    /// What `change` says, and if the store takes no write.
+    pub(crate) fn cover<E: From<LocalError>>(
+        &self,
+        resource: &Resource,
+        key: &Key,
+        change: impl FnOnce(&Bytes) -> std::result::Result<Option<Bytes>, E>,
+    ) -> std::result::Result<Option<Bytes>, E> {
+        let _one_at_a_time = self.covering.lock();
+        let mirrors = self.holding(resource, key);
+        let Some(kind) = self.known_kind(resource).filter(|_| !mirrors.is_empty()) else {
+            return Ok(None);
+        };
+        let (namespace, name) = split_key(key);
+        let Some((_, body)) = kind
+            .newest(namespace, name, None)
+            .map_err(LocalError::Store)?
+        else {
+            return Ok(None);
+        };
+        let object = kind.form().map_or(body.clone(), |form| shown(&body, &form));
+        let Some(changed) = change(&object)? else {
+            return Ok(Some(object));
+        };
+        let told = mirrors.iter().map(|mirror| mirror.revision()).max();
+        let revision = told.unwrap_or(0) + 1;
+        let changed =
+            codec::with_resource_version(&changed, revision).map_err(LocalError::Object)?;
+        for mirror in mirrors {
+            mirror.cover(&changed).map_err(LocalError::Store)?;
+        }
+        Ok(Some(changed))
+    }
+
+    /// Takes away what is local of a resource; returns how many objects of mirrors that were. Blocks on the store.
+    pub(crate) fn uncover(
+        &self,
+        resource: &Resource,
+        is_meant: &dyn Fn(&Key) -> bool,
+    ) -> Result<usize> {
+        let _one_at_a_time = self.covering.lock();
+        let mut count = 0;
+        for mirror in self.all() {
+            if mirror.scope.resource == *resource {
+                count += mirror.uncover(is_meant)?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Lets clients see these objects once more, each with a revision of its own: something beside them has
+    /// changed what they mean. Blocks on the store.
+    ///
+    /// # Errors
+    /// If the store takes no write.
+    pub(crate) fn touch(
+        &self,
+        resource: &Resource,
+        keys: &[Key],
+    ) -> std::result::Result<(), LocalError> {
+        for key in keys {
+            self.cover(resource, key, |object| {
+                Ok::<_, LocalError>(Some(object.clone()))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn holding(&self, resource: &Resource, key: &Key) -> Vec<std::sync::Arc<Mirror>> {
+        let mut mirrors = self.all();
+        mirrors.retain(|mirror| {
+            mirror.scope.resource == *resource
+                && mirror.is_synced()
+                && mirror.kind.revision_of(mirror.id, key).is_some()
+        });
+        mirrors
+    }
+}
+
+/// Why something local cannot be shown.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum LocalError {
+    #[error("write what is local to the store")]
+    Store(#[source] yurt_core::store::Error),
+    #[error("number what is local")]
+    Object(#[source] ObjectError),
+}

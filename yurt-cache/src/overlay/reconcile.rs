@@ -1,0 +1,118 @@
+//! The end of a cut: what was local goes, the server wins. Endpoints stay true a little longer, until the
+//! kubelet has told the cloud itself, so that a Service that answers goes on answering.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::truth::{Truth, concerned, endpoint_resources, nodes, pods};
+use crate::mirror::registry::Registry;
+use crate::outbox::Outbox;
+use crate::upstream::{Reach, Upstream};
+
+/// How long endpoints may stay ahead of the cloud: three rounds of the kubelet's status reports, every 10 s.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What is done when the cloud is back.
+#[derive(Clone, Debug)]
+pub(crate) struct Reconcile {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) truth: Arc<Truth>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) upstream: Upstream,
+}
+
+impl Reconcile {
+    /// Waits for the ends of cuts, until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut reach = self.upstream.reach();
+        loop {
+            let came = reach.wait_for(|reach| *reach == Reach::Online);
+            match stop.run_until_cancelled(came).await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return,
+            }
+            let mut gone = reach.clone();
+            let work = async {
+                tokio::join!(self.settle(), self.outbox.deliver(&self.upstream));
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = work => {}
+                _cut_again = gone.wait_for(|reach| *reach != Reach::Online) => {}
+            }
+        }
+    }
+
+    async fn settle(&self) {
+        let this = self.clone();
+        blocking(move || {
+            let count = this.uncover(&[pods(), nodes()]);
+            if count > 0 {
+                tracing::info!(
+                    count,
+                    "the cloud is back: what only this node knew of its status is gone"
+                );
+            }
+        })
+        .await;
+        let until = Instant::now() + GRACE;
+        loop {
+            let mirrors = concerned(&self.registry);
+            let mut changes: Vec<_> = mirrors.iter().map(|mirror| mirror.changed()).collect();
+            let this = self.clone();
+            let is_ahead = blocking(move || {
+                let is_ahead = this.truth.agree(&this.registry);
+                if let Err(error) = this.truth.correct_all(&this.registry) {
+                    tracing::warn!(%error, "endpoints cannot be kept true");
+                }
+                is_ahead || this.is_covered()
+            })
+            .await;
+            if !is_ahead || changes.is_empty() {
+                break;
+            }
+            let changed = select_all(changes.iter_mut().map(|change| Box::pin(change.changed())));
+            tokio::select! {
+                _any = changed => {}
+                () = sleep_until(until) => break,
+            }
+        }
+        let this = self.clone();
+        blocking(move || {
+            this.truth.clear();
+            this.uncover(&endpoint_resources());
+        })
+        .await;
+    }
+
+    fn is_covered(&self) -> bool {
+        endpoint_resources().iter().any(|resource| {
+            let kind = self.registry.known_kind(resource);
+            kind.is_some_and(|kind| !kind.all_covered().is_empty())
+        })
+    }
+
+    fn uncover(&self, resources: &[crate::mirror::scope::Resource]) -> usize {
+        let mut count = 0;
+        for resource in resources {
+            match self.registry.uncover(resource, &|_| true) {
+                Ok(uncovered) => count += uncovered,
+                Err(error) => {
+                    tracing::warn!(%resource, %error, "something local cannot be taken away")
+                }
+            }
+        }
+        count
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("work on the store does not panic")
+}

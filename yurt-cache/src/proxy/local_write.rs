@@ -1,0 +1,344 @@
+//! The writes that the node itself can stand behind while the cloud is away: what its kubelet says of the
+//! node and its pods, its heartbeat, its events, and tokens for its pods. Nobody else's, and nothing else.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use yurt_core::name::NodeName;
+
+use super::request::{ApiRequest, Path, Shape, Verb};
+use super::{Answer, Proxy, RETRY};
+use crate::answer;
+use crate::body::{self, Body};
+use crate::codec::{ObjectMeta, Status, Subject, protobuf};
+use crate::identity::Caller;
+use crate::metrics::ServedFrom;
+use crate::mirror::kind::key;
+use crate::outbox::Event;
+use crate::overlay::{OverlayError, PatchType, apply_status};
+
+/// A write that is answered here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LocalWrite {
+    /// The status of the node or of a pod.
+    Status,
+    /// The node's heartbeat.
+    Lease,
+    /// Something that happened, to be told to the cloud later.
+    Event,
+    /// The node introduces itself once more.
+    Register,
+    /// A token for a pod.
+    TokenRequest,
+}
+
+/// Returns what a write is to the node `node`, if it is one that it can stand behind.
+pub(crate) fn local_write(
+    request: &ApiRequest,
+    caller: &Caller,
+    node: &NodeName,
+) -> Option<LocalWrite> {
+    let path = request.path()?;
+    if *caller != Caller::Node || request.verb != Verb::Write || request.is_upgrade {
+        return None;
+    }
+    let is_put = matches!(request.method, Method::PUT | Method::PATCH);
+    let is_post = request.method == Method::POST;
+    let is_node = path.name.as_deref() == Some(node.as_str());
+    match (kind(path), path.subresource.as_deref()) {
+        (("", "pods"), Some("status")) if is_put => Some(LocalWrite::Status),
+        (("", "nodes"), Some("status")) if is_put && is_node => Some(LocalWrite::Status),
+        (("", "nodes"), None) if is_post => Some(LocalWrite::Register),
+        (("", "serviceaccounts"), Some("token")) if is_post => Some(LocalWrite::TokenRequest),
+        (("" | "events.k8s.io", "events"), None) if is_post || request.method == Method::PATCH => {
+            Some(LocalWrite::Event)
+        }
+        (("coordination.k8s.io", "leases"), None) if is_lease_of(path, node) => {
+            (is_put || is_post).then_some(LocalWrite::Lease)
+        }
+        _ => None,
+    }
+}
+
+fn kind(path: &Path) -> (&str, &str) {
+    (&path.resource.group, &path.resource.plural)
+}
+
+/// Heartbeats are leases of the node's name; a new one is posted without a name in its path.
+fn is_lease_of(path: &Path, node: &NodeName) -> bool {
+    path.namespace.as_deref() == Some("kube-node-lease")
+        && path
+            .name
+            .as_deref()
+            .is_none_or(|name| name == node.as_str())
+}
+
+impl Proxy {
+    /// Answers a write from what the node itself knows.
+    pub(super) async fn write_locally(
+        self: &Arc<Self>,
+        _caller: &Caller,
+        api: &ApiRequest,
+        write: LocalWrite,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Status> {
+        let path = api.path().expect("only a resource is written locally");
+        let (parts, body) = request.into_parts();
+        let body = body::read(body::incoming(body), self.object_limit)
+            .await
+            .map_err(|error| Status::bad_request(format!("read the request's body: {error}")))?;
+        let written = Written {
+            path,
+            content_type: text(parts.headers.get(CONTENT_TYPE)),
+            body,
+        };
+        let response = match write {
+            LocalWrite::Status => self.write_status(api, written).await?,
+            LocalWrite::Lease => written.echo(&api.method),
+            LocalWrite::Event => self.queue_event(api, written).await?,
+            LocalWrite::Register => return Err(self.registered(&written)?),
+            LocalWrite::TokenRequest => {
+                return self
+                    .answer_token_request(api, &parts.headers, &written.body)
+                    .await;
+            }
+        };
+        Ok((response, ServedFrom::Hub))
+    }
+
+    async fn write_status(
+        &self,
+        api: &ApiRequest,
+        written: Written<'_>,
+    ) -> Result<Response<Body>, Status> {
+        let Some(patch_type) = PatchType::of(&api.method, written.content_type) else {
+            return Err(self.unavailable("only it understands this form of a status", Some(RETRY)));
+        };
+        if api.shape != Some(Shape::Object) {
+            return Err(Status::not_acceptable(&["application/json"]));
+        }
+        let path = written.path;
+        let name = path.name.clone().unwrap_or_default();
+        let key = key(path.namespace.as_deref().unwrap_or_default(), &name);
+        let (resource, registry, truth) = (
+            path.resource.clone(),
+            self.registry.clone(),
+            self.truth.clone(),
+        );
+        let work = move || {
+            let shown = registry.cover(&resource, &key, |object| {
+                apply_status(object, &written.body, patch_type)
+            })?;
+            if let Some(pod) = shown.as_ref().filter(|_| resource.plural == "pods") {
+                truth.note(&registry, &key, pod)?;
+            }
+            Ok(shown)
+        };
+        let shown: Result<Option<Bytes>, OverlayError> = tokio::task::spawn_blocking(work)
+            .await
+            .expect("work on the store does not panic");
+        match shown.map_err(|error| error.status(subject(path, &name)))? {
+            Some(object) => Ok(answer::json(StatusCode::OK, body::full(object))),
+            None => Err(self.unavailable(
+                &format!("this node has never seen {} {name:?}", path.resource),
+                Some(RETRY),
+            )),
+        }
+    }
+
+    /// Queues an event. A later one of the same name takes its place: clients post it anew when they hear that
+    /// it cannot be patched.
+    async fn queue_event(
+        &self,
+        api: &ApiRequest,
+        written: Written<'_>,
+    ) -> Result<Response<Body>, Status> {
+        let path = written.path;
+        if api.method == Method::PATCH {
+            let name = path.name.as_deref().unwrap_or_default();
+            return Err(Status::not_found(subject(path, name)));
+        }
+        let name = written.name()?;
+        let event = Event {
+            path: path.resource.path(path.namespace.as_deref()),
+            name,
+            content_type: written.content_type.to_owned(),
+            body: written.body.clone(),
+        };
+        let outbox = self.outbox.clone();
+        let queued = tokio::task::spawn_blocking(move || outbox.push(event))
+            .await
+            .expect("work on the store does not panic");
+        queued.map_err(|error| Status::internal(&format!("queue an event: {error}")))?;
+        Ok(written.echo(&Method::POST))
+    }
+
+    /// What a node is told that introduces itself: it is known already, as it wanted.
+    fn registered(&self, written: &Written<'_>) -> Result<Status, Status> {
+        let name = written.name()?;
+        let known = self
+            .registry
+            .known_kind(&written.path.resource)
+            .and_then(|kind| kind.newest("", &name, None).ok().flatten());
+        match known {
+            Some(_) if name == self.node.as_str() => {
+                Ok(Status::already_exists(subject(written.path, &name)))
+            }
+            _ => Err(self.unavailable("this node has never been seen there", Some(RETRY))),
+        }
+    }
+}
+
+/// What was written, as it came.
+struct Written<'a> {
+    path: &'a Path,
+    content_type: &'a str,
+    body: Bytes,
+}
+
+impl Written<'_> {
+    /// Answers with the object as it was written: as the server would, but for what it adds.
+    fn echo(&self, method: &Method) -> Response<Body> {
+        let code = if *method == Method::POST {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        let mut response = answer::json(code, body::full(self.body.clone()));
+        if let Ok(content_type) = HeaderValue::from_str(self.content_type) {
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+        }
+        response
+    }
+
+    fn name(&self) -> Result<String, Status> {
+        let meta = if self.content_type.starts_with(protobuf::MEDIA_TYPE) {
+            protobuf::metadata(&self.body)
+                .map_err(|error| Status::bad_request(error.to_string()))?
+        } else {
+            ObjectMeta::parse(&self.body).map_err(|error| Status::bad_request(error.to_string()))?
+        };
+        Ok(meta.name)
+    }
+}
+
+fn subject<'a>(path: &'a Path, name: &'a str) -> Subject<'a> {
+    Subject {
+        group: &path.resource.group,
+        resource: &path.resource.plural,
+        name,
+    }
+}
+
+fn text(value: Option<&HeaderValue>) -> &str {
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::identity::Token;
+
+    fn of(caller: &Caller, method: Method, uri: &str) -> Option<LocalWrite> {
+        let request = ApiRequest::read(&method, &uri.parse().unwrap(), &HeaderMap::new());
+        local_write(&request, caller, &"edge-1".parse().unwrap())
+    }
+
+    #[test]
+    fn a_node_stands_behind_its_own_status_heartbeat_events_and_tokens_and_nothing_else() {
+        let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+        for (method, uri, expected) in [
+            (
+                Method::PATCH,
+                "/api/v1/namespaces/a/pods/p/status",
+                Some(LocalWrite::Status),
+            ),
+            (
+                Method::PUT,
+                "/api/v1/namespaces/a/pods/p/status",
+                Some(LocalWrite::Status),
+            ),
+            (
+                Method::PATCH,
+                "/api/v1/nodes/edge-1/status",
+                Some(LocalWrite::Status),
+            ),
+            (Method::PATCH, "/api/v1/nodes/edge-2/status", None),
+            (Method::PATCH, "/api/v1/nodes/edge-1", None),
+            (Method::POST, "/api/v1/nodes", Some(LocalWrite::Register)),
+            (
+                Method::PUT,
+                &format!("{lease}/edge-1"),
+                Some(LocalWrite::Lease),
+            ),
+            (Method::POST, lease, Some(LocalWrite::Lease)),
+            (Method::PUT, &format!("{lease}/edge-2"), None),
+            (Method::DELETE, &format!("{lease}/edge-1"), None),
+            (
+                Method::PUT,
+                "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/edge-1",
+                None,
+            ),
+            (
+                Method::POST,
+                "/api/v1/namespaces/a/events",
+                Some(LocalWrite::Event),
+            ),
+            (
+                Method::PATCH,
+                "/api/v1/namespaces/a/events/e",
+                Some(LocalWrite::Event),
+            ),
+            (
+                Method::POST,
+                "/apis/events.k8s.io/v1/namespaces/a/events",
+                Some(LocalWrite::Event),
+            ),
+            (
+                Method::POST,
+                "/api/v1/namespaces/a/serviceaccounts/default/token",
+                Some(LocalWrite::TokenRequest),
+            ),
+            (Method::POST, "/api/v1/namespaces/a/pods", None),
+            (Method::POST, "/api/v1/namespaces/a/pods/p/eviction", None),
+            (Method::POST, "/api/v1/namespaces/a/pods/p/binding", None),
+            (Method::DELETE, "/api/v1/namespaces/a/pods/p", None),
+            (
+                Method::POST,
+                "/apis/certificates.k8s.io/v1/certificatesigningrequests",
+                None,
+            ),
+            (Method::GET, "/api/v1/namespaces/a/pods/p/status", None),
+        ] {
+            assert_eq!(
+                of(&Caller::Node, method.clone(), uri),
+                expected,
+                "{method} {uri}"
+            );
+        }
+    }
+
+    #[test]
+    fn nobody_but_the_node_writes_here() {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "Bearer abc".parse().unwrap());
+        let pod = Caller::Token(Token::from_headers(&headers).unwrap());
+        for (method, uri) in [
+            (Method::PATCH, "/api/v1/namespaces/a/pods/p/status"),
+            (Method::POST, "/api/v1/namespaces/a/events"),
+            (
+                Method::POST,
+                "/api/v1/namespaces/a/serviceaccounts/default/token",
+            ),
+        ] {
+            assert_eq!(of(&pod, method, uri), None, "{uri}");
+        }
+    }
+}

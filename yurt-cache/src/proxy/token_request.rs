@@ -1,0 +1,311 @@
+//! The kubelet's requests for tokens of its pods. The cloud answers and the answer is kept; while it is away the
+//! last real token is given again while it lives, and after that one of the hub's own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::forward::{forwarded, remove_hop_headers};
+use super::request::{ApiRequest, Path, Shape};
+use super::{Answer, Proxy};
+use crate::answer::{self, RETRY};
+use crate::body;
+use crate::codec::{FieldSelector, LabelSelector, Status, Subject, protobuf};
+use crate::identity::{Account, BoundPod, Caller, Order, later};
+use crate::metrics::ServedFrom;
+use crate::mirror::kind;
+use crate::mirror::scope::{Resource, Scope};
+
+/// The longest request and answer: both hold a token's worth at most.
+const LIMIT: usize = 64 << 10;
+
+/// What a stored token must live at least to be given out.
+const ALIVE_FOR: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Asked {
+    audiences: Vec<String>,
+    bound_object_ref: Option<Bound>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct Bound {
+    kind: String,
+    name: String,
+    uid: String,
+}
+
+#[derive(Deserialize)]
+struct TokenRequest {
+    #[serde(default)]
+    spec: Asked,
+}
+
+#[derive(Deserialize)]
+struct Given {
+    spec: Asked,
+    status: GivenStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GivenStatus {
+    token: String,
+    expiration_timestamp: String,
+}
+
+/// What of a pod decides whether it gets a token.
+#[derive(Deserialize)]
+struct Pod {
+    metadata: PodMetadata,
+    spec: PodSpec,
+}
+
+#[derive(Deserialize)]
+struct PodMetadata {
+    uid: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSpec {
+    #[serde(default)]
+    node_name: String,
+    #[serde(default)]
+    service_account_name: String,
+}
+
+impl Proxy {
+    /// Asks the cloud for a token and keeps its answer; answers itself if the link breaks.
+    pub(super) async fn forward_token_request(
+        self: &Arc<Self>,
+        caller: &Caller,
+        api: &ApiRequest,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Status> {
+        let (parts, body) = request.into_parts();
+        let body = read(body).await?;
+        let mut outgoing = Request::new(body::full(body.clone()));
+        *outgoing.method_mut() = parts.method.clone();
+        *outgoing.uri_mut() = parts
+            .uri
+            .path_and_query()
+            .map_or_else(|| http::Uri::from_static("/"), |path| path.clone().into());
+        *outgoing.headers_mut() = forwarded(&parts.headers);
+        outgoing.headers_mut().remove(CONTENT_LENGTH);
+        if api.shape == Some(Shape::Object) {
+            let json = HeaderValue::from_static("application/json");
+            outgoing.headers_mut().insert(ACCEPT, json);
+        }
+        caller.sign(outgoing.headers_mut());
+        let Ok(response) = self.upstream.send(caller.credential(), outgoing).await else {
+            // Asking for a token twice does no harm.
+            return self.answer_token_request(api, &parts.headers, &body).await;
+        };
+        let (mut head, given) = response.into_parts();
+        let Ok(given) = body::read(given, LIMIT).await else {
+            return self.answer_token_request(api, &parts.headers, &body).await;
+        };
+        remove_hop_headers(&mut head.headers);
+        if head.status == StatusCode::CREATED
+            && let (Ok(asked), Some(path)) = (Asked::read(&parts.headers, &body), api.path())
+        {
+            self.keep_token(path, &asked, &given);
+        }
+        let response = Response::from_parts(head, body::full(given));
+        Ok((response, ServedFrom::Cloud))
+    }
+
+    fn keep_token(&self, path: &Path, asked: &Asked, given: &Bytes) {
+        let Ok(read) = serde_json::from_slice::<Given>(given) else {
+            return;
+        };
+        if asked.audiences.is_empty() {
+            self.authenticator.learn_audiences(&read.spec.audiences);
+        }
+        self.authenticator.received(&read.status.token);
+        let expires = read.status.expiration_timestamp.parse::<Timestamp>();
+        if let (Some(order), Ok(expires)) = (asked.order(path), expires) {
+            let now = self.authenticator.time();
+            self.authenticator.issued.keep(&order, expires, given, now);
+        }
+    }
+
+    /// Answers a request for a token from what the node itself has.
+    pub(super) async fn answer_token_request(
+        self: &Arc<Self>,
+        api: &ApiRequest,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Answer, Status> {
+        if api.shape != Some(Shape::Object) {
+            return Err(Status::not_acceptable(&["application/json"]));
+        }
+        let path = api.path().expect("only a resource is asked for a token");
+        let asked = Asked::read(headers, body).map_err(Status::bad_request)?;
+        let (proxy, path) = (self.clone(), path.clone());
+        let found = tokio::task::spawn_blocking(move || proxy.own_token(&path, &asked)).await;
+        let text = found.expect("work on the store does not panic")?;
+        let response = answer::json(StatusCode::CREATED, body::full(text));
+        Ok((response, ServedFrom::Store))
+    }
+
+    /// Returns the last real token of the pod, or a new one of the hub's own. Blocks on the store.
+    fn own_token(&self, path: &Path, asked: &Asked) -> Result<Bytes, Status> {
+        let order = asked.order(path).ok_or_else(|| {
+            self.unavailable(
+                "the node itself makes tokens only for its pods",
+                Some(RETRY),
+            )
+        })?;
+        let then = later(self.authenticator.time(), ALIVE_FOR);
+        let found = self.authenticator.issued.find(&order, then);
+        match found.map_err(unreadable)? {
+            Some(text) => Ok(text),
+            None => self.mint(path, asked, &order),
+        }
+    }
+
+    /// Makes a token for a pod that runs here under that account.
+    fn mint(&self, path: &Path, asked: &Asked, order: &Order<'_>) -> Result<Bytes, Status> {
+        let bound = asked.bound_object_ref.as_ref();
+        let bound = bound.expect("an order is for a pod");
+        let namespace = order.namespace;
+        let pod = self.own_pod(namespace, &bound.name)?;
+        let account = match pod.spec.service_account_name.as_str() {
+            "" => "default",
+            name => name,
+        };
+        let is_its_own = pod.metadata.uid == bound.uid
+            && pod.spec.node_name == self.node.as_str()
+            && account == order.account;
+        if !is_its_own {
+            let subject = Subject {
+                group: "",
+                resource: "serviceaccounts/token",
+                name: order.account,
+            };
+            let why = "the cloud is not reachable, and no pod of this node has this name, uid and account";
+            return Err(Status::forbidden(subject, why));
+        }
+        let bound = BoundPod {
+            name: bound.name.clone(),
+            uid: bound.uid.clone(),
+        };
+        let account = Account {
+            namespace: namespace.to_owned(),
+            name: account.to_owned(),
+            pod: Some(bound.clone()),
+        };
+        let purpose = self.authenticator.purpose(&asked.audiences);
+        let now = self.authenticator.time();
+        let mint = &self.authenticator.mint;
+        let minted = mint
+            .issue(&account, &bound, purpose, now)
+            .ok_or_else(|| Status::internal("sign a token of the hub's own"))?;
+        self.authenticator.count_minted();
+        let lifetime = minted.expires.as_second() - now.as_second();
+        let answer = json!({
+            "kind": "TokenRequest",
+            "apiVersion": format!("authentication.k8s.io/{}", path.resource.version),
+            "metadata": {"name": order.account, "namespace": namespace, "creationTimestamp": seconds(now)},
+            "spec": {
+                "audiences": asked.audiences,
+                "expirationSeconds": lifetime,
+                "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": bound.name, "uid": bound.uid},
+            },
+            "status": {"token": minted.token, "expirationTimestamp": seconds(minted.expires)},
+        });
+        Ok(answer.to_string().into())
+    }
+
+    /// Returns a pod as a mirror of this node's pods has it. Blocks on the store for one object.
+    fn own_pod(&self, namespace: &str, name: &str) -> Result<Pod, Status> {
+        let unknown = || {
+            self.unavailable(
+                "this node does not know the pod that the token is for",
+                Some(RETRY),
+            )
+        };
+        let fields = FieldSelector::parse(&format!("spec.nodeName={}", self.node));
+        let scope = Scope {
+            resource: Resource {
+                group: String::new(),
+                version: "v1".to_owned(),
+                plural: "pods".to_owned(),
+            },
+            namespace: None,
+            labels: LabelSelector::default(),
+            fields: fields.unwrap_or_default(),
+        };
+        let mirror = self.registry.find(&scope).ok_or_else(unknown)?;
+        let key = kind::key(namespace, name);
+        let revision = mirror
+            .kind
+            .revision_of(mirror.id, &key)
+            .ok_or_else(unknown)?;
+        let read = mirror.kind.read(&key, revision).map_err(unreadable)?;
+        let text = read.ok_or_else(unknown)?;
+        serde_json::from_slice(&text)
+            .map_err(|error| Status::internal(&format!("read the pod {namespace}/{name}: {error}")))
+    }
+}
+
+impl Asked {
+    /// Reads a request, JSON or protobuf.
+    fn read(headers: &HeaderMap, body: &Bytes) -> Result<Self, String> {
+        let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        if content_type.is_some_and(|value| value.starts_with(protobuf::MEDIA_TYPE.as_bytes())) {
+            let spec = protobuf::token_request(body)
+                .map_err(|error| format!("the token request cannot be read: {error}"))?;
+            return Ok(Self {
+                audiences: spec.audiences,
+                bound_object_ref: spec.bound_object_ref.map(|bound| Bound {
+                    kind: bound.kind,
+                    name: bound.name,
+                    uid: bound.uid,
+                }),
+            });
+        }
+        let request: TokenRequest = serde_json::from_slice(body)
+            .map_err(|error| format!("the token request cannot be read: {error}"))?;
+        Ok(request.spec)
+    }
+
+    /// Returns under what the answer is kept; `None` unless it is for a pod.
+    fn order<'a>(&'a self, path: &'a Path) -> Option<Order<'a>> {
+        let bound = self.bound_object_ref.as_ref()?;
+        let is_pod = bound.kind == "Pod" && !bound.name.is_empty() && !bound.uid.is_empty();
+        is_pod.then_some(Order {
+            namespace: path.namespace.as_deref()?,
+            account: path.name.as_deref()?,
+            uid: &bound.uid,
+            audiences: &self.audiences,
+        })
+    }
+}
+
+fn unreadable(error: yurt_core::store::Error) -> Status {
+    Status::internal(&format!("read the node's store: {error}"))
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Status> {
+    body::read(body::incoming(body), LIMIT)
+        .await
+        .map_err(|error| Status::bad_request(format!("read the token request: {error}")))
+}
+
+fn seconds(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second())
+        .unwrap_or(at)
+        .to_string()
+}

@@ -1,0 +1,90 @@
+//! Client certificates that the calendar has overtaken: the node's own is forgiven, nobody else's is.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use testbed::client::Client;
+use testbed::pki::{Pki, Validity};
+
+use super::site::{Bed, Site};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps?resourceVersion=0";
+const DAY: i64 = 86_400;
+
+static LATER: AtomicI64 = AtomicI64::new(0);
+
+fn later() -> Timestamp {
+    Timestamp::now() + SignedDuration::from_secs(LATER.load(Ordering::SeqCst))
+}
+
+/// A client whose certificate is valid until so many days from now.
+fn until(site: &Site, pki: &Pki, user: &str, group: &str, days: i64) -> Client {
+    let validity = Validity {
+        not_after: Timestamp::now() + SignedDuration::from_secs(days * DAY),
+        ..Validity::default()
+    };
+    let (certificate, key) = pki.client_for(user, &[group], validity);
+    Client::with_certificate(&site.endpoint(), &certificate, &key).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_expired_while_cut_off_opens_the_door_to_its_own_node_alone() {
+    LATER.store(0, Ordering::SeqCst);
+    let mut bed = Bed::with(testbed::api::ApiConfig::default(), |mut site| {
+        site.adjust(|config| config.clock = later);
+        site
+    })
+    .await;
+    bed.site.node().get(MAPS).await.unwrap().expect(200);
+    bed.cut().await;
+    LATER.store(10 * DAY, Ordering::SeqCst);
+    for round in ["cut off", "restarted"] {
+        if round == "restarted" {
+            bed.restart().await;
+            bed.site.sees_the_cloud(false).await;
+        }
+        let pki = bed.site.pki.clone();
+        let client = |user: &str, group: &str, days| until(&bed.site, &pki, user, group, days);
+        let node = client("system:node:n1", "system:nodes", 1);
+        node.get(MAPS).await.unwrap().expect(200);
+        let forgiven = bed
+            .site
+            .metric("yurthub_node_certificates_forgiven_total", "");
+        assert!(forgiven.await > 0.5, "{round}");
+        // Somebody else's, of another CA, and one that is past the limit do not pass the handshake.
+        let strangers = [
+            client("system:node:n2", "system:nodes", 1),
+            client("system:node:n1", "system:masters", 1),
+            client("admin", "system:masters", 1),
+            client("system:node:n1", "system:nodes", -21),
+            until(&bed.site, &Pki::new(), "system:node:n1", "system:nodes", 1),
+        ];
+        for (number, stranger) in strangers.iter().enumerate() {
+            let refused = stranger.get(MAPS).await;
+            assert!(refused.is_err(), "{round} {number} {refused:?}");
+        }
+    }
+    LATER.store(32 * DAY, Ordering::SeqCst);
+    let late = until(
+        &bed.site,
+        &bed.site.pki,
+        "system:node:n1",
+        "system:nodes",
+        1,
+    );
+    assert!(late.get(MAPS).await.is_err(), "after the limit");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_node_may_renew_its_certificate_when_the_link_is_back() {
+    let bed = Bed::start().await;
+    let node = until(
+        &bed.site,
+        &bed.site.pki,
+        "system:node:n1",
+        "system:nodes",
+        -1,
+    );
+    // A bed that has just started is one whose link has just come back.
+    node.get(MAPS).await.unwrap().expect(200);
+}

@@ -43,7 +43,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// When the node is off, or the hub has no [disk](HubConfig::disk) of its own.
+    /// When the node is off, or the hub has no [disk](super::HubConfig::disk) of its own.
     ///
     /// # Cancel safety
     ///

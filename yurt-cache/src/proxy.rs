@@ -102,7 +102,7 @@ impl Proxy {
             Err(status) => (answer::status(&status), ServedFrom::Hub),
         };
         answer::mark(&mut response, from.as_str());
-        drop(place);
+        let mut response = response.map(|body| body::holding(body, place));
         if is_head {
             *response.body_mut() = body::empty();
         }
@@ -275,8 +275,10 @@ impl Proxy {
                     parts.uri.clone(),
                     parts.headers.clone(),
                 );
-                let found =
-                    tokio::task::spawn_blocking(move || documents.answer(&uri, &headers)).await;
+                let found = tokio::task::spawn_blocking(move || {
+                    documents.answer(&uri, &headers, Instant::now())
+                })
+                .await;
                 let found = found.expect("work on the store does not panic");
                 let found = found.map_err(|error| {
                     Status::internal(&format!("read the node's store: {error}"))
@@ -407,7 +409,12 @@ impl Proxy {
     /// Returns for how long the cloud has been away, `None` while it is there.
     pub(crate) fn since(&self) -> Option<Duration> {
         match *self.reach().borrow() {
-            Reach::CutOff { since } => Some(elapsed(since, (self.clock)())),
+            Reach::CutOff { since } => {
+                // A hub that has started since then knows only of its own failures.
+                let last = self.authenticator.contact.last();
+                let since = last.map_or(since, |last| last.min(since));
+                Some(elapsed(since, (self.clock)()))
+            }
             Reach::Unknown | Reach::Online => None,
         }
     }

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let store = LogStore::open(settings.data_dir.join("store"), LogConfig::default())?;
     let mut config = Config::new(settings.node_name, settings.upstream, settings.data_dir);
-    config.listen = settings.listen;
+    config.listen = vec![settings.listen];
     config.serving_certificate = settings.serving_certificate;
     config.serving_key = settings.serving_key;
     config.client_ca_file = settings.client_ca_file;
@@ -57,6 +57,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.pool_name = settings.pool_name;
     config.filters = settings.filters;
     config.limits = settings.limits;
+    settings.kept.tell(&mut config);
     let hub = Hub::new(config, Arc::new(store), Timestamp::now())?;
     let shutdown = CancellationToken::new();
     let mut running = pin!(hub.run(shutdown.clone()));

@@ -1,6 +1,6 @@
 //! What makes one value wrong, in words that follow its place.
 
-use std::{fs, net::SocketAddr, path::Path, str::FromStr};
+use std::{fs, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 
 use http::Uri;
 use rustls::pki_types::{
@@ -8,7 +8,7 @@ use rustls::pki_types::{
     pem::{Error, PemObject},
 };
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use yurt_cache::hub::{CallerName, FilterName};
+use yurt_cache::hub::{Budget, CallerName, FilterName};
 use yurt_core::name::NodeName;
 
 /// An API server's URL: scheme, host and perhaps a port, nothing else.
@@ -93,6 +93,61 @@ pub(crate) fn count<T: FromStr + Default + PartialEq>(text: &str) -> Result<T, S
         Ok(number) if number != T::default() => Ok(number),
         Ok(_) | Err(_) => Err(format!("{text:?} is not a whole number above 0")),
     }
+}
+
+/// A time: a whole number of `s`, `m`, `h` or `d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time such as 30s, 5m, 12h or 7d");
+    let (unit, seconds) = match text.chars().next_back() {
+        Some('s') => ('s', 1),
+        Some('m') => ('m', 60),
+        Some('h') => ('h', 3_600),
+        Some('d') => ('d', 86_400),
+        _ => return Err(wrong()),
+    };
+    let number: u64 = count(text.trim_end_matches(unit)).map_err(|_| wrong())?;
+    // The clock that this is added to ends in some centuries.
+    let seconds = number
+        .checked_mul(seconds)
+        .filter(|seconds| *seconds <= 10 * 365 * 86_400);
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// A number of objects and their bytes: `5000/32Mi`.
+pub(crate) fn budget(text: &str) -> Result<Budget, String> {
+    let wrong = || format!("{text:?} is not a number and bytes such as 5000/32Mi");
+    let (objects, bytes) = text.split_once('/').ok_or_else(wrong)?;
+    let (digits, unit) = match bytes.find(|byte: char| !byte.is_ascii_digit()) {
+        Some(end) => bytes.split_at(end),
+        None => (bytes, ""),
+    };
+    let factor: u64 = match unit {
+        "" => 1,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = count::<u64>(digits).map_err(|_| wrong())?;
+    let bytes = bytes.checked_mul(factor).ok_or_else(wrong)?;
+    Ok(Budget::new(count(objects).map_err(|_| wrong())?, bytes))
+}
+
+/// A kind and what is kept of it: `deployments.apps=1000/2Mi`.
+pub(crate) fn kind_budget(text: &str) -> Result<(String, Budget), String> {
+    match text.split_once('=') {
+        Some((kind, kept)) if !kind.is_empty() && !kind.contains('/') => {
+            Ok((kind.to_owned(), budget(kept)?))
+        }
+        _ => Err(format!(
+            "{text:?} is not a kind and what is kept of it, such as deployments.apps=1000/2Mi"
+        )),
+    }
+}
+
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is neither true nor false"))
 }
 
 /// A PEM file with at least one certificate.

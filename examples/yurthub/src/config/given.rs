@@ -12,6 +12,7 @@ use yurt_cache::hub::{FilterConfig, Limits, Order, UpstreamConfig};
 use super::{
     Flags, Mistake, Settings, check,
     file::{self, Entry},
+    kept::{self, Kept},
 };
 
 /// The keys of the file and the flags that override them.
@@ -79,19 +80,20 @@ impl Given {
 
     fn take_entry(&mut self, file: &str, key: &str, entry: Entry) {
         let place = format!("{file}: {key}");
-        let Some((key, _)) = KEYS.iter().find(|(known, _)| *known == key) else {
+        let mut known = KEYS.iter().chain(&kept::KEYS);
+        let Some((key, _)) = known.find(|(known, _)| *known == key) else {
             return self.mistake(place, "there is no such key");
         };
         let texts = match (*key, entry) {
             (_, Entry::Empty) => Vec::new(),
-            ("servers" | "filters", Entry::List(texts)) => {
+            ("servers" | "filters" | "kinds", Entry::List(texts)) => {
                 let placed = |(index, text)| Placed {
                     place: format!("{place}[{index}]"),
                     text,
                 };
                 texts.into_iter().enumerate().map(placed).collect()
             }
-            ("servers" | "filters", _) => {
+            ("servers" | "filters" | "kinds", _) => {
                 return self.mistake(place, "a list of texts is expected");
             }
             (_, Entry::Text(text)) => vec![Placed { place, text }],
@@ -128,7 +130,8 @@ impl Given {
             one(flags.body_limit),
             one(flags.log),
         ];
-        for ((key, flag), texts) in KEYS.into_iter().zip(texts) {
+        let kept = kept::KEYS.into_iter().zip(flags.kept.texts());
+        for ((key, flag), texts) in KEYS.into_iter().zip(texts).chain(kept) {
             if !texts.is_empty() {
                 let place = || flag.to_owned();
                 let placed = texts.into_iter().map(|text| Placed {
@@ -170,6 +173,7 @@ impl Given {
         let pool_name = self.optional("poolName", check::pool_name);
         let filters = self.filters();
         let limits = self.limits();
+        let kept = Kept::read(&mut self);
         let log = self.or("log", "info", check::log);
 
         let settings = || {
@@ -195,6 +199,7 @@ impl Given {
                 pool_name,
                 filters,
                 limits,
+                kept: kept?,
                 log: log?,
             })
         };
@@ -289,7 +294,23 @@ impl Given {
         self.optional(key, parse)
     }
 
-    fn or<T>(
+    /// Takes each text of a list.
+    pub(super) fn each<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let mut all = Vec::new();
+        for Placed { place, text } in self.texts.remove(key).unwrap_or_default() {
+            match parse(&text) {
+                Ok(one) => all.push(one),
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        all
+    }
+
+    pub(super) fn or<T>(
         &mut self,
         key: &str,
         default: &str,

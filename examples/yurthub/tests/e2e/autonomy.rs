@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testbed::{client::Client, cluster::ClusterConfig};
+use testbed::{
+    client::Client,
+    cluster::{ClusterConfig, Version},
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -61,7 +64,14 @@ async fn told(site: &Site, status: &str, reason: &str) -> Value {
 #[tokio::test]
 #[ignore = "needs kube-apiserver"]
 async fn the_condition_lives_beside_the_kubelets() {
+    for version in [Version::Oldest, Version::Newest] {
+        lives_beside_the_kubelets(version).await;
+    }
+}
+
+async fn lives_beside_the_kubelets(version: Version) {
     let config = ClusterConfig {
+        version,
         authorization: "Node,RBAC".to_owned(),
         ..ClusterConfig::default()
     };

@@ -39,6 +39,7 @@
 //! `vm.overcommit_memory`, `kernel.panic` and `kernel.panic_on_oops` of the machine.
 
 mod cgroup;
+mod clock;
 mod container;
 mod error;
 mod files;
@@ -62,6 +63,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
@@ -79,6 +81,13 @@ use crate::{
     endpoint::Endpoint,
 };
 
+/// What makes the hub's disk full.
+const FILL: &str = "/var/lib/yurthub/fill";
+// The last blocks are given away one by one only, and only to who insists.
+const FILL_UP: &str = r#"
+cat /dev/zero >"$1"
+while dd if=/dev/zero of="$1" bs=1k count=1 oflag=append,dsync conv=notrunc; do :; done
+"#;
 /// How often something that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -136,6 +145,7 @@ pub struct Node {
     link: Link,
     processes: BTreeMap<Program, Process>,
     machine: Option<Machine>,
+    clock: SignedDuration,
     execs: AtomicU32,
     _network: Arc<Network>,
 }
@@ -283,12 +293,26 @@ impl Node {
         }
         let log = self.log_file(program);
         let process = Process::start(self.machine()?, self.lines.of(program), &log)?;
+        if !self.clock.is_zero() {
+            process
+                .shift_clock(self.clock)
+                .map_err(|source| Error::Clock { program, source })?;
+        }
         self.processes.insert(program, process);
         match program {
             Program::Containerd => self.answers(program, &["ctr", "version"]).await,
             Program::Hub => self.answers(program, &fetch(self.lines.hub_probe())).await,
             Program::Kubelet | Program::KubeProxy => Ok(()),
         }
+    }
+
+    /// Sets how far the clock of the node's programs is from the machine's, in whole seconds, for those that are
+    /// started from now on: as after a boot without a battery for the clock.
+    ///
+    /// Containers have the right time, and so has a program that was started again because it had ended by itself.
+    /// Only on x86-64.
+    pub fn set_clock(&mut self, offset: SignedDuration) {
+        self.clock = offset;
     }
 
     /// Kills a program with SIGKILL; containers go on without containerd. It stays away until it is started.
@@ -337,6 +361,46 @@ impl Node {
     #[must_use]
     pub fn file(&self, path: &str) -> PathBuf {
         files::outside(&self.persistent, path)
+    }
+
+    /// Writes a file of the node, one of those that [`Node::file`] finds: for another certificate, say.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn write_file(&self, path: &str, text: &str) -> Result<(), Error> {
+        files::write(&self.file(path), text)
+    }
+
+    /// Fills the hub's own disk to the last byte.
+    ///
+    /// # Errors
+    ///
+    /// When the node is off, or the hub has no [disk](HubConfig::disk) of its own.
+    ///
+    /// # Cancel safety
+    ///
+    /// The filling of a dropped future goes on.
+    pub async fn fill_disk(&self) -> Result<(), Error> {
+        if self.disk.is_none() {
+            return Err(Error::NoDisk);
+        }
+        self.run(&["sh", "-c", FILL_UP, "fill", FILL])
+            .await
+            .map(drop)
+    }
+
+    /// Frees what [`Node::fill_disk`] has taken.
+    ///
+    /// # Errors
+    ///
+    /// When the node is off.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be called again.
+    pub async fn free_disk(&self) -> Result<(), Error> {
+        self.run(&["rm", "-f", FILL]).await.map(drop)
     }
 
     /// Runs a command on the node and returns what it printed.

@@ -70,7 +70,7 @@ pub(crate) struct Flags {
     /// For whom a filter is, filter=caller,caller, or filter=off; may be repeated
     #[arg(long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
-    /// Connections of one caller [default: 64]
+    /// Connections of one caller [default: 160]
     #[arg(long, value_name = "NUMBER")]
     caller_connections: Option<String>,
     /// Requests of one caller at a time [default: 32]

@@ -7,6 +7,8 @@ mod body;
 mod codec;
 mod documents;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod hub;
 mod identity;
 mod limits;

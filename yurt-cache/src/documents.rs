@@ -1,5 +1,7 @@
 //! Discovery, OpenAPI and version: remembered as the cloud sent them, for each form that was asked for.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -8,14 +10,21 @@ use http::header::{
     LAST_MODIFIED, VARY,
 };
 use http::{HeaderMap, Response, StatusCode, Uri};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use yurt_core::store::{Batch, Result, Store};
 
 use crate::body::{self, Body};
 use crate::codec::Inflate;
+use crate::garbage::{Bounds, Entry, Held, plan};
+use crate::proxy::route::Link;
 
 /// The longest document that is remembered: an OpenAPI description of a large cluster is about half of it.
 pub(crate) const LIMIT: usize = 12 << 20;
+
+/// The prefix of the keys under which documents are stored.
+const PREFIX: &[u8] = b"d/";
 
 const KEPT: [HeaderName; 6] = [
     CONTENT_TYPE,
@@ -33,20 +42,61 @@ struct Head {
 
 /// The documents that the store remembers.
 #[derive(Clone, Debug)]
-pub(crate) struct Documents(Arc<dyn Store>);
+pub(crate) struct Documents {
+    store: Arc<dyn Store>,
+    bounds: Bounds,
+    kept: Arc<Mutex<HashMap<Bytes, Kept>>>,
+}
+
+/// How long a document is, and when it was used.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    held: Held,
+    used: Instant,
+}
 
 impl Documents {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self(store)
+    /// Opens what the store remembers. Blocks on the store.
+    pub(crate) fn open(store: Arc<dyn Store>, bounds: Bounds, now: Instant) -> Result<Self> {
+        let mut kept = HashMap::new();
+        store.keys(PREFIX, None, &mut |key, len| {
+            let held = Held::one(len);
+            kept.insert(Bytes::copy_from_slice(key), Kept { held, used: now });
+            ControlFlow::Continue(())
+        })?;
+        Ok(Self {
+            store,
+            bounds,
+            kept: Arc::new(Mutex::new(kept)),
+        })
     }
 
-    /// Remembers a document. Blocks on the store.
+    /// Returns how much is remembered.
+    pub(crate) fn held(&self) -> Held {
+        total(&self.kept.lock())
+    }
+
+    /// Forgets what nobody has asked for long, and what is over the budget. Blocks on the store.
+    pub(crate) fn sweep(&self, now: Instant) -> Result<usize> {
+        let mut batch = Batch::new();
+        let gone = forget(&mut self.kept.lock(), &self.bounds, now);
+        for key in &gone {
+            batch.delete(key.clone());
+        }
+        if !batch.is_empty() {
+            self.store.write(batch)?;
+        }
+        Ok(gone.len())
+    }
+
+    /// Remembers a document, instead of others if there is no room. Blocks on the store.
     pub(crate) fn remember(
         &self,
         uri: &Uri,
         accept: &str,
         headers: &HeaderMap,
         text: &[u8],
+        now: Instant,
     ) -> Result<()> {
         let kept = KEPT.iter().filter_map(|name| {
             Some((
@@ -63,22 +113,70 @@ impl Documents {
         value.put_u8(b'\n');
         value.put_slice(text);
         let value = value.freeze();
-        let key = key(uri, accept);
-        if self.0.get(&key)?.as_ref() == Some(&value) {
+        let held = Held::one(value.len());
+        if self.bounds.budget.is_exceeded_by(held) {
             return Ok(());
         }
+        let key = key(uri, accept);
+        if self.store.get(&key)?.as_ref() == Some(&value) {
+            self.note_use(&key, now);
+            return Ok(());
+        }
+        let gone = {
+            let mut kept = self.kept.lock();
+            kept.insert(key.clone(), Kept { held, used: now });
+            forget(&mut kept, &self.bounds, now)
+        };
         let mut batch = Batch::new();
         batch.put(key, value);
-        self.0.write(batch)
+        for key in gone {
+            batch.delete(key);
+        }
+        self.store.write(batch)
+    }
+
+    fn note_use(&self, key: &Bytes, now: Instant) {
+        if let Some(kept) = self.kept.lock().get_mut(key) {
+            kept.used = now;
+        }
     }
 
     /// Answers with a remembered document; `None` if it was never asked for in this form. Blocks on the store.
-    pub(crate) fn answer(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Response<Body>>> {
-        let Some(value) = self.0.get(&key(uri, accept(headers)))? else {
+    pub(crate) fn answer(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        now: Instant,
+    ) -> Result<Option<Response<Body>>> {
+        let key = key(uri, accept(headers));
+        let Some(value) = self.store.get(&key)? else {
             return Ok(None);
         };
+        self.note_use(&key, now);
         Ok(answer(&value, accepts_gzip(headers)))
     }
+}
+
+fn total(kept: &HashMap<Bytes, Kept>) -> Held {
+    let all = kept.values();
+    all.fold(Held::default(), |total, one| total.plus(one.held))
+}
+
+/// Takes out what goes. Documents are remembered and swept only while the cloud is there.
+fn forget(kept: &mut HashMap<Bytes, Kept>, bounds: &Bounds, now: Instant) -> Vec<Bytes> {
+    let keys: Vec<Bytes> = kept.keys().cloned().collect();
+    let entry = |key: &Bytes| Entry {
+        idle: now.duration_since(kept[key].used),
+        held: kept[key].held,
+        is_needed: false,
+    };
+    let entries: Vec<Entry> = keys.iter().map(entry).collect();
+    let goes = plan(&entries, total(kept), bounds, Link::Up);
+    let gone: Vec<Bytes> = goes.into_iter().map(|at| keys[at].clone()).collect();
+    for key in &gone {
+        kept.remove(key);
+    }
+    gone
 }
 
 /// Returns the `Accept` header, empty if there is none.

@@ -1,11 +1,14 @@
 //! The hub: assembly, listeners, shutdown.
 
 mod admin;
+mod autonomy;
 mod flush;
 mod interface;
 mod listen;
 mod surroundings;
+mod sweep;
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +21,11 @@ use tokio_util::task::TaskTracker;
 use yurt_core::name::NodeName;
 use yurt_core::store::Store;
 
+use self::autonomy::Autonomy;
 use self::flush::Flushing;
 use self::interface::{InterfaceError, PodAddress};
 use self::surroundings::Surroundings;
+use self::sweep::Sweeping;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
 use crate::identity::certificate::ServingCertificate;
@@ -30,19 +35,17 @@ use crate::metrics::Metrics;
 use crate::mirror::reflector::Keeping;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Limit;
-use crate::outbox::Outbox;
+use crate::outbox::{self, Outbox};
 use crate::overlay::reconcile::Reconcile;
 use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
 use crate::tls::{self, Identity};
-use crate::upstream::{Reach, Upstream};
+use crate::upstream::Upstream;
 
 pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
+pub use crate::garbage::Budget;
 pub use crate::limits::Limits;
 pub use crate::upstream::{Order, UpstreamConfig};
-
-/// How often mirrors that nobody needs are looked for.
-const SWEEP: Duration = Duration::from_secs(30);
 
 /// How often the pods' address is put back, if it is gone.
 const LOOKED_AFTER_EVERY: Duration = Duration::from_secs(60);
@@ -57,11 +60,9 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// Where clients reach the hub, by HTTPS; at least one address.
     pub listen: Vec<SocketAddr>,
-    /// Where pods reach the hub, the same on every node, as 169.254.2.1:10268; without it no filter sends them
-    /// here.
+    /// Where the node's pods reach it: the hub puts the address on an interface, which takes `CAP_NET_ADMIN`
+    /// unless it is there. The same on every node, as 169.254.2.1:10268; without it no filter sends pods here.
     pub pod_address: Option<SocketAddr>,
-    /// Who sees to it that they do.
-    pub pod_interface: PodInterface,
     /// More names and addresses for the serving certificate, such as the cluster IP of the Service `kubernetes`.
     pub serving_names: Vec<String>,
     /// The node's pool; without it the node's label `apps.openyurt.io/nodepool` says it.
@@ -78,8 +79,22 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// Where the hub keeps its certificates; the store is given to [`Hub::new`].
     pub data_dir: PathBuf,
-    /// How long a mirror stays that nobody asks for, while the cloud is there.
+    /// How long a mirror stays that nobody asks for, while the cloud is there and no restart needs it.
     pub mirror_idle: Duration,
+    /// How long else stays what nobody uses, while the cloud is there: objects that were read by name and that
+    /// no pod on the node refers to, documents, verdicts.
+    pub forget_after: Duration,
+    /// What is kept of objects that were read by name; what a restart needs is kept beyond.
+    pub objects_by_name: Budget,
+    /// What is kept of discovery, OpenAPI and other documents.
+    pub documents: Budget,
+    /// How many verdicts of the cloud on its callers are kept.
+    pub verdicts: usize,
+    /// What is kept of any kind of object. Beyond it scopes are only forwarded, the least recently used first;
+    /// what a restart needs is kept beyond.
+    pub per_kind: Budget,
+    /// What is kept of some kinds: plural and group, as in `deployments.apps`, or the plural alone.
+    pub kinds: BTreeMap<String, Budget>,
     /// The largest object, in bytes, that a mirror takes.
     pub object_limit: usize,
     /// Events that a mirror keeps in memory for its watchers, and their bytes.
@@ -90,20 +105,14 @@ pub struct Config {
     pub verdict_limit: Duration,
     /// How much one client may hold.
     pub limits: Limits,
+    /// How often it is looked whether the node would survive a reboot without the cloud.
+    pub autonomy_period: Duration,
+    /// Whether the cloud is told, by the Node's condition `Autonomy`. It needs the node's client certificate.
+    pub autonomy_condition: bool,
     /// How long running requests may go on after the shutdown began.
     pub drain: Duration,
     /// What time it is.
     pub clock: fn() -> jiff::Timestamp,
-}
-
-/// Who brings pods to the hub's address for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodInterface {
-    /// Somebody else: the address is one of those that the hub listens at, or is translated to one.
-    Given,
-    /// The hub puts the address on an interface of its own, or on the loopback where the kernel has no dummy
-    /// interfaces, and listens there. It takes `CAP_NET_ADMIN`, unless the address is there.
-    Made,
 }
 
 impl Config {
@@ -115,7 +124,6 @@ impl Config {
             upstream,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 10_268))],
             pod_address: None,
-            pod_interface: PodInterface::Given,
             serving_names: Vec::new(),
             pool_name: None,
             filters: FilterConfig::default(),
@@ -125,11 +133,19 @@ impl Config {
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 10_267))),
             data_dir,
             mirror_idle: Duration::from_secs(3_600),
+            forget_after: Duration::from_secs(7 * 86_400),
+            objects_by_name: Budget::new(5_000, 32 << 20),
+            documents: Budget::new(200, 32 << 20),
+            verdicts: 10_000,
+            per_kind: Budget::new(100_000, 256 << 20),
+            kinds: BTreeMap::new(),
             object_limit: 3 << 20,
             window_events: 4_096,
             window_bytes: 4 << 20,
             verdict_limit: Duration::from_secs(30 * 86_400),
             limits: Limits::default(),
+            autonomy_period: Duration::from_secs(30),
+            autonomy_condition: true,
             drain: Duration::from_secs(10),
             clock: jiff::Timestamp::now,
         }
@@ -207,9 +223,9 @@ impl Hub {
             .iter()
             .map(|address| bind(*address))
             .collect::<Result<Vec<_>, _>>()?;
-        let pod_address = match (config.pod_address, config.pod_interface) {
-            (None, _) | (Some(_), PodInterface::Given) => None,
-            (Some(address), PodInterface::Made) => {
+        let pod_address = match config.pod_address {
+            None => None,
+            Some(address) => {
                 let (listener, kept) = bind_for_pods(address)?;
                 listeners.push(listener);
                 kept
@@ -248,6 +264,14 @@ impl Hub {
             .collect()
     }
 
+    /// Returns where the node's pods reach the hub.
+    #[must_use]
+    pub fn pod_addr(&self) -> Option<SocketAddr> {
+        // It is the last, if there is one.
+        self.config.pod_address?;
+        self.listeners.last()?.local_addr().ok()
+    }
+
     /// Returns where health and metrics are served.
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
@@ -278,23 +302,26 @@ impl Hub {
             authenticator,
             truth,
             outbox,
+            documents,
         } = self.open(&tasks, &stop).await?;
         let tls = self.tls(authenticator.clone())?;
         let (config, store, mirrors) = (self.config.clone(), self.store.clone(), registry.clone());
-        let open = move || Surroundings::open(&config, mirrors, store);
+        let pods = self.pod_addr();
+        let open = move || Surroundings::open(&config, pods, mirrors, store);
         let surroundings = tokio::task::spawn_blocking(open)
             .await
             .expect("reading the store does not panic");
         let metrics = Arc::new(Metrics::new());
         metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
         metrics.collect(Box::new(Figures(authenticator.clone())));
+        metrics.collect(Box::new(outbox::Figures(outbox.clone())));
         let proxy = Arc::new(Proxy {
             node: self.config.node_name.clone(),
             registry: registry.clone(),
             upstream: self.upstream.clone(),
             verdicts,
+            documents,
             authenticator: authenticator.clone(),
-            documents: Documents::new(self.store.clone()),
             truth: truth.clone(),
             outbox: outbox.clone(),
             filters: surroundings.filters().clone(),
@@ -310,12 +337,6 @@ impl Hub {
         tasks.spawn(self.upstream.clone().run(stop.clone()));
         tasks.spawn(self.flushing.clone().run(stop.clone()));
         tasks.spawn(surroundings.run(stop.clone()));
-        tasks.spawn(sweep(
-            registry.clone(),
-            self.upstream.clone(),
-            self.config.mirror_idle,
-            stop.clone(),
-        ));
         tasks.spawn(contact::keep(
             authenticator.contact.clone(),
             self.upstream.clone(),
@@ -334,6 +355,13 @@ impl Hub {
             upstream: self.upstream.clone(),
         };
         tasks.spawn(reconcile.run(stop.clone()));
+        let sweeping = Sweeping::new(&self.config, proxy.clone());
+        metrics.collect(Box::new(sweeping.told()));
+        tasks.spawn(sweeping.run(stop.clone()));
+        let autonomy = Autonomy::new(&self.config, proxy.clone(), self.flushing.clone());
+        let autonomy = Arc::new(autonomy);
+        metrics.collect(Box::new(autonomy.told()));
+        tasks.spawn(autonomy.clone().run(stop.clone()));
         registry.start();
         if let Some(address) = self.pod_address.clone() {
             tasks.spawn(look_after(address, stop.clone()));
@@ -346,6 +374,7 @@ impl Hub {
                 upstream: self.upstream.clone(),
                 store: self.store.clone(),
                 metrics,
+                autonomy,
             };
             tasks.spawn(admin::serve(
                 admin,
@@ -390,23 +419,32 @@ impl Hub {
             steps: self.config.window_events,
             bytes: self.config.window_bytes,
         };
+        let (mirrors, bounds, verdicts) = sweep::retention(&self.config);
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
         let (clock, limit) = (self.config.clock, self.config.verdict_limit);
         let mint = self.mint.clone();
         let open = move || {
+            let now = Instant::now();
+            let documents = Documents::open(store.clone(), bounds, now)?;
             let authenticator =
                 Authenticator::open(store.clone(), tasks.clone(), clock, limit, mint)?;
             let authenticator = Arc::new(authenticator);
-            let verdicts =
-                Verdicts::open(store.clone(), tasks.clone(), authenticator.clone(), limit)?;
+            let verdicts = Verdicts::open(
+                store.clone(),
+                tasks.clone(),
+                authenticator.clone(),
+                verdicts,
+                now,
+            )?;
             let registry =
-                Registry::open(store.clone(), window, keeping, tasks, stop, Instant::now())?;
+                Registry::open(store.clone(), (window, mirrors), keeping, tasks, stop, now)?;
             Ok(Opened {
                 truth: Arc::new(Truth::recall(&registry)),
                 outbox: Arc::new(Outbox::open(store)?),
                 registry: Arc::new(registry),
                 verdicts,
                 authenticator,
+                documents,
             })
         };
         tokio::task::spawn_blocking(open)
@@ -423,6 +461,7 @@ struct Opened {
     authenticator: Arc<Authenticator>,
     truth: Arc<Truth>,
     outbox: Arc<Outbox>,
+    documents: Documents,
 }
 
 /// Under which names clients reach the hub: the address it listens on, the loopback, and the API server's own.
@@ -463,6 +502,10 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
 
 /// Listens where pods ask. An address that somebody else has put there is not the hub's to look after.
 fn bind_for_pods(address: SocketAddr) -> Result<(TcpListener, Option<PodAddress>), Error> {
+    if address.ip().is_loopback() {
+        // It is there without us, and stays.
+        return Ok((bind(address)?, None));
+    }
     let kept = PodAddress::new(address.ip());
     match kept.ensure() {
         Ok(()) => Ok((bind(address)?, Some(kept))),
@@ -496,28 +539,5 @@ async fn change(
     if let Err(error) = changed.expect("netlink does not panic") {
         let error: &(dyn std::error::Error + 'static) = &error;
         tracing::warn!(error, "{otherwise}");
-    }
-}
-
-async fn sweep(
-    registry: Arc<Registry>,
-    upstream: Upstream,
-    idle: Duration,
-    stop: CancellationToken,
-) {
-    let mut ticks = tokio::time::interval(SWEEP.min(idle));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let is_cut_off = !matches!(*upstream.reach().borrow(), Reach::Online);
-        let registry = registry.clone();
-        let swept =
-            tokio::task::spawn_blocking(move || registry.sweep(Instant::now(), idle, is_cut_off))
-                .await;
-        if let Err(error) = swept.expect("work on the store does not panic") {
-            tracing::warn!(%error, "a mirror that nobody needs is not erased");
-        }
     }
 }

@@ -2,16 +2,19 @@
 
 mod answer;
 mod authorize;
+mod autonomy;
 mod backoff;
 mod body;
 mod codec;
 mod documents;
 mod filter;
+mod garbage;
 pub mod hub;
 mod identity;
 mod limits;
 mod metrics;
 mod mirror;
+mod needs;
 mod outbox;
 mod overlay;
 mod proxy;

@@ -3,6 +3,7 @@
 
 pub(crate) mod barrier;
 pub(crate) mod definition;
+mod ending;
 pub(crate) mod fetch;
 pub(crate) mod ingest;
 pub(crate) mod kind;
@@ -11,8 +12,10 @@ pub(crate) mod record;
 pub(crate) mod reflector;
 pub(crate) mod registry;
 pub(crate) mod relist;
+pub(crate) mod remembered;
 pub(crate) mod saved;
 pub(crate) mod scope;
+pub(crate) mod sweep;
 pub(crate) mod window;
 
 use std::collections::VecDeque;
@@ -95,6 +98,8 @@ struct State {
     /// When the upstream watch was last open; the mirror's beginning if never.
     behind_since: Instant,
     used: Instant,
+    /// It was given up for being over the budget, and is not tried again before this.
+    rests_until: Option<Instant>,
 }
 
 /// A deletion that is remembered; its object is in the store.
@@ -160,6 +165,7 @@ impl Mirror {
             relisted: None,
             behind_since: now,
             used: now,
+            rests_until: None,
         };
         Self {
             id,
@@ -348,6 +354,16 @@ impl Mirror {
         (!matches!(state.phase, Phase::Live)).then_some(state.behind_since)
     }
 
+    /// Returns whether the store was damaged and no list has come since.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.state.lock().is_suspect
+    }
+
+    /// Returns who asked lately.
+    pub(crate) fn callers(&self) -> Vec<Caller> {
+        self.callers.lock().asked.iter().cloned().collect()
+    }
+
     /// Returns whether the scope was listed, or watched, with this caller's own identity.
     pub(crate) fn is_fetched_as(&self, caller: &Caller, verb: Verb) -> bool {
         let callers = self.callers.lock();
@@ -394,12 +410,14 @@ impl Mirror {
         }
     }
 
-    fn callers(&self) -> Vec<Caller> {
-        self.callers.lock().asked.iter().cloned().collect()
-    }
-
     fn set_phase(&self, phase: Phase) {
-        self.state.lock().phase = phase;
+        let mut state = self.state.lock();
+        // Whoever still works for a mirror that has failed does not bring it back.
+        if matches!(state.phase, Phase::Failed(_)) {
+            return;
+        }
+        state.phase = phase;
+        drop(state);
         self.changed.send_replace(());
     }
 

@@ -1,5 +1,7 @@
 //! Events that happened while the cloud was away, kept until it is back: bounded, the oldest dropped and counted.
 
+mod figures;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use crate::body;
 use crate::identity::Caller;
 use crate::mirror::fetch::AGENT;
 use crate::upstream::Upstream;
+
+pub(crate) use self::figures::Figures;
 
 /// What of a store's keys is ours.
 const PREFIX: &[u8] = b"e/";

@@ -188,7 +188,10 @@ impl Proxy {
                 self.forward_token_request(caller, api, request).await
             }
             Route::Forward(remember) => self.forwarded(caller, api, scope, remember, request).await,
-            Route::LocalWrite(write) => self.write_locally(caller, api, write, request).await,
+            Route::LocalWrite(write) => {
+                let (response, from) = self.write_locally(caller, api, write, request).await?;
+                Ok((self.sifted(api, response).await?, from))
+            }
             Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {
                 self.local(caller, api, chosen, &request.into_parts().0, link)
                     .await
@@ -272,8 +275,10 @@ impl Proxy {
                     parts.uri.clone(),
                     parts.headers.clone(),
                 );
-                let found =
-                    tokio::task::spawn_blocking(move || documents.answer(&uri, &headers)).await;
+                let found = tokio::task::spawn_blocking(move || {
+                    documents.answer(&uri, &headers, Instant::now())
+                })
+                .await;
                 let found = found.expect("work on the store does not panic");
                 let found = found.map_err(|error| {
                     Status::internal(&format!("read the node's store: {error}"))
@@ -404,7 +409,12 @@ impl Proxy {
     /// Returns for how long the cloud has been away, `None` while it is there.
     pub(crate) fn since(&self) -> Option<Duration> {
         match *self.reach().borrow() {
-            Reach::CutOff { since } => Some(elapsed(since, (self.clock)())),
+            Reach::CutOff { since } => {
+                // A hub that has started since then knows only of its own failures.
+                let last = self.authenticator.contact.last();
+                let since = last.map_or(since, |last| last.min(since));
+                Some(elapsed(since, (self.clock)()))
+            }
             Reach::Unknown | Reach::Online => None,
         }
     }

@@ -3,6 +3,10 @@
 
 #[path = "hub/admin.rs"]
 mod admin;
+#[path = "hub/alone.rs"]
+mod alone;
+#[path = "hub/autonomy.rs"]
+mod autonomy;
 #[path = "hub/cloud.rs"]
 mod cloud;
 #[path = "hub/ending.rs"]
@@ -17,6 +21,8 @@ mod filters;
 mod flooding;
 #[path = "hub/forwarding.rs"]
 mod forwarding;
+#[path = "hub/garbage.rs"]
+mod garbage;
 #[path = "hub/hostile.rs"]
 mod hostile;
 #[path = "hub/identity.rs"]

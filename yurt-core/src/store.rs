@@ -229,6 +229,8 @@ pub struct Health {
     pub segments: u64,
     /// Damaged records found at the opening or since.
     pub damaged: u64,
+    /// Bytes that the medium still has for the store, if it can say.
+    pub free_bytes: Option<u64>,
 }
 
 /// What failed in a store.

@@ -10,7 +10,7 @@ use std::{fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use tracing_subscriber::filter::Targets;
-use yurt_cache::hub::{Limits, UpstreamConfig};
+use yurt_cache::hub::{FilterConfig, Limits, UpstreamConfig};
 use yurt_core::name::NodeName;
 
 use self::given::Given;
@@ -66,6 +66,15 @@ pub(crate) struct Flags {
     /// How long what the cloud said of a caller counts while it is away: 12h, 30d [default: 30d]
     #[arg(long, value_name = "TIME")]
     verdict_limit: Option<String>,
+    /// Where pods reach the hub, such as 169.254.2.1:10268; without it none is sent here
+    #[arg(long, value_name = "ADDRESS")]
+    pod_address: Option<String>,
+    /// The node's pool; by default its label apps.openyurt.io/nodepool says it
+    #[arg(long, value_name = "NAME")]
+    pool_name: Option<String>,
+    /// For whom a filter is, filter=caller,caller, or filter=off; may be repeated
+    #[arg(long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
     /// Connections of one caller [default: 64]
     #[arg(long, value_name = "NUMBER")]
     caller_connections: Option<String>,
@@ -102,6 +111,9 @@ pub(crate) struct Settings {
     pub(crate) admin_listen: SocketAddr,
     pub(crate) data_dir: PathBuf,
     pub(crate) verdict_limit: Duration,
+    pub(crate) pod_address: Option<SocketAddr>,
+    pub(crate) pool_name: Option<String>,
+    pub(crate) filters: FilterConfig,
     pub(crate) limits: Limits,
     pub(crate) log: Targets,
 }

@@ -55,6 +55,9 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.verdict_limit = settings.verdict_limit;
     config.client_ca_file = settings.client_ca_file;
     config.admin_listen = Some(settings.admin_listen);
+    config.pod_address = settings.pod_address;
+    config.pool_name = settings.pool_name;
+    config.filters = settings.filters;
     config.limits = settings.limits;
     let hub = Hub::new(config, Arc::new(store), Timestamp::now())?;
     let shutdown = CancellationToken::new();

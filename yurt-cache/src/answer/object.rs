@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use http::{Response, StatusCode};
+use tokio::time::Instant;
 
 use super::write::Writer;
 use super::{blocking, json};
@@ -11,7 +12,7 @@ use crate::body::{self, Body};
 use crate::codec::{Status, Subject};
 use crate::filter::sieve::Sifted;
 use crate::mirror::ingest::shown;
-use crate::mirror::kind::{Covering, Form, Kind};
+use crate::mirror::kind::{Covering, Form, Kind, key};
 use crate::proxy::request::{Path, Revision};
 
 /// Answers a GET from the store.
@@ -31,6 +32,7 @@ pub(crate) async fn object(
         None => None,
         Some(kind) => {
             let reading = kind.clone();
+            reading.note_use(&key(&namespace, &name), Instant::now());
             blocking(move || reading.newest(&namespace, &name, covering))
                 .await?
                 .zip(Some(kind))

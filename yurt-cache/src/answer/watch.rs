@@ -24,7 +24,6 @@ use crate::body::{self, Body};
 use crate::codec::{self, EventType, Status};
 use crate::filter::seen::Seen;
 use crate::filter::sieve::Sieve;
-use crate::mirror::kind::Key;
 use crate::mirror::window::{Event, Step};
 use crate::mirror::{Counted, Mirror, Read};
 use crate::proxy::request::{Options, Revision};
@@ -243,11 +242,11 @@ impl Watching {
         };
         match (event.event_type, was, is) {
             (EventType::Deleted, true, _) => {
-                self.tell(EventType::Deleted, &event.key, &event.object, out)
+                self.tell(EventType::Deleted, event, &event.object, out)
             }
             (EventType::Deleted, false, _) | (_, false, false) => Ok(()),
-            (_, false, true) => self.tell(EventType::Added, &event.key, &event.object, out),
-            (_, true, true) => self.tell(EventType::Modified, &event.key, &event.object, out),
+            (_, false, true) => self.tell(EventType::Added, event, &event.object, out),
+            (_, true, true) => self.tell(EventType::Modified, event, &event.object, out),
             (_, true, false) => {
                 // It left the selection: the client is told of what it knew, at the revision of the change.
                 let known = event
@@ -256,7 +255,7 @@ impl Watching {
                     .map_or(&event.object, |before| &before.object);
                 let gone = codec::with_resource_version(known, event.revision)
                     .unwrap_or_else(|_| known.clone());
-                self.tell(EventType::Deleted, &event.key, &gone, out)
+                self.tell(EventType::Deleted, event, &gone, out)
             }
         }
     }
@@ -264,11 +263,12 @@ impl Watching {
     fn tell(
         &mut self,
         event_type: EventType,
-        key: &Key,
+        of: &Event,
         object: &Bytes,
         out: &mut BytesMut,
     ) -> Result<(), Status> {
-        let told = tell(&self.writer, &mut self.seen, event_type, (key, object), out);
+        let event = (&of.key, of.order, object);
+        let told = tell(&self.writer, &mut self.seen, event_type, event, out);
         told.map_err(|untold| match untold {
             Untold::Expired => Status::expired_watch(self.reached, self.mirror.revision()),
             Untold::Undecided(error) => error.into(),

@@ -6,13 +6,15 @@ use std::collections::HashSet;
 use crate::codec::EventType;
 use crate::mirror::kind::Key;
 
-/// What one client knows. Whatever is in neither set it has seen, or it is not there.
+/// What one client knows: what is there and not hidden it has seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// There, and hidden from it.
     hidden: HashSet<Key>,
-    /// Changed since the client looked: whether it was hidden then nobody knows.
-    unknown: HashSet<Key>,
+    /// Up to this revision the client was away: of what changed meanwhile nobody knows what it saw before.
+    away_until: u64,
+    /// What it was told of in the time that it was away.
+    told: HashSet<Key>,
 }
 
 /// What an event is to the client.
@@ -25,19 +27,28 @@ pub(crate) enum Told {
 }
 
 impl Seen {
+    /// Returns what a client knows that was away until a revision.
+    pub(crate) fn away_until(revision: u64) -> Self {
+        Self {
+            away_until: revision,
+            ..Self::default()
+        }
+    }
+
     /// Notes an object that is hidden from the client.
     pub(crate) fn hide(&mut self, key: Key) {
         self.hidden.insert(key);
     }
 
-    /// Notes an object that has changed since the client looked.
-    pub(crate) fn doubt(&mut self, key: Key) {
-        self.unknown.insert(key);
-    }
-
-    /// Returns what an event is to the client, to whom its object is hidden or not.
-    pub(crate) fn tell(&mut self, event_type: EventType, key: &Key, is_hidden: bool) -> Told {
-        let is_unknown = self.unknown.remove(key);
+    /// Returns what an event at a revision is to the client, to whom its object is hidden or not.
+    pub(crate) fn tell(
+        &mut self,
+        event_type: EventType,
+        key: &Key,
+        revision: u64,
+        is_hidden: bool,
+    ) -> Told {
+        let is_unknown = revision <= self.away_until && self.told.insert(key.clone());
         let was_hidden = self.hidden.remove(key);
         if is_hidden && event_type != EventType::Deleted {
             self.hidden.insert(key.clone());
@@ -86,36 +97,43 @@ mod tests {
             (Added, false, Told::As(Added)),
             (Deleted, true, Told::As(Deleted)),
         ] {
-            assert_eq!(
-                seen.tell(event_type, &key, is_hidden),
-                expected,
-                "{event_type:?} {is_hidden}"
-            );
+            let told = seen.tell(event_type, &key, 7, is_hidden);
+            assert_eq!(told, expected, "{event_type:?} {is_hidden}");
         }
     }
 
     #[test]
-    fn what_was_hidden_or_changed_before_the_client_came_is_not_guessed() {
+    fn what_changed_while_the_client_was_away_is_not_guessed() {
         let key: Key = "a/b".into();
-        let cases = [
+        for (event_type, is_hidden, expected) in [
             (Modified, true, Told::Expired),
             (Modified, false, Told::As(Modified)),
             (Deleted, true, Told::Nothing),
             (Deleted, false, Told::As(Deleted)),
             (Added, true, Told::Nothing),
             (Added, false, Told::As(Added)),
-        ];
-        for (event_type, is_hidden, expected) in cases {
-            let mut seen = Seen::default();
-            seen.doubt(key.clone());
-            assert_eq!(
-                seen.tell(event_type, &key, is_hidden),
-                expected,
-                "{event_type:?} {is_hidden}"
-            );
+        ] {
+            let mut seen = Seen::away_until(7);
+            let told = seen.tell(event_type, &key, 7, is_hidden);
+            assert_eq!(told, expected, "{event_type:?} {is_hidden}");
         }
-        let mut seen = Seen::default();
-        seen.hide(key.clone());
-        assert_eq!(seen.tell(Deleted, &key, false), Told::Nothing);
+        let mut seen = Seen::away_until(7);
+        assert_eq!(seen.tell(Added, &key, 6, false), Told::As(Added));
+        assert_eq!(
+            seen.tell(Modified, &key, 7, true),
+            Told::As(Deleted),
+            "it was told"
+        );
+        assert_eq!(seen.tell(Modified, &key, 7, true), Told::Nothing);
+    }
+
+    #[test]
+    fn what_did_not_change_meanwhile_is_known() {
+        let (hidden, shown): (Key, Key) = ("a/b".into(), "a/c".into());
+        let mut seen = Seen::away_until(7);
+        seen.hide(hidden.clone());
+        assert_eq!(seen.tell(Modified, &hidden, 8, true), Told::Nothing);
+        assert_eq!(seen.tell(Deleted, &hidden, 8, true), Told::Nothing);
+        assert_eq!(seen.tell(Modified, &shown, 8, true), Told::As(Deleted));
     }
 }

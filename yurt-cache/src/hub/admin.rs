@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use yurt_core::store::Store;
 
+use super::autonomy::Autonomy;
+use crate::autonomy::Verdict;
 use crate::body::{self, Body};
 use crate::metrics::Metrics;
 use crate::mirror::registry::Registry;
@@ -28,6 +30,7 @@ pub(super) struct Admin {
     pub(super) upstream: Upstream,
     pub(super) store: Arc<dyn Store>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) autonomy: Arc<Autonomy>,
 }
 
 /// Serves until `stop`.
@@ -50,8 +53,8 @@ pub(super) async fn serve(
         let (admin, stop) = (admin.clone(), stop.clone());
         tasks.spawn(async move {
             let service = service_fn(|request| {
-                let answer = admin.answer(&request);
-                async move { Ok::<_, Infallible>(answer) }
+                let admin = admin.clone();
+                async move { Ok::<_, Infallible>(admin.answer(&request).await) }
             });
             let mut builder = http1::Builder::new();
             let connection = builder
@@ -68,8 +71,11 @@ pub(super) async fn serve(
 }
 
 impl Admin {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        let mut query = request.uri().query().unwrap_or_default().split('&');
+        let is_about_autonomy = query.any(|one| one.split('=').next() == Some("autonomy"));
         match request.uri().path() {
+            "/readyz" if is_about_autonomy => self.autonomy().await,
             "/healthz" | "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => self.readyz(),
             "/metrics" => {
@@ -82,9 +88,21 @@ impl Admin {
             }
             path => text(
                 StatusCode::NOT_FOUND,
-                format!("{path} is not served here: /healthz, /readyz, /metrics\n"),
+                format!(
+                    "{path} is not served here: /healthz, /readyz, /readyz?autonomy, /metrics\n"
+                ),
             ),
         }
+    }
+
+    /// Would this node survive a reboot now, without the cloud? With the code of kube-apiserver's checks.
+    async fn autonomy(&self) -> Response<Body> {
+        let report = self.autonomy.look().await;
+        let code = match report.verdict() {
+            Verdict::Holds => StatusCode::OK,
+            Verdict::Fails | Verdict::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        text(code, report.to_string())
     }
 
     /// Ready means: a client that asks now gets an answer, from the cloud or from here.

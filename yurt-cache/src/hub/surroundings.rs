@@ -4,6 +4,7 @@
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use yurt_core::store::{Batch, Store};
 
-use self::source::{Source, named, resource};
+use self::source::{Source, labelled, named, resource};
 use super::Config;
 use crate::filter::context::{
     Affected, Context, Facts, Pool, Services, nodes_of_bucket, nodes_of_pool, pool_of_node,
@@ -23,6 +24,7 @@ use crate::filter::sieve::Filters;
 use crate::filter::{FilterConfig, FilterName, is_affected, may_concern};
 use crate::mirror::Mirror;
 use crate::mirror::kind::{Key, Within};
+use crate::mirror::local::LocalError;
 use crate::mirror::registry::Registry;
 use crate::mirror::scope::Resource;
 
@@ -51,6 +53,8 @@ pub(super) struct Surroundings {
     rules: String,
     /// The pool that the configuration names.
     pool_name: Option<String>,
+    /// What is known, also where it is not yet enough to let the filters know.
+    latest: Context,
     services: Source<Facts>,
     node: Source<String>,
     pool: Option<Source<Vec<String>>>,
@@ -58,8 +62,13 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Reads what filters knew last. Blocks on the store.
-    pub(super) fn open(config: &Config, registry: Arc<Registry>, store: Arc<dyn Store>) -> Self {
+    /// Reads what filters knew last; `hub` is where pods reach the hub. Blocks on the store.
+    pub(super) fn open(
+        config: &Config,
+        hub: Option<SocketAddr>,
+        registry: Arc<Registry>,
+        store: Arc<dyn Store>,
+    ) -> Self {
         let node = config.node_name.to_string();
         let saved = store.get(KEY).ok().flatten();
         let saved = saved
@@ -68,7 +77,7 @@ impl Surroundings {
         let known = saved.as_ref().map(|saved| saved.context.clone());
         let known = known.unwrap_or_default();
         let context = Context {
-            hub: config.pod_address,
+            hub,
             node: node.clone(),
             pool: config.pool_name.clone().map_or(known.pool, Pool::Of),
             ..known
@@ -76,7 +85,8 @@ impl Surroundings {
         Self {
             registry,
             store,
-            filters: Arc::new(Filters::new(config.filters.clone(), context)),
+            filters: Arc::new(Filters::new(config.filters.clone(), context.clone())),
+            latest: context,
             saved,
             rules: rules(&config.filters),
             pool_name: config.pool_name.clone(),
@@ -103,7 +113,6 @@ impl Surroundings {
         }
         let mut retries = tokio::time::interval(RETRY);
         loop {
-            self.start_what_is_needed();
             self.look().await;
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -129,42 +138,46 @@ impl Surroundings {
         self.save(&context).await;
     }
 
-    fn start_what_is_needed(&mut self) {
+    /// Returns whether anything was started.
+    fn start_what_is_needed(&mut self) -> bool {
         let now = Instant::now();
-        self.services.start(&self.registry, now);
-        let context = self.filters.context();
-        if self.pool_name.is_none() && context.needs_pool() {
-            self.node.start(&self.registry, now);
+        let mut is_more = self.services.start(&self.registry, now);
+        if self.pool_name.is_none() && self.latest.needs_pool() {
+            is_more |= self.node.start(&self.registry, now);
         }
-        let Pool::Of(pool) = &context.pool else {
-            (self.pool, self.buckets) = (None, None);
-            return;
-        };
-        if !context.needs_members() {
-            return;
+        match &self.latest.pool {
+            Pool::Of(pool) if self.latest.needs_members() => {
+                let pool = pool.clone();
+                is_more |= self.start_members(&pool, now);
+            }
+            Pool::Of(_) | Pool::None | Pool::Unknown => (self.pool, self.buckets) = (None, None),
         }
-        let pools = named(resource("apps.openyurt.io", "v1beta2", "nodepools"), pool);
+        is_more
+    }
+
+    /// NodePools say who is in a pool, and NodeBuckets where there are none of them.
+    fn start_members(&mut self, pool: &str, now: Instant) -> bool {
+        let scope = named(resource("apps.openyurt.io", "v1beta2", "nodepools"), pool);
         if self
             .pool
             .as_ref()
-            .is_none_or(|source| !source.is_of(&pools))
+            .is_none_or(|source| !source.is_of(&scope))
         {
-            self.pool = Some(Source::new(pools, nodes_of_pool));
-            self.buckets = None;
+            (self.pool, self.buckets) = (None, None);
         }
-        let pools = self.pool.as_mut().expect("made above");
-        pools.start(&self.registry, now);
+        let pools = self
+            .pool
+            .get_or_insert_with(|| Source::new(scope, nodes_of_pool));
+        let mut is_more = pools.start(&self.registry, now);
         if pools.is_refused() || pools.is_empty() {
-            let buckets = source::labelled(
-                resource("apps.openyurt.io", "v1alpha1", "nodebuckets"),
-                BUCKET_POOL,
-                pool,
-            );
+            let scope = resource("apps.openyurt.io", "v1alpha1", "nodebuckets");
+            let scope = labelled(scope, BUCKET_POOL, pool);
             let buckets = self
                 .buckets
-                .get_or_insert_with(|| Source::new(buckets, nodes_of_bucket));
-            buckets.start(&self.registry, now);
+                .get_or_insert_with(|| Source::new(scope, nodes_of_bucket));
+            is_more |= buckets.start(&self.registry, now);
         }
+        is_more
     }
 
     fn forget_what_failed(&mut self) {
@@ -177,50 +190,59 @@ impl Surroundings {
             .for_each(Source::forget_if_failed);
     }
 
-    /// Takes over what the mirrors show, until they show nothing new.
+    /// Takes over what the mirrors show.
     async fn look(&mut self) {
-        self.services.advance().await;
-        self.node.advance().await;
-        for source in [&mut self.pool, &mut self.buckets].into_iter().flatten() {
-            source.advance().await;
-        }
-        let old = self.filters.context();
-        let new = self.context(&old);
-        if new == *old {
+        // What is known may make more necessary.
+        while {
+            self.services.advance().await;
+            self.node.advance().await;
+            for source in [&mut self.pool, &mut self.buckets].into_iter().flatten() {
+                source.advance().await;
+            }
+            self.latest = self.context();
+            self.start_what_is_needed()
+        } {}
+        let told = self.filters.context();
+        if self.latest == *told {
             return;
         }
-        tracing::info!(pool = ?new.pool, members = ?new.members.as_ref().map(BTreeSet::len), "the surroundings have changed");
-        let affected = old.affected(&new);
-        self.filters.publish(new.clone());
-        self.touch(Touched::Affected(affected)).await;
-        self.save(&new).await;
-        // What is known now may make more necessary.
-        self.start_what_is_needed();
+        // Filters that can decide go on with what they know until they can again.
+        if told.is_complete() && !self.latest.is_complete() && !self.is_hopeless() {
+            return;
+        }
+        let members = self.latest.members.as_ref().map(BTreeSet::len);
+        tracing::info!(pool = ?self.latest.pool, ?members, "filters know of new surroundings");
+        self.filters.publish(self.latest.clone());
+        self.touch(Touched::Affected(told.affected(&self.latest)))
+            .await;
+        self.save(&self.latest).await;
+    }
+
+    /// Returns whether the cloud does not say what is missing.
+    fn is_hopeless(&self) -> bool {
+        let is_refused =
+            |source: &Option<Source<_>>| source.as_ref().is_some_and(Source::is_refused);
+        self.node.is_refused() || (is_refused(&self.pool) && is_refused(&self.buckets))
     }
 
     /// Puts together what is known; where a mirror shows nothing yet, what was known stays.
-    fn context(&self, old: &Context) -> Context {
-        let services = self.services.held();
-        let node = self.node.held();
-        let pool = match (&self.pool_name, node) {
+    fn context(&self) -> Context {
+        let old = &self.latest;
+        let pool = match (&self.pool_name, self.node.held()) {
             (Some(pool), _) => Pool::Of(pool.clone()),
             (None, Some(node)) => node.values().next().cloned().map_or(Pool::None, Pool::Of),
             (None, None) => old.pool.clone(),
         };
-        let is_same_pool = pool == old.pool;
+        let services = self
+            .services
+            .held()
+            .map(|held| Services::of(held.iter().map(|(key, facts)| (&**key, *facts))));
+        let members = self.members().or_else(|| old.members.clone());
         Context {
             hub: old.hub,
             node: old.node.clone(),
-            services: match services {
-                Some(services) => Some(Services::of(
-                    services.iter().map(|(key, facts)| (&**key, *facts)),
-                )),
-                None => old.services.clone(),
-            },
-            members: self
-                .members()
-                .filter(|_| is_same_pool)
-                .or_else(|| old.members.clone().filter(|_| is_same_pool)),
+            services: services.or_else(|| old.services.clone()),
+            members: members.filter(|_| pool == old.pool),
             pool,
         }
     }
@@ -245,12 +267,12 @@ impl Surroundings {
                 let resource = mirror.scope.resource.clone();
                 keys.entry(resource)
                     .or_default()
-                    .extend(touched.keys(mirror, &context)?);
+                    .extend(touched.keys(mirror, &context).map_err(LocalError::Store)?);
             }
             for (resource, keys) in keys {
-                touch(&registry, &resource, &Vec::from_iter(keys))?;
+                registry.touch(&resource, &Vec::from_iter(keys))?;
             }
-            Ok::<(), yurt_core::store::Error>(())
+            Ok::<(), LocalError>(())
         };
         let done = tokio::task::spawn_blocking(touching).await;
         if let Err(error) = done.expect("work on the store does not panic") {
@@ -323,10 +345,4 @@ fn rules(config: &FilterConfig) -> String {
         format!("{name}={};", callers.join(","))
     };
     FilterName::ALL.map(rule).concat()
-}
-
-/// Lets clients see objects once more.
-fn touch(registry: &Registry, resource: &Resource, keys: &[Key]) -> yurt_core::store::Result<()> {
-    tracing::debug!(?registry, %resource, objects = keys.len(), "objects look different");
-    Ok(())
 }

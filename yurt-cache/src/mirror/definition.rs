@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::fetch::get;
-use super::kind::{Custom, Kind};
+use super::kind::{Custom, Kind, key};
 use super::registry::Registry;
 use super::scope::Resource;
 use crate::body;
@@ -90,7 +91,8 @@ pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind,
     };
     let definitions = registry.kind(&definitions());
     let kept = Bytes::copy_from_slice(text.trim_ascii_end());
-    let remember = move || definitions.remember("", &name, meta.resource_version, kept);
+    let (key, now) = (key("", &name), Instant::now());
+    let remember = move || definitions.remember(&key, meta.resource_version, kept, now);
     let remembered = tokio::task::spawn_blocking(remember)
         .await
         .expect("work on the store does not panic");

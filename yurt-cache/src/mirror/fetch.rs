@@ -74,6 +74,8 @@ pub(crate) enum FetchError {
     OtherKind(String),
     #[error("the cloud said nothing for {0:?}")]
     Silent(Duration),
+    #[error("the kind is over its budget")]
+    OverBudget,
 }
 
 /// Which list is asked for.
@@ -192,7 +194,7 @@ impl Mirror {
         self.callers.lock().watched_as = Some(caller.clone());
         self.set_phase(Phase::Live);
         let mut lines = EventLines::new(limit);
-        let mut reached = self.revision();
+        let mut reached = self.followed();
         let ends_at = Instant::now() + Duration::from_secs(seconds) + SILENCE;
         while let Some(chunk) = self.next_chunk(&mut body, ends_at - Instant::now()).await? {
             let mut events = Vec::new();
@@ -358,7 +360,11 @@ impl Mirror {
         }
         seen.extend(items.iter().map(|item| item.key.clone()));
         let mirror = self.clone();
-        blocking(move || mirror.take_listed(items)).await
+        blocking(move || mirror.take_listed(items)).await?;
+        if self.is_over_budget() {
+            return Err(FetchError::OverBudget);
+        }
+        Ok(())
     }
 
     async fn finish(

@@ -8,12 +8,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 use yurt_core::store::{Batch, Result, Store};
 
 use super::record::{CLOUD, REMEMBERED, Record, Version, Versions, is_local, told};
+use super::remembered::{Remembered, Uses};
 use super::scope::Resource;
 use super::window::Traits;
 use crate::codec::{Column, JsonPath, ObjectMeta, fields};
+use crate::garbage::{Budget, Held};
 
 /// Bytes of replaced versions that are kept for lists still being sent; beyond, such a list is cut off.
 const PINNED_LIMIT: usize = 16 << 20;
@@ -81,6 +84,10 @@ pub(crate) struct Kind {
     /// Held over each read-modify-write of a record.
     writing: Mutex<()>,
     pins: Mutex<Pins>,
+    budget: Budget,
+    held: Mutex<Held>,
+    remembered: Arc<Remembered>,
+    uses: Uses,
 }
 
 #[derive(Default)]
@@ -91,7 +98,12 @@ struct Pins {
 }
 
 impl Kind {
-    pub(crate) fn new(resource: Resource, store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(
+        resource: Resource,
+        store: Arc<dyn Store>,
+        budget: Budget,
+        remembered: Arc<Remembered>,
+    ) -> Self {
         Self {
             resource,
             store,
@@ -100,7 +112,20 @@ impl Kind {
             objects: RwLock::default(),
             writing: Mutex::default(),
             pins: Mutex::default(),
+            budget,
+            held: Mutex::default(),
+            remembered,
+            uses: Uses::default(),
         }
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// Returns how much of the kind is held, by whomever.
+    pub(crate) fn held(&self) -> Held {
+        *self.held.lock()
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
@@ -121,8 +146,9 @@ impl Kind {
         true
     }
 
-    /// Takes over what the store held of an object when it was opened. Holders that `is_live` denies are forgotten.
-    pub(crate) fn load(&self, key: &str, record: &Record, is_live: impl Fn(u32) -> bool) {
+    /// Takes over what the store held of an object when it was opened. Holders that `is_live` denies are forgotten;
+    /// returns whether anybody is left.
+    pub(crate) fn load(&self, key: &str, record: &Record, is_live: impl Fn(u32) -> bool) -> bool {
         let mut versions = record.versions();
         for version in &mut versions {
             version.holders.retain(|holder| is_live(*holder));
@@ -133,9 +159,28 @@ impl Kind {
             }
         }
         versions.retain(|version| !version.holders.is_empty());
-        if !versions.is_empty() {
-            self.objects.write().insert(key.into(), versions);
+        let is_held = !versions.is_empty();
+        if is_held {
+            self.place(&mut self.objects.write(), key.into(), versions);
         }
+        is_held
+    }
+
+    /// Puts what is held of an object, nothing included, and counts it.
+    fn place(&self, objects: &mut BTreeMap<Key, Versions>, key: Key, versions: Versions) {
+        let now = (held_of(&versions), remembered_of(&versions));
+        if now.1 == Held::default() {
+            self.uses.forget(&key);
+        }
+        let before = if versions.is_empty() {
+            objects.remove(&key)
+        } else {
+            objects.insert(key, versions)
+        };
+        let before = before.unwrap_or_default();
+        let mut held = self.held.lock();
+        *held = held.plus(now.0).minus(held_of(&before));
+        self.remembered.change(remembered_of(&before), now.1);
     }
 
     /// Returns the bytes of a version, `None` if it is gone.
@@ -331,41 +376,79 @@ impl Kind {
         }
         let mut objects = self.objects.write();
         for (key, record) in touched {
-            if record.0.is_empty() {
-                objects.remove(&key);
-            } else {
-                objects.insert(key, record.versions());
-            }
+            let versions = record.versions();
+            self.place(&mut objects, key, versions);
         }
         Ok(before)
     }
 
-    /// Remembers what a caller read by name, unless something newer is known.
+    /// Remembers what a caller read by name, unless something newer is known or there is no room.
     pub(crate) fn remember(
         &self,
-        namespace: &str,
-        name: &str,
+        key: &Key,
         revision: u64,
         body: Bytes,
+        now: Instant,
     ) -> Result<()> {
-        let key = key(namespace, name);
-        let is_known = self.objects.read().get(&key).is_some_and(|versions| {
+        self.note_use(key, now);
+        let is_known = self.objects.read().get(key).is_some_and(|versions| {
             let mut of_cloud = versions.iter().filter(|one| !is_local(one.revision));
             of_cloud.any(|version| version.revision >= revision)
         });
-        if is_known {
+        if is_known || !self.remembered.admits(Held::one(body.len())) {
             return Ok(());
         }
-        self.apply(
-            REMEMBERED,
-            &[Change::Put {
-                key,
-                revision,
-                body,
-            }],
-            Batch::new(),
-        )
-        .map(drop)
+        let change = Change::Put {
+            key: key.clone(),
+            revision,
+            body,
+        };
+        self.apply(REMEMBERED, &[change], Batch::new())?;
+        self.note_use(key, now);
+        Ok(())
+    }
+
+    /// Notes that somebody used what was remembered by name.
+    pub(crate) fn note_use(&self, key: &Key, now: Instant) {
+        if self.revision_of(REMEMBERED, key).is_some() {
+            self.uses.note(key, now);
+        }
+    }
+
+    /// Returns what was remembered by name: how much of it each is, and when it was used, as far as is known.
+    pub(crate) fn remembered(&self) -> Vec<(Key, Held, Option<Instant>)> {
+        let objects = self.objects.read();
+        let remembered = objects
+            .iter()
+            .map(|(key, versions)| (key, remembered_of(versions)))
+            .filter(|(_, held)| *held != Held::default());
+        remembered
+            .map(|(key, held)| (key.clone(), held, self.uses.last(key)))
+            .collect()
+    }
+
+    /// Forgets what was remembered by name, whether it is so still or not.
+    pub(crate) fn release(&self, keys: &[Key]) -> Result<()> {
+        let changes: Vec<Change> = keys
+            .iter()
+            .map(|key| Change::Release { key: key.clone() })
+            .collect();
+        self.apply(REMEMBERED, &changes, Batch::new()).map(drop)
+    }
+
+    /// Deletes what the store has of an object that nobody holds.
+    pub(crate) fn delete_orphan(&self, key: &str) -> Result<()> {
+        let _writing = self.writing.lock();
+        if self.objects.read().contains_key(key) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.delete(self.record_key(key));
+        self.store.write(batch)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.objects.read().is_empty()
     }
 
     /// Forgets what was read by name: it is gone.
@@ -497,6 +580,24 @@ impl Kind {
     fn record_key(&self, key: &str) -> Bytes {
         record_key(&self.resource, key)
     }
+}
+
+/// Returns how much an object is, all of its versions.
+fn held_of(versions: &[Version]) -> Held {
+    Held {
+        objects: usize::from(!versions.is_empty()),
+        bytes: versions.iter().map(|version| u64::from(version.len)).sum(),
+    }
+}
+
+/// Returns how much of an object is remembered by name.
+fn remembered_of(versions: &[Version]) -> Held {
+    let mut versions = versions.iter();
+    let held = versions.find(|version| version.holders.contains(&REMEMBERED));
+    held.map_or_else(Held::default, |version| Held {
+        objects: 1,
+        bytes: version.len.into(),
+    })
 }
 
 impl fmt::Debug for Kind {

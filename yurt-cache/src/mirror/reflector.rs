@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use yurt_core::store::Batch;
 
@@ -90,7 +91,7 @@ impl Mirror {
             if !is_online {
                 return;
             }
-            let began = tokio::time::Instant::now();
+            let began = Instant::now();
             let ended = self.round(&keeping, next).await;
             self.fall_behind();
             // A round that lasted was a good one; a list is soon over and says nothing of the next round.
@@ -116,6 +117,7 @@ impl Mirror {
                     next = Next::List(ListAt::Latest);
                     false
                 }
+                Err(FetchError::OverBudget) => return self.give_up().await,
                 Err(FetchError::Refused(status)) if !self.is_synced() => {
                     self.set_phase(Phase::Refused(status));
                     false
@@ -148,6 +150,17 @@ impl Mirror {
                 () = came_back => backoff.reset(),
                 _ = changed.changed() => {}
             }
+        }
+    }
+
+    /// Releases what was listed of a scope that is too large.
+    async fn give_up(self: &Arc<Self>) {
+        tracing::warn!(scope = %self.scope, "more than the node keeps of the kind: only forwarded");
+        self.rest(Instant::now());
+        let mirror = self.clone();
+        let erased = tokio::task::spawn_blocking(move || mirror.erase()).await;
+        if let Err(error) = erased.expect("work on the store does not panic") {
+            tracing::warn!(scope = %self.scope, %error, "a mirror that was given up is not erased");
         }
     }
 

@@ -4,25 +4,25 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use yurt_core::store::{Batch, Result, Store};
+use yurt_core::store::{Result, Store};
 
 use super::definition;
 use super::fetch::ListAt;
-use super::kind::{Change, Kind, RECORDS, parse_record_key};
+use super::kind::{Kind, RECORDS, parse_record_key};
 use super::record::{CLOUD, REMEMBERED, Record};
 use super::reflector::Keeping;
+use super::remembered::Remembered;
 use super::saved::{
-    SCOPES, SavedScope, decode_tombstone, parse_scope_key, parse_tombstone_key, scope_key,
-    tombstone_prefix,
+    SCOPES, SavedScope, decode_tombstone, parse_scope_key, parse_tombstone_key, tombstone_prefix,
 };
 use super::scope::{Resource, Scope};
+use super::sweep::Retention;
 use super::window::Limit;
 use super::{Mirror, Phase, Tombstone};
 use crate::identity::Caller;
@@ -32,38 +32,45 @@ const MIRRORS: usize = 2_000;
 
 /// The hub's mirrors.
 pub(crate) struct Registry {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     window: Limit,
-    kinds: RwLock<HashMap<Resource, Arc<Kind>>>,
-    mirrors: Mutex<Mirrors>,
+    pub(super) kinds: RwLock<HashMap<Resource, Arc<Kind>>>,
+    pub(super) mirrors: Mutex<Mirrors>,
     tasks: TaskTracker,
     stop: CancellationToken,
     keeping: Keeping,
+    pub(super) retention: Retention,
+    pub(super) remembered: Arc<Remembered>,
+    /// When the store was opened: nothing is known of uses before.
+    pub(super) opened: Instant,
+    /// Keys of the store that nothing leads to.
+    pub(super) orphans: Mutex<Vec<Bytes>>,
     /// Held while something local is put in front of an object in all its mirrors, or taken away.
     pub(super) covering: Mutex<()>,
 }
 
 #[derive(Default)]
-struct Mirrors {
-    by_id: BTreeMap<u32, Kept>,
+pub(super) struct Mirrors {
+    pub(super) by_id: BTreeMap<u32, Kept>,
     last_id: u32,
 }
 
-struct Kept {
-    mirror: Arc<Mirror>,
-    stop: CancellationToken,
+pub(super) struct Kept {
+    pub(super) mirror: Arc<Mirror>,
+    pub(super) stop: CancellationToken,
 }
 
 impl Registry {
     /// Opens what the store remembers. Blocks on the store; starts nothing yet.
     pub(crate) fn open(
         store: Arc<dyn Store>,
-        window: Limit,
+        limits: (Limit, Retention),
         keeping: Keeping,
         tasks: TaskTracker,
         stop: CancellationToken,
         now: Instant,
     ) -> Result<Self> {
+        let (window, retention) = limits;
         let registry = Self {
             store,
             window,
@@ -72,6 +79,10 @@ impl Registry {
             tasks,
             stop,
             keeping,
+            remembered: Arc::new(Remembered::new(retention.by_name)),
+            retention,
+            opened: now,
+            orphans: Mutex::default(),
             covering: Mutex::default(),
         };
         let relisted = registry.load_scopes(now)?;
@@ -168,7 +179,11 @@ impl Registry {
             return kind.clone();
         }
         let mut kinds = self.kinds.write();
-        let kind = || Arc::new(Kind::new(resource.clone(), self.store.clone()));
+        let kind = || {
+            let budget = self.retention.of(resource);
+            let (store, remembered) = (self.store.clone(), self.remembered.clone());
+            Arc::new(Kind::new(resource.clone(), store, budget, remembered))
+        };
         kinds.entry(resource.clone()).or_insert_with(kind).clone()
     }
 
@@ -185,49 +200,6 @@ impl Registry {
             .values()
             .map(|kept| kept.mirror.clone())
             .collect()
-    }
-
-    /// Drops mirrors that failed, and those that nobody has asked for since `idle` ago. Blocks on the store.
-    pub(crate) fn sweep(&self, now: Instant, idle: Duration, is_cut_off: bool) -> Result<()> {
-        let mut dropped = Vec::new();
-        let mut mirrors = self.mirrors.lock();
-        mirrors.by_id.retain(|_, kept| {
-            let is_idle = kept
-                .mirror
-                .idle_since()
-                .is_some_and(|since| now.duration_since(since) > idle);
-            let goes = kept.mirror.has_failed() || (is_idle && !is_cut_off);
-            if goes {
-                kept.stop.cancel();
-                dropped.push(kept.mirror.clone());
-            }
-            !goes
-        });
-        drop(mirrors);
-        for mirror in dropped {
-            tracing::info!(scope = %mirror.scope, "a mirror ends");
-            self.erase(&mirror)?;
-        }
-        Ok(())
-    }
-
-    fn erase(&self, mirror: &Mirror) -> Result<()> {
-        let mut batch = Batch::new();
-        batch.delete(scope_key(mirror.id));
-        for key in self.stored_keys(&tombstone_prefix(mirror.id))? {
-            batch.delete(key);
-        }
-        self.store.write(batch)?;
-        mirror.unstage()?;
-        let held = mirror.kind.unseen(mirror.id, &HashSet::new());
-        for portion in held.chunks(500) {
-            let changes: Vec<Change> = portion
-                .iter()
-                .map(|key| Change::Release { key: key.clone() })
-                .collect();
-            mirror.kind.apply(mirror.id, &changes, Batch::new())?;
-        }
-        Ok(())
     }
 
     fn keep(&self, kept: &Kept, first: ListAt) {
@@ -289,9 +261,10 @@ impl Registry {
             };
             match self.store.get(&stored) {
                 Ok(Some(bytes)) => {
-                    if let Some(record) = Record::decode(bytes) {
-                        self.kind(&resource)
-                            .load(&key, &record, |holder| live.contains(&holder));
+                    let record = Record::decode(bytes).unwrap_or_default();
+                    let kind = self.kind(&resource);
+                    if !kind.load(&key, &record, |holder| live.contains(&holder)) {
+                        self.orphans.lock().push(stored);
                     }
                 }
                 Ok(None) => {}
@@ -332,7 +305,7 @@ impl Registry {
         Ok(())
     }
 
-    fn stored_keys(&self, prefix: &[u8]) -> Result<Vec<Bytes>> {
+    pub(super) fn stored_keys(&self, prefix: &[u8]) -> Result<Vec<Bytes>> {
         let mut keys = Vec::new();
         self.store.keys(prefix, None, &mut |key, _| {
             keys.push(Bytes::copy_from_slice(key));

@@ -120,6 +120,9 @@ impl Mirror {
             .into_iter()
             .map(|key| Change::Delete { key })
             .collect();
+        if self.has_failed() {
+            return Ok(());
+        }
         let mut saved = self.saved(&self.state.lock());
         saved.is_synced = true;
         saved.revision = revision;
@@ -171,33 +174,39 @@ impl Mirror {
                 .sort_by_key(|stone| stone.revision);
         }
         let mut batch = Batch::new();
-        let (from, mut saved) = {
+        let (told, has_gone_back, mut saved) = {
             let state = self.state.lock();
-            if revision < state.revision {
+            let has_gone_back = revision < state.followed;
+            if has_gone_back {
                 for stone in &state.tombstones {
                     batch.delete(tombstone_key(self.id, stone.revision));
                 }
             }
-            (state.revision, self.saved(&state))
+            (state.revision, has_gone_back, self.saved(&state))
         };
-        saved.revision = revision;
+        // Clients may have been told more than the cloud has come to, of what only this node knew.
+        let is_news = revision > saved.followed || told > saved.followed;
+        saved.revision = match (has_gone_back, is_news) {
+            (true, _) => revision,
+            (false, true) => revision.max(told + 1),
+            (false, false) => told,
+        };
         saved.followed = revision;
-        if revision < from {
+        if has_gone_back {
             saved.floor = revision;
         }
         batch.put(scope_key(self.id), saved.encode());
         self.store.write(batch)?;
 
         let mut state = self.state.lock();
-        if revision < from {
-            // The cloud went back, as when its etcd was restored: what clients know leads nowhere.
+        if has_gone_back {
+            // As when its etcd was restored: what clients know leads nowhere.
             state.tombstones.clear();
             state.window.restart(revision);
+        } else if is_news {
+            state.window.push(Step::Jump { to: saved.revision });
         }
-        if revision > from {
-            state.window.push(Step::Jump { to: revision });
-        }
-        state.revision = revision;
+        state.revision = saved.revision;
         state.followed = revision;
         state.floor = saved.floor;
         state.is_suspect = false;

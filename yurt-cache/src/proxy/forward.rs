@@ -27,6 +27,7 @@ use crate::documents::{self, LIMIT, accepts_gzip};
 use crate::identity::Caller;
 use crate::limits::Place;
 use crate::mirror::fetch::{ListAt, get};
+use crate::mirror::kind::key;
 use crate::mirror::scope::Scope;
 use crate::upstream::SendError;
 
@@ -232,7 +233,9 @@ impl Proxy {
         let headers = head.headers.clone();
         let body = tee(body, announced(&head.headers), LIMIT, move |text| {
             tasks.spawn_blocking(move || {
-                if let Err(error) = documents.remember(&uri, &accept, &headers, &text) {
+                if let Err(error) =
+                    documents.remember(&uri, &accept, &headers, &text, Instant::now())
+                {
                     tracing::warn!(%uri, %error, "a document is not remembered");
                 }
             });
@@ -358,7 +361,8 @@ fn remember_text(
         return;
     }
     let object = compact(&object);
-    if let Err(error) = kind.remember(namespace, name, meta.resource_version, object) {
+    let key = key(namespace, name);
+    if let Err(error) = kind.remember(&key, meta.resource_version, object, Instant::now()) {
         tracing::warn!(resource = %kind.resource, name, %error, "an object is not remembered");
     }
 }

@@ -18,7 +18,7 @@ use crate::filter::sieve::{Sieve, Sifted};
 use crate::identity::Caller;
 
 /// How long a request waits until what filters have to know of the surroundings is known.
-const READY_WAIT: Duration = Duration::from_secs(10);
+const READY_WAIT: Duration = Duration::from_secs(3);
 
 /// What a caller is told of a write that is done and whose object it may not see, and of a deleted collection.
 const DONE: &str =

@@ -230,9 +230,11 @@ impl Store for LogStore {
             .sum();
         health.disk_bytes += self.shared.spare_bytes.load(Ordering::Relaxed);
         health.segments = count(index.segments().len());
+        drop(index);
         health.written_bytes = self.shared.written_bytes.load(Ordering::Relaxed);
         health.syncs = self.shared.syncs.load(Ordering::Relaxed);
         health.damaged = self.shared.damaged.load(Ordering::Relaxed);
+        health.free_bytes = self.shared.disk.free_bytes().ok();
         health
     }
 }

@@ -15,7 +15,7 @@ use super::site::{Bed, SOON, revision};
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 const PODS: &str = "/api/v1/namespaces/default/pods";
-const HUB: &str = "169.254.2.1";
+const HUB: &str = "127.0.0.1";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
@@ -33,7 +33,7 @@ async fn bed() -> Bed {
 async fn adjusted(adjust: impl Fn(&mut Config) + Send + Sync + 'static) -> Bed {
     Bed::with(ApiConfig::default(), |mut site| {
         site.adjust(move |config| {
-            config.pod_address = Some(format!("{HUB}:10268").parse().unwrap());
+            config.pod_address = Some(format!("{HUB}:0").parse().unwrap());
             adjust(config);
         });
         site
@@ -43,6 +43,11 @@ async fn adjusted(adjust: impl Fn(&mut Config) + Send + Sync + 'static) -> Bed {
 
 /// Returns a client that is a service account of kube-system.
 async fn account(bed: &Bed, name: &str) -> Client {
+    bed.site.bearer(&token(bed, name).await)
+}
+
+/// Asks the cloud for a token of a service account of kube-system.
+async fn token(bed: &Bed, name: &str) -> String {
     let accounts = "/api/v1/namespaces/kube-system/serviceaccounts";
     let body = json!({"metadata": {"name": name}});
     let made = bed.cloud().post(accounts, &body).await.unwrap();
@@ -50,7 +55,7 @@ async fn account(bed: &Bed, name: &str) -> Client {
     let asked =
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
     let said = put(bed, &format!("{accounts}/{name}/token"), &asked).await;
-    bed.site.bearer(said["status"]["token"].as_str().unwrap())
+    said["status"]["token"].as_str().unwrap().to_owned()
 }
 
 async fn put(bed: &Bed, collection: &str, object: &Value) -> Value {
@@ -88,10 +93,10 @@ async fn next(watch: &mut Watch) -> Value {
 }
 
 #[track_caller]
-fn is_moved(service: &Value) {
+fn is_moved(bed: &Bed, service: &Value) {
     assert_eq!(service["spec"]["clusterIP"], HUB, "{service}");
     assert_eq!(service["spec"]["clusterIPs"], json!([HUB]));
-    assert_eq!(service["spec"]["ports"][0]["port"], 10268);
+    assert_eq!(service["spec"]["ports"][0]["port"], bed.site.pods().port());
     assert_eq!(service["spec"]["fromTheFuture"]["a"], 1);
 }
 
@@ -114,7 +119,7 @@ async fn lists_reads_and_watches_pass_the_same_filters_online_and_cut_off() {
         for query in ["", "?resourceVersion=0", "?limit=1"] {
             let answer = node.get(&format!("{SERVICES}{query}")).await.unwrap();
             assert_eq!(answer.headers["x-yurt-served-from"], "mirror", "{query}");
-            is_moved(&answer.expect(200)["items"][0]);
+            is_moved(&bed, &answer.expect(200)["items"][0]);
         }
         for query in ["", "?resourceVersion=0"] {
             let service = node
@@ -123,13 +128,13 @@ async fn lists_reads_and_watches_pass_the_same_filters_online_and_cut_off() {
                 .unwrap()
                 .expect(200);
             assert_eq!(service["kind"], "Service");
-            is_moved(&service);
+            is_moved(&bed, &service);
         }
         for query in [INITIAL, "?watch=1", "?watch=1&resourceVersion=0"] {
             let mut watch = node.watch(&format!("{SERVICES}{query}")).await.unwrap();
             let service = next(&mut watch).await;
             assert_eq!(service["kind"], "Service");
-            is_moved(&service);
+            is_moved(&bed, &service);
             assert_eq!(next(&mut watch).await, other, "what no filter changes");
         }
     }
@@ -156,7 +161,7 @@ async fn an_event_of_a_running_watch_passes_the_filters() {
     let changed = patch(&bed, &format!("{SERVICES}/kubernetes"), &change).await;
     let service = next(&mut watch).await;
     assert_eq!(revision(&service), changed);
-    is_moved(&service);
+    is_moved(&bed, &service);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,6 +54,7 @@ struct Running {
     hub: SocketAddr,
     addresses: Vec<SocketAddr>,
     admin: SocketAddr,
+    pods: Option<SocketAddr>,
     ca_pem: String,
     shutdown: CancellationToken,
     /// Dropped with it, as by a crash, unless it was asked to end.
@@ -151,6 +152,7 @@ impl Site {
             hub: hub.local_addr().unwrap(),
             addresses: hub.local_addrs(),
             admin: hub.admin_addr().unwrap(),
+            pods: hub.pod_addr(),
             ca_pem: std::fs::read_to_string(hub.ca_file().unwrap()).unwrap(),
             shutdown: shutdown.clone(),
             task: JoinSet::new(),
@@ -194,6 +196,11 @@ impl Site {
     /// Returns where its administration is.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.running.as_ref().unwrap().admin
+    }
+
+    /// Returns where pods reach the hub.
+    pub(crate) fn pods(&self) -> SocketAddr {
+        self.running.as_ref().unwrap().pods.unwrap()
     }
 
     /// Returns the hub as an endpoint.

@@ -11,16 +11,16 @@ read -r pid _ </proc/self/stat # /proc is still the outer one
 
 mount --make-rshared / # the kubelet's mounts have to reach its containers
 mount -t proc proc /proc
+if [ -n "$disk" ]; then
+  mount -o loop "$disk" var/lib/yurthub
+fi
 for folder in etc var/lib var/log; do
-  mount --bind "$folder" "/$folder"
+  mount --rbind "$folder" "/$folder"
 done
 mount -t tmpfs tmpfs /run
 mkdir -p /run/lock /run/netns
 cat /proc/sys/kernel/random/uuid >/run/boot_id
 mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
-if [ -n "$disk" ]; then
-  mount -o loop "$disk" /var/lib/yurthub
-fi
 
 hostname "$name"
 ip link set lo up

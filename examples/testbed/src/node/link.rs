@@ -1,15 +1,11 @@
 //! The node's link to the network: a pair of interfaces, one end in the node, and the ways to cut it.
 
-use std::{
-    io::Write,
-    net::Ipv4Addr,
-    process::{Command, Stdio},
-};
+use std::{net::Ipv4Addr, process::Command};
 
 use super::{
     Error,
     machine::Machine,
-    shell::{printed, run, spawn_error, words},
+    shell::{run, words},
 };
 
 /// How a link is cut.
@@ -86,28 +82,15 @@ impl Link {
         let chain = |hook: &str| {
             format!(
                 "chain {hook} {{ type filter hook {hook} device \"{name}\" priority 0; \
-                 meta protocol {{ ip, ip6 }} drop; }}"
+                 meta protocol {{ ip, ip6 }} drop; }}\n"
             )
         };
         let rules = format!(
-            "table netdev {name} {{ {} {} }}",
+            "table netdev {name} {{\n{}{}}}",
             chain("ingress"),
             chain("egress")
         );
-        let mut nft = Command::new("nft");
-        nft.args(["-f", "-"]);
-        let mut child = nft
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|source| spawn_error(&nft, source))?;
-        let mut stdin = child.stdin.take().expect("stdin is piped");
-        // nft says by itself what it did not understand.
-        _ = stdin.write_all(rules.as_bytes());
-        drop(stdin);
-        let output = child.wait_with_output();
-        printed(&nft, output.map_err(|source| spawn_error(&nft, source))?).map(drop)
+        run(Command::new("nft").arg(rules)).map(drop)
     }
 
     fn drop_nothing(&self) {

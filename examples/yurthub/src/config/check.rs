@@ -8,6 +8,8 @@ use rustls::pki_types::{
     pem::{Error, PemObject},
 };
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use yurt_cache::hub::{CallerName, FilterName};
+use yurt_core::name::NodeName;
 
 /// An API server's URL: scheme, host and perhaps a port, nothing else.
 pub(crate) fn server(text: &str) -> Result<Uri, String> {
@@ -38,6 +40,51 @@ pub(crate) fn host_and_port(url: &Uri) -> (String, u16) {
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:10268"))
+}
+
+/// Where pods reach the hub: their environment holds it, so it is a full address.
+pub(crate) fn pod_address(text: &str) -> Result<SocketAddr, String> {
+    match address(text) {
+        Ok(address) if address.ip().is_unspecified() || address.port() == 0 => Err(format!(
+            "{text:?} is not an address that pods can reach, such as 169.254.2.1:10268"
+        )),
+        checked => checked,
+    }
+}
+
+/// A pool's name: it is asked for and compared with labels.
+pub(crate) fn pool_name(text: &str) -> Result<String, String> {
+    let name: Result<NodeName, _> = text.parse();
+    match name {
+        Ok(name) if text.len() <= 63 => Ok(name.to_string()),
+        Ok(_) => Err(format!("{text:?} is longer than 63 bytes")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A filter and for whom it is: `name=caller,caller`, or `name=off`.
+pub(crate) fn filter(text: &str) -> Result<(FilterName, Vec<CallerName>), String> {
+    let Some((name, callers)) = text.split_once('=') else {
+        return Err(format!(
+            "{text:?} is neither filter=caller,caller nor filter=off"
+        ));
+    };
+    let name: FilterName = name.trim().parse().map_err(|error| {
+        format!(
+            "{error}: there are {}",
+            FilterName::ALL.map(FilterName::as_str).join(", ")
+        )
+    })?;
+    if callers.trim() == "off" {
+        return Ok((name, Vec::new()));
+    }
+    let callers: Result<Vec<CallerName>, _> = callers
+        .split(',')
+        .map(|caller| caller.trim().parse())
+        .collect();
+    callers
+        .map(|callers| (name, callers))
+        .map_err(|error| error.to_string())
 }
 
 /// A number of things of which there is at least one.

@@ -1,14 +1,14 @@
 //! What was given for each key, by the file and by flags, on its way to settings or mistakes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use http::Uri;
-use yurt_cache::hub::{Limits, Order, UpstreamConfig};
+use yurt_cache::hub::{FilterConfig, Limits, Order, UpstreamConfig};
 
 use super::{
     Flags, Mistake, Settings, check,
@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 21] = [
+pub(super) const KEYS: [(&str, &str); 24] = [
     ("nodeName", "--node-name"),
     ("servers", "--server"),
     ("order", "--order"),
@@ -31,6 +31,9 @@ pub(super) const KEYS: [(&str, &str); 21] = [
     ("adminListen", "--admin-listen"),
     ("dataDir", "--data-dir"),
     ("verdictLimit", "--verdict-limit"),
+    ("podAddress", "--pod-address"),
+    ("poolName", "--pool-name"),
+    ("filters", "--filter"),
     ("callerConnections", "--caller-connections"),
     ("callerRequests", "--caller-requests"),
     ("callerWatches", "--caller-watches"),
@@ -84,14 +87,14 @@ impl Given {
         };
         let texts = match (*key, entry) {
             (_, Entry::Empty) => Vec::new(),
-            ("servers" | "listen" | "servingNames", Entry::List(texts)) => {
+            ("servers" | "filters" | "listen" | "servingNames", Entry::List(texts)) => {
                 let placed = |(index, text)| Placed {
                     place: format!("{place}[{index}]"),
                     text,
                 };
                 texts.into_iter().enumerate().map(placed).collect()
             }
-            ("servers" | "servingNames", _) => {
+            ("servers" | "filters" | "servingNames", _) => {
                 return self.mistake(place, "a list of texts is expected");
             }
             (_, Entry::Text(text)) => vec![Placed { place, text }],
@@ -119,6 +122,9 @@ impl Given {
             one(flags.admin_listen),
             one(flags.data_dir),
             one(flags.verdict_limit),
+            one(flags.pod_address),
+            one(flags.pool_name),
+            flags.filters,
             one(flags.caller_connections),
             one(flags.caller_requests),
             one(flags.caller_watches),
@@ -166,6 +172,9 @@ impl Given {
             path(text, check::folder)
         });
         let verdict_limit = self.or("verdictLimit", "30d", check::days);
+        let pod_address = self.optional("podAddress", check::pod_address);
+        let pool_name = self.optional("poolName", check::pool_name);
+        let filters = self.filters();
         let limits = self.limits();
         let log = self.or("log", "info", check::log);
 
@@ -190,6 +199,9 @@ impl Given {
                 admin_listen: admin_listen?,
                 data_dir: data_dir?,
                 verdict_limit: verdict_limit?,
+                pod_address,
+                pool_name,
+                filters,
                 limits,
                 log: log?,
             })
@@ -255,6 +267,20 @@ impl Given {
             }
         }
         servers
+    }
+
+    /// What is given changes the defaults, one filter each.
+    fn filters(&mut self) -> FilterConfig {
+        let mut config = FilterConfig::default();
+        let mut known = BTreeSet::new();
+        for Placed { place, text } in self.texts.remove("filters").unwrap_or_default() {
+            match check::filter(&text) {
+                Ok((name, callers)) if known.insert(name) => config.set(name, callers),
+                Ok((name, _)) => self.mistake(place, format!("{name} is given twice")),
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        config
     }
 
     /// A certificate and its key: the key may be in the certificate's file, but not alone.

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use testbed::pki::Pki;
-use yurt_cache::hub::Order;
+use yurt_cache::hub::{FilterName, Order};
 
 use super::*;
 
@@ -67,6 +67,9 @@ servingKey: DIR/node.key
 clientCaFile: DIR/broken.pem
 adminListen: [a]
 dataDir: var
+podAddress: 0.0.0.0:10268
+poolName: A
+filters: [masterservice=off, masterservice=node, masterservice, proxy=node, servicetopology=kube-proxy]
 callerConnections: many
 callerRequests: -1
 callerWatches: 0
@@ -94,6 +97,12 @@ DIR/config.yaml: servingKey: a key without servingCertificate
 DIR/config.yaml: clientCaFile: DIR/broken.pem is not PEM: base64 decode error: InvalidCharacter(33)
 DIR/config.yaml: listen: \"localhost\" is not an address such as 127.0.0.1:10268
 DIR/config.yaml: dataDir: var is not an absolute path
+DIR/config.yaml: podAddress: \"0.0.0.0:10268\" is not an address that pods can reach, such as 169.254.2.1:10268
+DIR/config.yaml: poolName: \"A\" is not a name: lower case letters, digits, '-' and '.', at most 253
+DIR/config.yaml: filters[1]: masterservice is given twice
+DIR/config.yaml: filters[2]: \"masterservice\" is neither filter=caller,caller nor filter=off
+DIR/config.yaml: filters[3]: there is no filter \"proxy\": there are servicetopology, masterservice, discardcloudservice, inclusterconfig, nodeportisolation, forwardkubesvctraffic, serviceenvupdater
+DIR/config.yaml: filters[4]: \"kube-proxy\" is neither node nor system:serviceaccount:<namespace>:<name>
 DIR/config.yaml: callerConnections: \"many\" is not a whole number above 0
 DIR/config.yaml: callerRequests: \"-1\" is not a whole number above 0
 DIR/config.yaml: callerWatches: \"0\" is not a whole number above 0
@@ -203,6 +212,14 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
         "n2",
         "--client-certificate",
         "DIR/both.pem",
+        "--pod-address",
+        "169.254.2.1:10268",
+        "--pool-name",
+        "shop-7",
+        "--filter",
+        "masterservice=node, system:serviceaccount:a:b",
+        "--filter",
+        "inclusterconfig=off",
         "--caller-rate",
         "9",
         "--log",
@@ -236,6 +253,21 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
         (None, None)
     );
     assert_eq!(settings.client_ca_file, None);
+    assert_eq!(settings.pod_address, "169.254.2.1:10268".parse().ok());
+    assert_eq!(settings.pool_name.as_deref(), Some("shop-7"));
+    let callers = |name| {
+        settings
+            .filters
+            .callers(name)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        callers(FilterName::MasterService),
+        ["node", "system:serviceaccount:a:b"]
+    );
+    assert!(callers(FilterName::InClusterConfig).is_empty());
+    assert_eq!(callers(FilterName::ServiceEnvUpdater), ["node"]);
     assert!(
         settings
             .log

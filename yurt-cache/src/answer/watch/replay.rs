@@ -200,7 +200,7 @@ impl Source {
                 Some(false) | None => return Ok(Err(Untold::Expired)),
             }
             let object = shown(&body, &writer.form);
-            let event = (&entry.key, &object);
+            let event = (&entry.key, entry.revision, &object);
             if let Err(untold) = tell(writer, seen, entry.event_type, event, &mut out) {
                 return Ok(Err(untold));
             }

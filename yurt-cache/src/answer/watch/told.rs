@@ -10,8 +10,8 @@ use super::super::write::Writer;
 use crate::codec::{EventType, Status};
 use crate::filter::seen::{Seen, Told};
 use crate::filter::sieve::{SiftError, Sifted};
-use crate::mirror::Mirror;
 use crate::mirror::kind::Key;
+use crate::mirror::{Mirror, View};
 
 /// Why an event cannot be told.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) fn tell(
     writer: &Writer,
     seen: &mut Option<Seen>,
     event_type: EventType,
-    (key, object): (&Key, &Bytes),
+    (key, revision, object): (&Key, u64, &Bytes),
     out: &mut BytesMut,
 ) -> Result<(), Untold> {
     let (object, is_hidden) = match writer.sift(object)? {
@@ -41,7 +41,7 @@ pub(super) fn tell(
         Sifted::Hidden => (object.clone(), true),
     };
     let told = match seen {
-        Some(seen) => seen.tell(event_type, key, is_hidden),
+        Some(seen) => seen.tell(event_type, key, revision, is_hidden),
         None => Told::As(event_type),
     };
     match told {
@@ -52,28 +52,33 @@ pub(super) fn tell(
     Ok(())
 }
 
-/// Looks at what was hidden from a client that saw the mirror at a revision.
+/// Looks at what was hidden from a client that saw the mirror at a revision and has been away since.
 pub(super) async fn survey(
     mirror: &Arc<Mirror>,
     revision: u64,
     selection: &Selection,
     writer: &Writer,
 ) -> Result<Seen, Status> {
-    let snapshot = mirror.view(selection.within()).snapshot;
+    let View {
+        snapshot,
+        revision: now,
+        ..
+    } = mirror.view(selection.within());
     let writer = writer.clone();
     let surveyed = blocking(move || {
-        let mut seen = Seen::default();
-        for item in &snapshot.items {
-            let body = if item.revision > revision {
-                None
-            } else {
-                snapshot.kind().read(&item.key, item.revision)?
+        let mut seen = Seen::away_until(now);
+        for item in snapshot
+            .items
+            .iter()
+            .filter(|item| item.revision <= revision)
+        {
+            let Some(body) = snapshot.kind().read(&item.key, item.revision)? else {
+                continue;
             };
-            match body.map(|body| writer.sift(&body)) {
-                None => seen.doubt(item.key.clone()),
-                Some(Ok(Sifted::Hidden)) => seen.hide(item.key.clone()),
-                Some(Ok(Sifted::Shown(_))) => {}
-                Some(Err(error)) => return Ok(Err(error)),
+            match writer.sift(&body) {
+                Ok(Sifted::Hidden) => seen.hide(item.key.clone()),
+                Ok(Sifted::Shown(_)) => {}
+                Err(error) => return Ok(Err(error)),
             }
         }
         Ok(Ok(seen))

@@ -85,10 +85,10 @@ impl<D: Send + 'static> Source<D> {
         self.scope.is_same(scope)
     }
 
-    /// Begins to follow, as the node, if it does not yet.
-    pub(super) fn start(&mut self, registry: &Registry, now: Instant) {
+    /// Begins to follow, as the node, if it does not yet; returns whether it did.
+    pub(super) fn start(&mut self, registry: &Registry, now: Instant) -> bool {
         if self.following.is_some() {
-            return;
+            return false;
         }
         let found = registry.find_or_start(&self.scope, ListAt::Latest, &Caller::Node, now);
         self.following = found.map(|mirror| Following {
@@ -98,6 +98,7 @@ impl<D: Send + 'static> Source<D> {
             _counted: Counted::new(mirror.clone()),
             mirror,
         });
+        self.following.is_some()
     }
 
     /// Lets go of a mirror that cannot be, to try anew.

@@ -29,6 +29,9 @@ pub(super) trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// Removes a file; its absence is safe when this returns.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Returns the bytes that further files may take.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// One file, read and written by position.
@@ -166,6 +169,11 @@ impl Disk for Directory {
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path.join(name))?;
         self.sync()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.path)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }
 

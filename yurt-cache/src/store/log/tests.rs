@@ -57,6 +57,25 @@ fn a_full_disk_refuses_the_write_and_harms_nothing() {
 }
 
 #[test]
+fn the_room_that_is_left_is_told_where_the_disk_says() {
+    let disk = RecordedDisk::default();
+    let store = open(&disk);
+    assert_eq!(store.health().free_bytes, None, "this one has no end");
+    disk.set_faults(Faults {
+        capacity: Some(12 << 10),
+        ..Faults::default()
+    });
+    let before = store.health().free_bytes.unwrap();
+    for number in 0..6 {
+        put(&store, &number.to_string(), 1000).unwrap();
+    }
+    assert!(store.health().free_bytes.unwrap() < before);
+    let folder = tempfile::tempdir().unwrap();
+    let store = LogStore::open(folder.path(), LogConfig::default()).unwrap();
+    assert!(store.health().free_bytes.unwrap() > 0, "a real one says");
+}
+
+#[test]
 fn a_full_disk_takes_writes_again_after_deletes() {
     let disk = RecordedDisk::default();
     let store = open(&disk);
@@ -262,6 +281,10 @@ impl Disk for SlowDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.inner.remove(name)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.inner.free_bytes()
     }
 }
 

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use testbed::client::Client;
+use yurt_cache::hub::FilterConfig;
 
 use super::super::site::{Bed, SOON, eventually};
-use super::{HUB, SERVICES, SLICES, account, adjusted, bed, next, patch, put, service};
+use super::{HUB, SERVICES, SLICES, account, adjusted, bed, next, patch, put, service, token};
 
 const KEYS: &str = "openyurt.io/topologyKeys";
 const LISTEN: &str = "nodeport.openyurt.io/listen";
@@ -257,7 +258,7 @@ async fn a_change_of_a_service_or_a_pool_reaches_who_watches_the_slices() {
     ] {
         patch(&bed, path, &change).await;
         let slice = next(&mut watch).await;
-        assert_eq!(slice["metadata"]["name"], "web");
+        assert_eq!(slice["metadata"]["name"], "web", "{slice}");
         assert_eq!(nodes(&slice), expected);
         assert!(
             super::revision(&slice) > last,
@@ -265,4 +266,50 @@ async fn a_change_of_a_service_or_a_pool_reaches_who_watches_the_slices() {
         );
         last = super::revision(&slice);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_filters_know_survives_a_restart_while_cut_off() {
+    let mut bed = bed().await;
+    publish(&bed, "near", "kubernetes.io/hostname").await;
+    let token = token(&bed, "kube-proxy").await;
+    let list = bed.site.bearer(&token).get(SLICES).await;
+    assert_eq!(nodes(&list.unwrap().expect(200)["items"][0]), ["n1"]);
+    bed.site
+        .is_live("discovery.k8s.io/v1/endpointslices in default")
+        .await;
+    bed.cut().await;
+    bed.restart().await;
+    bed.site.sees_the_cloud(false).await;
+    let list = bed.site.bearer(&token).get(SLICES).await;
+    assert_eq!(nodes(&list.unwrap().expect(200)["items"][0]), ["n1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_new_configuration_changes_reaches_who_resumes_after_the_restart() {
+    let mut bed = adjusted(|config| config.filters = FilterConfig::off()).await;
+    publish(&bed, "near", "kubernetes.io/hostname").await;
+    publish(&bed, "far", "").await;
+    let list = account(&bed, "kube-proxy").await.get(SLICES).await;
+    let list = list.unwrap().expect(200);
+    assert_eq!(nodes(&list["items"][1]), ["n1", "n2", "n3"]);
+    let from = format!(
+        "{SLICES}?watch=1&resourceVersion={}",
+        super::revision(&list)
+    );
+    bed.site
+        .is_live("discovery.k8s.io/v1/endpointslices in default")
+        .await;
+    bed.site.adjust(|_| {});
+    bed.restart().await;
+    bed.site.sees_the_cloud(true).await;
+    let proxy = account(&bed, "kube-proxy").await;
+    let mut watch = proxy.watch(&from).await.unwrap();
+    let slice = loop {
+        let slice = next(&mut watch).await;
+        if slice["metadata"]["name"] == "near" {
+            break slice;
+        }
+    };
+    assert_eq!(nodes(&slice), ["n1"]);
 }

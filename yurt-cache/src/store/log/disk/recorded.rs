@@ -304,6 +304,12 @@ impl Disk for RecordedDisk {
         });
         Ok(())
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let inner = self.0.lock();
+        let capacity = inner.faults.capacity.ok_or(io::ErrorKind::Unsupported)?;
+        Ok(capacity.saturating_sub(inner.used()))
+    }
 }
 
 impl Inner {
@@ -311,14 +317,18 @@ impl Inner {
         if self.faults.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        let used: usize = self.names.values().map(|id| self.contents[*id].len()).sum();
-        let wanted = u64::try_from(used).unwrap() + more;
+        let wanted = self.used() + more;
         match self.faults.capacity {
             Some(capacity) if more > 0 && wanted > capacity => {
                 Err(io::ErrorKind::StorageFull.into())
             }
             _ => Ok(()),
         }
+    }
+
+    fn used(&self) -> u64 {
+        let used: usize = self.names.values().map(|id| self.contents[*id].len()).sum();
+        u64::try_from(used).unwrap()
     }
 }
 

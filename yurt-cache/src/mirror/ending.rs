@@ -1,0 +1,71 @@
+//! How a mirror ends: what the store has of it goes, and what it held is released.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use yurt_core::store::{Batch, Result};
+
+use super::kind::Change;
+use super::saved::{scope_key, tombstone_prefix};
+use super::{Mirror, Phase};
+use crate::codec::Status;
+
+/// For how long a scope that was over its budget is only forwarded: a list of it costs the link.
+const REST: Duration = Duration::from_secs(600);
+
+/// Objects that are released at a time.
+const PORTION: usize = 500;
+
+impl Mirror {
+    /// Erases what is stored of the mirror. Blocks on the store.
+    pub(super) fn erase(&self) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.delete(scope_key(self.id));
+        self.store
+            .keys(&tombstone_prefix(self.id), None, &mut |key, _| {
+                batch.delete(Bytes::copy_from_slice(key));
+                ControlFlow::Continue(())
+            })?;
+        self.store.write(batch)?;
+        self.unstage()?;
+        let held = self.kind.unseen(self.id, &HashSet::new());
+        for portion in held.chunks(PORTION) {
+            let changes: Vec<Change> = portion
+                .iter()
+                .map(|key| Change::Release { key: key.clone() })
+                .collect();
+            self.kind.apply(self.id, &changes, Batch::new())?;
+        }
+        Ok(())
+    }
+
+    /// Gives up for a while, because the kind is over its budget: requests are forwarded meanwhile.
+    pub(super) fn rest(&self, now: Instant) {
+        let budget = self.kind.budget();
+        let status = Status::unavailable(
+            format!(
+                "this node keeps no more than {} objects and {} bytes of {}",
+                budget.objects, budget.bytes, self.kind.resource
+            ),
+            Some(REST),
+        );
+        self.state.lock().rests_until = Some(now + REST);
+        self.set_phase(Phase::Failed(status));
+    }
+
+    /// Returns whether it has failed and may be tried again.
+    pub(super) fn is_done_resting(&self, now: Instant) -> bool {
+        let state = self.state.lock();
+        matches!(state.phase, Phase::Failed(_))
+            && state.rests_until.is_none_or(|until| now >= until)
+    }
+
+    /// Returns whether a list that is being taken is more than the node keeps of the kind.
+    pub(super) fn is_over_budget(&self) -> bool {
+        let is_first = !self.is_synced() && !crate::needs::is_always_kept(&self.scope);
+        is_first && self.kind.budget().is_exceeded_by(self.kind.held())
+    }
+}

@@ -1,0 +1,229 @@
+//! What leaves the registry: mirrors that nobody asks for or that are over a budget, objects that were read
+//! by name long ago, and what nothing leads to any more.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use yurt_core::store::{Batch, Result};
+
+use super::Mirror;
+use super::kind::{Key, Kind, parse_record_key};
+use super::registry::Registry;
+use super::scope::Resource;
+use crate::garbage::{Bounds, Budget, Entry, Held, plan};
+use crate::needs::Needs;
+use crate::proxy::route::Link;
+
+/// How long and how much is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Retention {
+    /// How long a mirror stays that nobody asks for.
+    pub(crate) mirror_idle: Duration,
+    /// How long an object stays that nobody reads by name.
+    pub(crate) age: Duration,
+    /// What is kept of objects read by name.
+    pub(crate) by_name: Budget,
+    /// What is kept of any kind, and of those that are named: `deployments.apps`.
+    pub(crate) per_kind: Budget,
+    pub(crate) kinds: BTreeMap<String, Budget>,
+}
+
+impl Retention {
+    /// Returns what is kept of a kind.
+    pub(crate) fn of(&self, resource: &Resource) -> Budget {
+        let own = self.kinds.get(&resource.to_string());
+        own.copied().unwrap_or(self.per_kind)
+    }
+}
+
+/// How many went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gone {
+    pub(crate) mirrors: usize,
+    pub(crate) objects: usize,
+}
+
+impl Registry {
+    /// Drops mirrors that failed. With `needs`, which are known only while the cloud is there, drops what
+    /// nobody needs and what is over the budgets too. Blocks on the store.
+    pub(crate) fn sweep(&self, now: Instant, needs: Option<&Needs>) -> Result<Gone> {
+        self.drop_failed(now)?;
+        let Some(needs) = needs else {
+            return Ok(Gone::default());
+        };
+        let mirrors = self.sweep_mirrors(now, needs)?;
+        let objects = self.sweep_remembered(now, needs)?;
+        self.sweep_orphans()?;
+        // What a kind says of itself is learned again with its next mirror.
+        self.kinds
+            .write()
+            .retain(|_, kind| Arc::strong_count(kind) > 1 || !kind.is_empty());
+        Ok(Gone { mirrors, objects })
+    }
+
+    fn drop_failed(&self, now: Instant) -> Result<()> {
+        let failed: Vec<Arc<Mirror>> = self
+            .all()
+            .into_iter()
+            .filter(|mirror| mirror.is_done_resting(now))
+            .collect();
+        failed.iter().try_for_each(|mirror| self.end(mirror))
+    }
+
+    /// Takes a mirror out and erases it.
+    fn end(&self, mirror: &Mirror) -> Result<()> {
+        if let Some(kept) = self.mirrors.lock().by_id.remove(&mirror.id) {
+            kept.stop.cancel();
+        }
+        tracing::info!(scope = %mirror.scope, "a mirror ends");
+        mirror.erase()
+    }
+
+    // === Mirrors ===
+
+    fn sweep_mirrors(&self, now: Instant, needs: &Needs) -> Result<usize> {
+        let needed = self.needed(needs);
+        let mut of_kinds: HashMap<Resource, Vec<Arc<Mirror>>> = HashMap::new();
+        for mirror in self.all().into_iter().filter(|one| !one.has_failed()) {
+            let resource = mirror.scope.resource.clone();
+            of_kinds.entry(resource).or_default().push(mirror);
+        }
+        let mut gone = 0;
+        for mirrors in of_kinds.into_values() {
+            gone += self.sweep_kind(&mirrors, &needed, now)?;
+        }
+        Ok(gone)
+    }
+
+    fn sweep_kind(
+        &self,
+        mirrors: &[Arc<Mirror>],
+        needed: &HashSet<u32>,
+        now: Instant,
+    ) -> Result<usize> {
+        let Some(kind) = mirrors.first().map(|mirror| mirror.kind.clone()) else {
+            return Ok(0);
+        };
+        let bounds = Bounds {
+            age: self.retention.mirror_idle,
+            budget: kind.budget(),
+        };
+        let entry = |mirror: &Arc<Mirror>| {
+            let (objects, bytes) = mirror.kind.size(mirror.id);
+            Entry {
+                idle: mirror
+                    .idle_since()
+                    .map_or(Duration::ZERO, |since| now.duration_since(since)),
+                held: Held { objects, bytes },
+                is_needed: needed.contains(&mirror.id),
+            }
+        };
+        let entries: Vec<Entry> = mirrors.iter().map(entry).collect();
+        let goes = plan(&entries, kind.held(), &bounds, Link::Up);
+        for at in &goes {
+            let mirror = &mirrors[*at];
+            if entries[*at].idle > bounds.age {
+                self.end(mirror)?;
+            } else {
+                tracing::warn!(scope = %mirror.scope, "a mirror is over the budget of its kind");
+                self.give_up(mirror, now)?;
+            }
+        }
+        Ok(goes.len())
+    }
+
+    /// Stops a mirror and releases what it holds; requests for its scope are forwarded for a while.
+    fn give_up(&self, mirror: &Mirror, now: Instant) -> Result<()> {
+        if let Some(kept) = self.mirrors.lock().by_id.get(&mirror.id) {
+            kept.stop.cancel();
+        }
+        mirror.rest(now);
+        mirror.erase()
+    }
+
+    /// Returns the mirrors from which a restart is answered.
+    fn needed(&self, needs: &Needs) -> HashSet<u32> {
+        let mirrors = self.all();
+        let mut needed = HashSet::new();
+        for scope in needs.scopes() {
+            let own = mirrors.iter().find(|mirror| mirror.scope.is_same(&scope));
+            let is_enough = own.is_some_and(|mirror| mirror.is_synced());
+            needed.extend(own.map(|mirror| mirror.id));
+            if !is_enough {
+                needed.extend(self.find(&scope).map(|mirror| mirror.id));
+            }
+        }
+        needed
+    }
+
+    // === Objects by name ===
+
+    fn sweep_remembered(&self, now: Instant, needs: &Needs) -> Result<usize> {
+        let kinds: Vec<Arc<Kind>> = self.kinds.read().values().cloned().collect();
+        let mut objects: Vec<(Arc<Kind>, Key)> = Vec::new();
+        let mut entries = Vec::new();
+        for kind in &kinds {
+            for (key, held, used) in kind.remembered() {
+                entries.push(Entry {
+                    idle: now.duration_since(used.unwrap_or(self.opened)),
+                    held,
+                    is_needed: needs.has_object(&kind.resource, &key),
+                });
+                objects.push((kind.clone(), key));
+            }
+        }
+        let bounds = Bounds {
+            age: self.retention.age,
+            budget: self.remembered.budget(),
+        };
+        let goes = plan(&entries, self.remembered.held(), &bounds, Link::Up);
+        let mut of_kinds: BTreeMap<&Resource, (&Arc<Kind>, Vec<Key>)> = BTreeMap::new();
+        for at in &goes {
+            let (kind, key) = &objects[*at];
+            let of_kind = of_kinds.entry(&kind.resource);
+            of_kind
+                .or_insert_with(|| (kind, Vec::new()))
+                .1
+                .push(key.clone());
+        }
+        for (kind, keys) in of_kinds.values() {
+            kind.release(keys)?;
+        }
+        Ok(goes.len())
+    }
+
+    // === Orphans ===
+
+    /// Deletes records of which no holder is left, as after damage to a scope.
+    fn sweep_orphans(&self) -> Result<()> {
+        let orphans = std::mem::take(&mut *self.orphans.lock());
+        let mut batch = Batch::new();
+        for stored in orphans {
+            match parse_record_key(&stored) {
+                Some((resource, key)) => match self.known_kind(&resource) {
+                    Some(kind) => kind.delete_orphan(&key)?,
+                    None => drop(batch.delete(stored)),
+                },
+                None => drop(batch.delete(stored)),
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.store.write(batch)
+    }
+
+    /// Returns how much is held of each kind.
+    pub(crate) fn kinds(&self) -> Vec<Arc<Kind>> {
+        let mut kinds: Vec<Arc<Kind>> = self.kinds.read().values().cloned().collect();
+        kinds.sort_by(|one, other| one.resource.cmp(&other.resource));
+        kinds
+    }
+
+    /// Returns what is remembered by name, of all kinds.
+    pub(crate) fn remembered(&self) -> &Arc<super::remembered::Remembered> {
+        &self.remembered
+    }
+}

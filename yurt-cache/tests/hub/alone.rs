@@ -1,0 +1,345 @@
+//! What the node itself can stand behind while the cloud is away, and that nothing of it is left afterwards.
+
+use serde_json::{Value, json};
+use testbed::client::{Client, Watch};
+
+use super::site::{Bed, NODE, SOON, eventually, revision};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const POD: &str = "/api/v1/namespaces/default/pods/till";
+const STATUS: &str = "/api/v1/namespaces/default/pods/till/status";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/shop-1";
+const EVENTS: &str = "/api/v1/namespaces/default/events";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+const STRATEGIC: &str = "strategic-merge";
+
+/// A bed whose node has one pod behind one Service, and whose kubelet and kube-proxy know them.
+async fn bed() -> Bed {
+    let bed = Bed::start().await;
+    let cloud = bed.cloud();
+    let pod = json!({
+        "metadata": {"name": "till", "labels": {"app": "shop"}},
+        "spec": {"nodeName": NODE, "containers": [{"name": "c", "image": "i"}]},
+    });
+    cloud.post(PODS, &pod).await.unwrap().expect(201);
+    report(&cloud, "10.0.0.1", "True").await.expect(200);
+    let uid = cloud.get(POD).await.unwrap().json()["metadata"]["uid"].clone();
+    let slice = json!({
+        "metadata": {"name": "shop-1", "labels": {"kubernetes.io/service-name": "shop"}},
+        "addressType": "IPv4",
+        "endpoints": [endpoint("10.0.0.1", true, &uid), endpoint("10.0.9.9", true, &json!("elsewhere"))],
+        "ports": [{"port": 80}],
+    });
+    cloud.post(SLICES, &slice).await.unwrap().expect(201);
+    for path in [PODS, SLICES] {
+        let list = format!("{path}?resourceVersion=0");
+        bed.site.node().get(&list).await.unwrap().expect(200);
+    }
+    bed
+}
+
+fn endpoint(ip: &str, ready: bool, uid: &Value) -> Value {
+    json!({
+        "addresses": [ip],
+        "conditions": {"ready": ready, "serving": ready, "terminating": false},
+        "targetRef": {"kind": "Pod", "name": "till", "namespace": "default", "uid": uid},
+    })
+}
+
+/// Reports a pod's address and readiness as a kubelet does.
+async fn report(client: &Client, ip: &str, ready: &str) -> testbed::client::Answer {
+    let patch = json!({"status": {
+        "phase": "Running", "podIP": ip, "podIPs": [{"$patch": "replace"}, {"ip": ip}],
+        "conditions": [{"type": "Ready", "status": ready}],
+    }});
+    client.patch(STATUS, STRATEGIC, &patch).await.unwrap()
+}
+
+async fn watch(client: &Client, path: &str) -> Watch {
+    let list = client
+        .get(&format!("{path}?resourceVersion=0"))
+        .await
+        .unwrap();
+    let from = revision(&list.json());
+    let uri = format!("{path}?watch=1&allowWatchBookmarks=true&resourceVersion={from}");
+    client.watch(&uri).await.unwrap()
+}
+
+/// Returns the next object that a watch tells of.
+async fn next(watch: &mut Watch) -> Value {
+    loop {
+        let event = watch.next(SOON).await.unwrap().expect("the watch goes on");
+        assert_ne!(event.kind, "ERROR", "{}", event.object);
+        if event.kind != "BOOKMARK" {
+            return event.object;
+        }
+    }
+}
+
+fn ip(pod: &Value) -> &str {
+    pod["status"]["podIP"].as_str().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_status_reported_while_cut_off_is_what_everybody_on_the_node_sees_until_the_cloud_is_back()
+ {
+    let mut bed = bed().await;
+    let node = bed.site.node();
+    let before = bed.cloud().get(POD).await.unwrap().text().to_owned();
+    let mut pods = watch(&node, PODS).await;
+    bed.cut().await;
+
+    let answer = report(&node, "10.0.0.7", "False").await;
+    assert_eq!(answer.code, 200, "{}", answer.text());
+    let shown = answer.json();
+    assert_eq!(ip(&shown), "10.0.0.7");
+    assert_eq!(shown["spec"]["nodeName"], NODE);
+    assert_eq!(next(&mut pods).await, shown);
+    assert_eq!(node.get(POD).await.unwrap().json(), shown);
+    let list = node.get(PODS).await.unwrap().json();
+    assert_eq!(ip(&list["items"][0]), "10.0.0.7");
+    assert!(revision(&list) >= revision(&shown));
+
+    bed.restart().await;
+    let node = bed.site.node();
+    bed.site.sees_the_cloud(false).await;
+    assert_eq!(
+        node.get(POD).await.unwrap().json(),
+        shown,
+        "over a restart too"
+    );
+    let mut pods = watch(&node, PODS).await;
+
+    bed.mend().await;
+    let back = next(&mut pods).await;
+    assert_eq!(ip(&back), "10.0.0.1");
+    let own = node.get(&format!("{POD}?resourceVersion=0")).await.unwrap();
+    assert_eq!(
+        own.text().trim_end(),
+        before,
+        "byte for byte what the cloud has"
+    );
+}
+
+#[tokio::test]
+async fn what_changes_nothing_makes_no_event_and_what_is_for_another_pod_is_a_conflict() {
+    let bed = bed().await;
+    let node = bed.site.node();
+    bed.cut().await;
+    let known = node.get(POD).await.unwrap().json();
+    let same = report(&node, "10.0.0.1", "True").await;
+    assert_eq!(revision(&same.json()), revision(&known));
+    let other = json!({"metadata": {"uid": "other"}, "status": {"phase": "Failed"}});
+    let refused = node.patch(STATUS, STRATEGIC, &other).await.unwrap();
+    assert_eq!(
+        (refused.code, refused.json()["reason"].as_str()),
+        (409, Some("Conflict"))
+    );
+    let unknown = format!("{PODS}/nobody/status");
+    let refused = node.patch(&unknown, STRATEGIC, &json!({})).await.unwrap();
+    assert_eq!(refused.code, 503, "{}", refused.text());
+}
+
+#[tokio::test]
+async fn the_endpoints_of_a_service_follow_the_pods_that_really_run_here() {
+    let bed = bed().await;
+    let node = bed.site.node();
+    let mut slices = watch(&node, SLICES).await;
+    bed.cut().await;
+    let uid = node.get(POD).await.unwrap().json()["metadata"]["uid"].clone();
+    report(&node, "10.0.0.7", "False").await.expect(200);
+    let unready = next(&mut slices).await;
+    assert_eq!(unready["endpoints"][0], endpoint("10.0.0.7", false, &uid));
+    assert_eq!(
+        unready["endpoints"][1],
+        endpoint("10.0.9.9", true, &json!("elsewhere")),
+        "pods of other nodes stay as last known"
+    );
+    report(&node, "10.0.0.7", "True").await.expect(200);
+    let ready = next(&mut slices).await;
+    assert_eq!(ready["endpoints"][0], endpoint("10.0.0.7", true, &uid));
+    assert!(
+        revision(&ready) > revision(&unready),
+        "informers ignore what has no new revision"
+    );
+
+    bed.mend().await;
+    // The kubelet reports again, and the cloud's controller follows.
+    report(&bed.cloud(), "10.0.0.7", "True").await.expect(200);
+    let patch = json!({"endpoints": [endpoint("10.0.0.7", true, &uid)]});
+    let merged = bed.cloud().patch(SLICE, "merge", &patch).await;
+    let merged = merged.unwrap().expect(200);
+    loop {
+        let seen = next(&mut slices).await;
+        assert_eq!(
+            seen["endpoints"][0],
+            endpoint("10.0.0.7", true, &uid),
+            "a Service that answered goes on answering"
+        );
+        if revision(&seen) == revision(&merged) {
+            break;
+        }
+    }
+    eventually("nothing local is left", async || {
+        let slice = node
+            .get(&format!("{SLICE}?resourceVersion=0"))
+            .await
+            .unwrap();
+        slice.json() == merged
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_server_wins_even_where_its_numbers_and_the_nodes_are_the_same() {
+    let bed = bed().await;
+    let (node, cloud) = (bed.site.node(), bed.cloud());
+    let mut pods = watch(&node, PODS).await;
+    bed.cut().await;
+    let start = revision(&node.get(PODS).await.unwrap().json());
+    let mut local = start;
+    for round in 0..6 {
+        local = revision(
+            &report(&node, &format!("10.0.1.{round}"), "True")
+                .await
+                .json(),
+        );
+    }
+    let label = |round: u64| json!({"metadata": {"labels": {"round": round.to_string()}}});
+    let mut last = 0;
+    let mut round = 0;
+    // The cloud passes through each number that the node has used.
+    while last < local {
+        round += 1;
+        let patched = cloud.patch(POD, STRATEGIC, &label(round)).await.unwrap();
+        last = revision(&patched.expect(200));
+    }
+    bed.mend().await;
+    let end = cloud.get(POD).await.unwrap().json();
+    loop {
+        if next(&mut pods).await == end {
+            break;
+        }
+    }
+    assert_eq!(
+        node.get(&format!("{POD}?resourceVersion=0"))
+            .await
+            .unwrap()
+            .json(),
+        end
+    );
+    let at_once = json!({"gracePeriodSeconds": 0});
+    cloud.delete(POD, Some(&at_once)).await.unwrap().expect(200);
+    let gone = pods.next(SOON).await.unwrap().unwrap();
+    assert_eq!(gone.kind, "DELETED");
+}
+
+#[tokio::test]
+async fn events_wait_for_the_cloud_and_come_once() {
+    let mut bed = bed().await;
+    let node = bed.site.node();
+    bed.cut().await;
+    let event = |name: &str, count: u32| {
+        json!({
+            "kind": "Event", "apiVersion": "v1",
+            "metadata": {"name": name, "namespace": "default"},
+            "involvedObject": {"kind": "Pod", "name": "till", "namespace": "default"},
+            "reason": "Started", "message": "it runs", "count": count,
+        })
+    };
+    for (name, count) in [("till.1", 1), ("till.2", 1), ("till.1", 2)] {
+        node.post(EVENTS, &event(name, count))
+            .await
+            .unwrap()
+            .expect(201);
+    }
+    let patch = json!({"count": 3});
+    let unknown = node
+        .patch(&format!("{EVENTS}/till.1"), STRATEGIC, &patch)
+        .await
+        .unwrap();
+    assert_eq!(
+        unknown.code, 404,
+        "whose word was not sent yet says it anew"
+    );
+    assert_eq!(bed.site.metric("yurthub_events_queued", "").await, 2.0);
+    bed.restart().await;
+    bed.mend().await;
+    eventually("the cloud has been told", async || {
+        bed.site.metric("yurthub_events_delivered_total", "").await > 1.5
+    })
+    .await;
+    let told = bed.cloud().get(EVENTS).await.unwrap().json()["items"].clone();
+    assert_eq!(told.as_array().map(Vec::len), Some(2));
+    assert_eq!(told[0]["count"], 2);
+    assert_eq!(bed.site.metric("yurthub_events_queued", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn heartbeats_are_answered_and_a_known_node_is_told_that_it_is_known() {
+    let bed = bed().await;
+    let node = bed.site.node();
+    let itself = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": NODE}});
+    bed.cloud()
+        .post("/api/v1/nodes", &itself)
+        .await
+        .unwrap()
+        .expect(201);
+    let mine = format!("/api/v1/nodes?resourceVersion=0&fieldSelector=metadata.name%3D{NODE}");
+    node.get(&mine).await.unwrap().expect(200);
+    bed.cut().await;
+    let lease = json!({
+        "kind": "Lease", "apiVersion": "coordination.k8s.io/v1",
+        "metadata": {"name": NODE, "namespace": "kube-node-lease", "resourceVersion": "7"},
+        "spec": {"holderIdentity": NODE},
+    });
+    let renewed = node.put(&format!("{LEASES}/{NODE}"), &lease).await.unwrap();
+    assert_eq!((renewed.code, renewed.json()), (200, lease.clone()));
+    assert_eq!(node.post(LEASES, &lease).await.unwrap().code, 201);
+    let known = node.post("/api/v1/nodes", &itself).await.unwrap();
+    assert_eq!(
+        (known.code, known.json()["reason"].as_str()),
+        (409, Some("AlreadyExists"))
+    );
+    let condition = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    let status = format!("/api/v1/nodes/{NODE}/status");
+    node.patch(&status, STRATEGIC, &condition)
+        .await
+        .unwrap()
+        .expect(200);
+}
+
+#[tokio::test]
+async fn everything_else_is_refused_and_never_a_phantom_success() {
+    let bed = bed().await;
+    let node = bed.site.node();
+    bed.cut().await;
+    let body = json!({"metadata": {"name": "x"}});
+    for (path, body) in [
+        (PODS, &body),
+        (&format!("{POD}/eviction"), &body),
+        (&format!("{POD}/binding"), &body),
+        (
+            "/apis/certificates.k8s.io/v1/certificatesigningrequests",
+            &body,
+        ),
+        (&format!("{LEASES}/other"), &body),
+    ] {
+        let refused = node.post(path, body).await.unwrap();
+        assert_eq!(refused.code, 503, "{path} {}", refused.text());
+        assert_eq!(refused.json()["reason"], "ServiceUnavailable");
+    }
+    assert_eq!(node.delete(POD, None).await.unwrap().code, 503);
+    let other = node
+        .put(&format!("{LEASES}/other-node"), &body)
+        .await
+        .unwrap();
+    assert_eq!(other.code, 503);
+    let pod = bed.site.bearer(testbed::api::ADMIN_TOKEN);
+    let lent = pod
+        .patch(STATUS, STRATEGIC, &json!({"status": {}}))
+        .await
+        .unwrap();
+    assert!(matches!(lent.code, 401 | 503), "{}", lent.text());
+}

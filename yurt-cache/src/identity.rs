@@ -12,7 +12,7 @@ mod keys;
 mod mint;
 mod seen;
 mod standing;
-mod token;
+pub(crate) mod token;
 mod trust;
 mod verifier;
 

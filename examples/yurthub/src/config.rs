@@ -7,7 +7,7 @@ mod kept;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, fs, net::SocketAddr, path::PathBuf};
+use std::{fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use tracing_subscriber::filter::Targets;
@@ -43,15 +43,18 @@ pub(crate) struct Flags {
     /// Its key, PEM; by default in the certificate's file
     #[arg(long, value_name = "FILE")]
     client_key: Option<String>,
-    /// Where local clients are served [default: 127.0.0.1:10268]
+    /// Where local clients are served; may be repeated [default: 127.0.0.1:10268]
     #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
+    listen: Vec<String>,
     /// The certificate for local clients, PEM; by default the hub makes a CA and a certificate
     #[arg(long, value_name = "FILE")]
     serving_certificate: Option<String>,
     /// Its key, PEM
     #[arg(long, value_name = "FILE")]
     serving_key: Option<String>,
+    /// One more name or address of the hub's own certificate; may be repeated
+    #[arg(long = "serving-name", value_name = "NAME")]
+    serving_names: Vec<String>,
     /// The CA of local clients' certificates, PEM
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<String>,
@@ -61,6 +64,9 @@ pub(crate) struct Flags {
     /// Where the hub remembers [default: /var/lib/yurthub]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
+    /// How long what the cloud said of a caller counts while it is away: 12h, 30d [default: 30d]
+    #[arg(long, value_name = "TIME")]
+    verdict_limit: Option<String>,
     /// Where pods reach the hub, such as 169.254.2.1:10268; without it none is sent here
     #[arg(long, value_name = "ADDRESS")]
     pod_address: Option<String>,
@@ -100,12 +106,14 @@ pub(crate) struct Flags {
 pub(crate) struct Settings {
     pub(crate) node_name: NodeName,
     pub(crate) upstream: UpstreamConfig,
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) serving_names: Vec<String>,
     pub(crate) serving_certificate: Option<PathBuf>,
     pub(crate) serving_key: Option<PathBuf>,
     pub(crate) client_ca_file: Option<PathBuf>,
     pub(crate) admin_listen: SocketAddr,
     pub(crate) data_dir: PathBuf,
+    pub(crate) verdict_limit: Duration,
     pub(crate) pod_address: Option<SocketAddr>,
     pub(crate) pool_name: Option<String>,
     pub(crate) filters: FilterConfig,

@@ -48,9 +48,11 @@ fn main() -> ExitCode {
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let store = LogStore::open(settings.data_dir.join("store"), LogConfig::default())?;
     let mut config = Config::new(settings.node_name, settings.upstream, settings.data_dir);
-    config.listen = vec![settings.listen];
+    config.listen = settings.listen;
     config.serving_certificate = settings.serving_certificate;
     config.serving_key = settings.serving_key;
+    config.serving_names = settings.serving_names;
+    config.verdict_limit = settings.verdict_limit;
     config.client_ca_file = settings.client_ca_file;
     config.admin_listen = Some(settings.admin_listen);
     config.pod_address = settings.pod_address;

@@ -120,7 +120,7 @@ async fn what_of_a_configuration_does_not_work_is_said_by_step_and_address() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_hub_answers_at_every_address() {
-    let bed = Bed::with(testbed::api::ApiConfig::default(), |mut site| {
+    let bed = Bed::with(ApiConfig::default(), |mut site| {
         site.adjust(|config| config.listen.push(([127, 0, 0, 2], 0).into()));
         site
     })

@@ -150,6 +150,16 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
         .map_err(|_| format!("{text:?} is neither true nor false"))
 }
 
+/// A name or an address for a certificate.
+pub(crate) fn serving_name(text: &str) -> Result<String, String> {
+    let is_name = rustls::pki_types::ServerName::try_from(text).is_ok();
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is neither a DNS name nor an address"))
+    }
+}
+
 /// A PEM file with at least one certificate.
 pub(crate) fn certificates(path: &Path) -> Result<(), String> {
     let bytes = read(path)?;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -16,7 +17,7 @@ use super::{
 };
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 22] = [
+pub(super) const KEYS: [(&str, &str); 24] = [
     ("nodeName", "--node-name"),
     ("servers", "--server"),
     ("order", "--order"),
@@ -26,9 +27,11 @@ pub(super) const KEYS: [(&str, &str); 22] = [
     ("listen", "--listen"),
     ("servingCertificate", "--serving-certificate"),
     ("servingKey", "--serving-key"),
+    ("servingNames", "--serving-name"),
     ("clientCaFile", "--client-ca-file"),
     ("adminListen", "--admin-listen"),
     ("dataDir", "--data-dir"),
+    ("verdictLimit", "--verdict-limit"),
     ("podAddress", "--pod-address"),
     ("poolName", "--pool-name"),
     ("filters", "--filter"),
@@ -86,14 +89,14 @@ impl Given {
         };
         let texts = match (*key, entry) {
             (_, Entry::Empty) => Vec::new(),
-            ("servers" | "filters" | "kinds", Entry::List(texts)) => {
+            ("servers" | "listen" | "servingNames" | "filters" | "kinds", Entry::List(texts)) => {
                 let placed = |(index, text)| Placed {
                     place: format!("{place}[{index}]"),
                     text,
                 };
                 texts.into_iter().enumerate().map(placed).collect()
             }
-            ("servers" | "filters" | "kinds", _) => {
+            ("servers" | "servingNames" | "filters" | "kinds", _) => {
                 return self.mistake(place, "a list of texts is expected");
             }
             (_, Entry::Text(text)) => vec![Placed { place, text }],
@@ -113,12 +116,14 @@ impl Given {
             one(flags.ca_file),
             one(flags.client_certificate),
             one(flags.client_key),
-            one(flags.listen),
+            flags.listen,
             one(flags.serving_certificate),
             one(flags.serving_key),
+            flags.serving_names,
             one(flags.client_ca_file),
             one(flags.admin_listen),
             one(flags.data_dir),
+            one(flags.verdict_limit),
             one(flags.pod_address),
             one(flags.pool_name),
             flags.filters,
@@ -155,10 +160,10 @@ impl Given {
         let client = self.pair(("clientCertificate", "clientKey"));
         let serving = self.pair(("servingCertificate", "servingKey"));
         let client_ca_file = self.optional("clientCaFile", |text| path(text, check::certificates));
-        let listen = self.or("listen", "127.0.0.1:10268", check::address);
+        let listen = self.listen();
+        let serving_names = self.every("servingNames", check::serving_name);
         let admin_listen = self.or("adminListen", "127.0.0.1:10267", check::address);
-        if listen == admin_listen
-            && let Some(address) = listen
+        if let Some(address) = admin_listen.filter(|address| listen.contains(address))
             && address.port() != 0
         {
             self.mistake(
@@ -169,6 +174,7 @@ impl Given {
         let data_dir = self.or("dataDir", "/var/lib/yurthub", |text| {
             path(text, check::folder)
         });
+        let verdict_limit = self.or("verdictLimit", "30d", check::duration);
         let pod_address = self.optional("podAddress", check::pod_address);
         let pool_name = self.optional("poolName", check::pool_name);
         let filters = self.filters();
@@ -189,12 +195,14 @@ impl Given {
                     order: order?,
                     ..UpstreamConfig::default()
                 },
-                listen: listen?,
+                listen,
+                serving_names,
                 serving_certificate,
                 serving_key,
                 client_ca_file,
                 admin_listen: admin_listen?,
                 data_dir: data_dir?,
+                verdict_limit: verdict_limit?,
                 pod_address,
                 pool_name,
                 filters,
@@ -225,6 +233,26 @@ impl Given {
         limits.strangers = strangers.unwrap_or(limits.strangers);
         limits.body_bytes = body.unwrap_or(limits.body_bytes);
         limits
+    }
+
+    fn listen(&mut self) -> Vec<SocketAddr> {
+        if !self.is_given("listen") {
+            let default = self.or("listen", "127.0.0.1:10268", check::address);
+            return default.into_iter().collect();
+        }
+        self.every("listen", check::address)
+    }
+
+    /// Each text of a list.
+    fn every<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        let mut parsed = Vec::new();
+        for Placed { place, text } in self.texts.remove(key).unwrap_or_default() {
+            match parse(&text) {
+                Ok(one) => parsed.push(one),
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        parsed
     }
 
     fn servers(&mut self) -> Vec<Uri> {

@@ -170,6 +170,17 @@ fn each_mistake_names_its_place_and_what_to_do() {
         ),
         (
             GOOD,
+            &["--verdict-limit", "30"],
+            "--verdict-limit: \"30\" is not a time such as 12h or 30d",
+        ),
+        (
+            "nodeName: n\nservers: [https://a]\ncaFile: DIR/ca.pem\nservingNames: [a b, 10.96.0.1]\nlisten: [x, '127.0.0.1:1']",
+            &[],
+            "DIR/config.yaml: listen[0]: \"x\" is not an address such as 127.0.0.1:10268\n\
+             DIR/config.yaml: servingNames[0]: \"a b\" is neither a DNS name nor an address",
+        ),
+        (
+            GOOD,
             &["--data-dir", "DIR/text"],
             "--data-dir: DIR/text is not a folder",
         ),
@@ -252,7 +263,8 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
     let both = Some(folder.path().join("both.pem"));
     assert_eq!(settings.upstream.client_certificate, both);
     assert_eq!(settings.upstream.client_key, both);
-    assert_eq!(settings.listen.to_string(), "127.0.0.1:10268");
+    assert_eq!(settings.listen, ["127.0.0.1:10268".parse().unwrap()]);
+    assert_eq!(settings.verdict_limit.as_secs(), 30 * 86_400);
     assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:10267");
     assert_eq!(settings.data_dir, Path::new("/var/lib/yurthub"));
     assert_eq!(

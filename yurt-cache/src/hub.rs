@@ -60,11 +60,9 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// Where clients reach the hub, by HTTPS; at least one address.
     pub listen: Vec<SocketAddr>,
-    /// Where pods reach the hub, the same on every node, as 169.254.2.1:10268; without it no filter sends them
-    /// here.
+    /// Where the node's pods reach it: the hub puts the address on an interface, which takes `CAP_NET_ADMIN`
+    /// unless it is there. The same on every node, as 169.254.2.1:10268; without it no filter sends pods here.
     pub pod_address: Option<SocketAddr>,
-    /// Who sees to it that they do.
-    pub pod_interface: PodInterface,
     /// More names and addresses for the serving certificate, such as the cluster IP of the Service `kubernetes`.
     pub serving_names: Vec<String>,
     /// The node's pool; without it the node's label `apps.openyurt.io/nodepool` says it.
@@ -117,16 +115,6 @@ pub struct Config {
     pub clock: fn() -> jiff::Timestamp,
 }
 
-/// Who brings pods to the hub's address for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodInterface {
-    /// Somebody else: the address is one of those that the hub listens at, or is translated to one.
-    Given,
-    /// The hub puts the address on an interface of its own, or on the loopback where the kernel has no dummy
-    /// interfaces, and listens there. It takes `CAP_NET_ADMIN`, unless the address is there.
-    Made,
-}
-
 impl Config {
     /// Returns a configuration with the defaults: clients at 127.0.0.1:10268, administration at 127.0.0.1:10267.
     #[must_use]
@@ -136,7 +124,6 @@ impl Config {
             upstream,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 10_268))],
             pod_address: None,
-            pod_interface: PodInterface::Given,
             serving_names: Vec::new(),
             pool_name: None,
             filters: FilterConfig::default(),
@@ -236,9 +223,9 @@ impl Hub {
             .iter()
             .map(|address| bind(*address))
             .collect::<Result<Vec<_>, _>>()?;
-        let pod_address = match (config.pod_address, config.pod_interface) {
-            (None, _) | (Some(_), PodInterface::Given) => None,
-            (Some(address), PodInterface::Made) => {
+        let pod_address = match config.pod_address {
+            None => None,
+            Some(address) => {
                 let (listener, kept) = bind_for_pods(address)?;
                 listeners.push(listener);
                 kept

@@ -17,3 +17,19 @@ async fn the_static_pod_is_a_valid_pod() {
     let said = kubectl.run(&create).await.unwrap();
     assert!(said.contains("pod/yurthub created"), "{said}");
 }
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver"]
+async fn the_nodes_right_to_the_keys_of_tokens_is_valid() {
+    let kubectl = Kubectl::new(&shared().await.unwrap()).unwrap();
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml");
+    let create = [
+        "create",
+        "--dry-run=server",
+        "--validate=strict",
+        "-f",
+        manifest,
+    ];
+    let said = kubectl.run(&create).await.unwrap();
+    assert!(said.contains("created"), "{said}");
+}

@@ -21,7 +21,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// A bed where the account `reader` of the namespace default may read and `blind` may not.
 async fn bed() -> Bed {
-    bed_with(|_| {}, jiff::Timestamp::now).await
+    bed_with(|_| {}, Timestamp::now).await
 }
 
 async fn bed_with(adjust: impl FnOnce(&mut ApiConfig), clock: fn() -> Timestamp) -> Bed {
@@ -191,7 +191,7 @@ async fn where_the_node_may_not_have_the_keys_they_are_asked_for_as_a_caller() {
             user.name.starts_with("system:serviceaccount:") || !asked.path.contains("openid")
         });
     };
-    let bed = bed_with(deny_nodes, jiff::Timestamp::now).await;
+    let bed = bed_with(deny_nodes, Timestamp::now).await;
     assert!(bed.site.metric("yurthub_token_keys_known", "").await < 0.5);
     reads_all(&bed, &token(&bed, "reader")).await;
     knows_the_keys(&bed).await;
@@ -223,7 +223,7 @@ async fn a_token_that_the_cloud_took_back_is_refused_while_cut_off() {
 async fn an_audience_of_the_api_server_that_is_not_its_issuer_is_learned() {
     let bed = bed_with(
         |config| config.issuer = TokenIssuer::new(ISSUER).with_audience("api").into(),
-        jiff::Timestamp::now,
+        Timestamp::now,
     )
     .await;
     let mut claims = claims(&bed, "reader", 0);

@@ -2,7 +2,7 @@
 
 SHELL := bash
 .NOTPARALLEL:
-.PHONY: test lint e2e bench assets clean-cache steps toolchain format clippy features deny graph cross tests doc
+.PHONY: test lint e2e bench fuzz assets clean-cache steps toolchain format clippy features deny graph cross tests doc
 
 # Tools and servers are built once per version and kept here.
 export YURT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/yurt
@@ -27,8 +27,15 @@ e2e: toolchain assets
 bench:
 	cargo bench --locked --package benches
 
+# By hand, after a change of what reads a peer's bytes; `make test` replays the corpus. FUZZ_SECONDS for each target.
+FUZZ_SECONDS ?= 60
+fuzz:
+	@.ci/toolchain cargo-fuzz@0.13.2
+	@.ci/fuzz $(FUZZ_SECONDS)
+
 assets:
 	@examples/testbed/servers/build.sh
+	@.ci/node || true # says what is missing; only the tests of a real node need it
 
 clean-cache:
 	rm -rf "$(YURT_CACHE)"

@@ -2,6 +2,8 @@
 //!
 //! `make assets && cargo build --release -p yurthub && cargo bench -p benches --bench hub`
 //!
+//! With `-- flood` it makes the row of the flood only.
+//!
 //! It prints one row a figure, with the target of the design beside it. The API server, the hub and the
 //! clients share the machine; read ratios and medians.
 
@@ -9,6 +11,8 @@
 mod client;
 #[path = "hub/events.rs"]
 mod events;
+#[path = "hub/flood.rs"]
+mod flood;
 #[path = "hub/setup.rs"]
 mod setup;
 
@@ -24,6 +28,9 @@ const LIST: &str = "/api/v1/configmaps?resourceVersion=0";
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<(), Fault> {
+    if std::env::args().any(|argument| argument == "flood") {
+        return flood::row_of_node(&Setup::start(200).await?).await;
+    }
     let objects = 10_000;
     let mut setup = Setup::start(objects).await?;
     row(
@@ -40,6 +47,7 @@ async fn main() -> Result<(), Fault> {
     events::burst(&setup, "hub", true).await?;
     events::burst(&setup, "API server", false).await?;
     events::flash(&setup).await?;
+    flood::row_of_node(&setup).await?;
     cuts(&mut setup).await
 }
 

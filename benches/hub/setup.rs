@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use testbed::cluster::{Cluster, ClusterConfig};
 use testbed::link::Link;
 use tokio::net::TcpListener;
@@ -56,6 +56,20 @@ impl fmt::Display for Memory {
     }
 }
 
+/// How a client reaches the hub, wherever it runs.
+#[derive(Clone)]
+pub(crate) struct Way {
+    url: String,
+    tls: Arc<rustls::ClientConfig>,
+    token: String,
+}
+
+impl Way {
+    pub(crate) async fn open(&self) -> Result<Connection, Fault> {
+        Connection::open(&self.url, self.tls.clone(), &self.token).await
+    }
+}
+
 impl Setup {
     /// Starts all of it and fills the namespace `load`.
     pub(crate) async fn start(objects: usize) -> Result<Self, Fault> {
@@ -71,7 +85,7 @@ impl Setup {
         let link = Link::start(address).map_err(Fault::new)?;
         let dir = tempfile::tempdir().map_err(Fault::new)?;
         let ports = [free_port().await?, free_port().await?];
-        let hub = spawn(&cluster, &link, &dir, ports)?;
+        let hub = spawn(&cluster, &link, &dir, ports, &WIDE)?;
         let setup = Self {
             cluster,
             link,
@@ -86,10 +100,31 @@ impl Setup {
 
     /// Connects to the hub.
     pub(crate) async fn hub(&self) -> Result<Connection, Fault> {
+        self.way()?.open().await
+    }
+
+    /// Returns all that a client of the hub needs.
+    pub(crate) fn way(&self) -> Result<Way, Fault> {
         let ca = self.dir.path().join("hub-ca.pem");
         let ca = std::fs::read_to_string(ca).map_err(Fault::new)?;
+        Ok(Way {
+            url: format!("https://127.0.0.1:{}", self.ports[0]),
+            tls: tls(&ca)?,
+            token: self.cluster.endpoint().admin_token,
+        })
+    }
+
+    /// Connects to the hub as the node itself.
+    pub(crate) async fn node(&self) -> Result<Connection, Fault> {
+        let read = |name: &str| std::fs::read_to_string(self.dir.path().join(name));
+        let certificate = read("node.pem").map_err(Fault::new)?;
+        let key = read("node.key").map_err(Fault::new)?;
+        let tls = tls_of(
+            &read("hub-ca.pem").map_err(Fault::new)?,
+            Some((&certificate, &key)),
+        )?;
         let url = format!("https://127.0.0.1:{}", self.ports[0]);
-        Connection::open(&url, tls(&ca)?, &self.cluster.endpoint().admin_token).await
+        Connection::open(&url, tls, "").await
     }
 
     /// Connects to the API server.
@@ -127,7 +162,14 @@ impl Setup {
     /// Kills the hub and starts it again on the same store.
     pub(crate) async fn restart(&self) -> Result<(), Fault> {
         self.end_hub();
-        *self.hub.lock() = spawn(&self.cluster, &self.link, &self.dir, self.ports)?;
+        *self.hub.lock() = spawn(&self.cluster, &self.link, &self.dir, self.ports, &WIDE)?;
+        self.ready().await
+    }
+
+    /// The same with the limits that users have.
+    pub(crate) async fn restart_bounded(&self) -> Result<(), Fault> {
+        self.end_hub();
+        *self.hub.lock() = spawn(&self.cluster, &self.link, &self.dir, self.ports, &[])?;
         self.ready().await
     }
 
@@ -233,11 +275,20 @@ fn binary() -> PathBuf {
     target.join("release/yurthub")
 }
 
+/// All clients of the figures are one caller, and none of them is refused.
+const WIDE: [&str; 4] = [
+    "--caller-connections=100000",
+    "--caller-requests=100000",
+    "--caller-watches=100000",
+    "--caller-rate=1000000",
+];
+
 fn spawn(
     cluster: &Cluster,
     link: &Link,
     dir: &tempfile::TempDir,
     ports: [u16; 2],
+    limits: &[&str],
 ) -> Result<Child, Fault> {
     let (certificate, key) = cluster.pki().client("system:node:bench", &["system:nodes"]);
     let files = [
@@ -269,6 +320,7 @@ fn spawn(
         .arg("--data-dir")
         .arg(dir.path())
         .arg("--log=warn")
+        .args(limits)
         .stderr(Stdio::inherit())
         .spawn()
         .map_err(|error| {
@@ -285,6 +337,13 @@ async fn free_port() -> Result<u16, Fault> {
 }
 
 fn tls(ca_pem: &str) -> Result<Arc<rustls::ClientConfig>, Fault> {
+    tls_of(ca_pem, None)
+}
+
+fn tls_of(
+    ca_pem: &str,
+    identity: Option<(&str, &str)>,
+) -> Result<Arc<rustls::ClientConfig>, Fault> {
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(Fault::new)?)
@@ -293,7 +352,17 @@ fn tls(ca_pem: &str) -> Result<Arc<rustls::ClientConfig>, Fault> {
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(Fault::new)?;
-    Ok(Arc::new(
-        config.with_root_certificates(roots).with_no_client_auth(),
-    ))
+    let config = config.with_root_certificates(roots);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let certificate =
+                CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(Fault::new)?;
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(Fault::new)?;
+            config
+                .with_client_auth_cert(vec![certificate], key)
+                .map_err(Fault::new)?
+        }
+    };
+    Ok(Arc::new(config))
 }

@@ -45,6 +45,13 @@ const KEY_LEN: usize = 512;
 /// weeks while the cloud is away.
 const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3_600);
 
+/// How the keys of the node's own verdicts begin.
+const NODES: &str = "a/node/";
+
+/// For how long what the node asked counts as needed, whatever is known of its needs: they are looked up
+/// every half minute.
+const NEEDS_SEEN_WITHIN: Duration = Duration::from_secs(60);
+
 /// A read that somebody wants to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Access {
@@ -324,17 +331,15 @@ impl Verdicts {
         let needed = self.needed.lock();
         let keys: Vec<String> = known.keys().cloned().collect();
         let entry = |key: &String| {
-            let used = known[key].asked.unwrap_or(self.opened);
+            let asked = known[key].asked;
+            let idle = now.duration_since(asked.unwrap_or(self.opened));
+            let is_new = asked.is_some() && idle < NEEDS_SEEN_WITHIN && key.starts_with(NODES);
             // A pod that asks for much makes room for others, but what it asked long ago it may need again.
             let is_young = pressure == Pressure::Age && needed.is_of_pod(key);
             Entry {
-                idle: if is_young {
-                    Duration::ZERO
-                } else {
-                    now.duration_since(used)
-                },
+                idle: if is_young { Duration::ZERO } else { idle },
                 held: Held::one(0),
-                is_needed: needed.keys.contains(key),
+                is_needed: needed.keys.contains(key) || (is_new && pressure == Pressure::Room),
             }
         };
         let entries: Vec<Entry> = keys.iter().map(entry).collect();

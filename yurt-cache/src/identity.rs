@@ -15,7 +15,7 @@ mod renewal;
 mod seen;
 pub(crate) mod signing;
 mod standing;
-mod token;
+pub(crate) mod token;
 mod trust;
 mod verifier;
 

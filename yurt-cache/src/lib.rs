@@ -8,6 +8,8 @@ mod body;
 mod codec;
 mod documents;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod garbage;
 pub mod hub;
 mod identity;

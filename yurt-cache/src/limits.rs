@@ -37,12 +37,13 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A node has at most 110 pods; client-go opens one connection for each and asks 5 to 50 times a second.
+    /// A node has at most 110 pods; client-go opens one connection for each and asks 5 to 50 times a second. Who
+    /// speaks HTTP/1.1 needs a connection for each watch and request.
     fn default() -> Self {
         Self {
             strangers: 256,
             connections: 2_048,
-            caller_connections: 64,
+            caller_connections: 160,
             caller_requests: 32,
             caller_watches: 128,
             caller_rate: 500,

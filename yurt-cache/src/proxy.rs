@@ -102,7 +102,7 @@ impl Proxy {
             Err(status) => (answer::status(&status), ServedFrom::Hub),
         };
         answer::mark(&mut response, from.as_str());
-        drop(place);
+        let mut response = response.map(|body| body::holding(body, place));
         if is_head {
             *response.body_mut() = body::empty();
         }

@@ -4,6 +4,7 @@
 //! stays as it was created, and pods need no service account.
 
 mod addons;
+mod arguments;
 mod binaries;
 mod controllers;
 mod kubeconfig;
@@ -276,11 +277,11 @@ impl Cluster {
         };
         let kubectl = Kubectl::new(&endpoint)?;
         let mut servers = Servers::new(folder, owner)?;
-        servers.spawn("etcd", &binaries.etcd()?, &etcd_arguments(client, peer))?;
+        servers.spawn("etcd", &binaries.etcd()?, &arguments::etcd(client, peer))?;
         servers.spawn(
             "kube-apiserver",
             &binaries.kubernetes("kube-apiserver")?,
-            &apiserver_arguments(client, secure, config),
+            &arguments::apiserver(client, secure, config),
         )?;
         if let Some(controllers) = &config.controllers {
             controllers::start(controllers, &mut servers, binaries, &pki, &endpoint.url)?;
@@ -386,58 +387,4 @@ fn write_files(folder: &Path, pki: &Pki, config: &ClusterConfig) -> Result<(), E
 )]
 fn write(path: PathBuf, text: &str) -> Result<(), Error> {
     fs::write(&path, text).map_err(|source| Error::WriteFile { path, source })
-}
-
-/// The servers run in the folder of their files, so that paths are relative.
-fn etcd_arguments(client: SocketAddr, peer: SocketAddr) -> Vec<String> {
-    vec![
-        "--data-dir=etcd".to_owned(),
-        format!("--listen-client-urls=http://{client}"),
-        format!("--advertise-client-urls=http://{client}"),
-        format!("--listen-peer-urls=http://{peer}"),
-        format!("--initial-advertise-peer-urls=http://{peer}"),
-        format!("--initial-cluster=default=http://{peer}"),
-        "--unsafe-no-fsync".to_owned(),
-        "--log-level=warn".to_owned(),
-    ]
-}
-
-fn apiserver_arguments(
-    etcd: SocketAddr,
-    secure: SocketAddr,
-    config: &ClusterConfig,
-) -> Vec<String> {
-    let mut arguments = vec![
-        format!("--etcd-servers=http://{etcd}"),
-        format!("--bind-address={}", secure.ip()),
-        format!("--secure-port={}", secure.port()),
-        format!("--authorization-mode={}", config.authorization),
-    ];
-    let fixed = [
-        "--tls-cert-file=serving.pem",
-        "--tls-private-key-file=serving.key",
-        "--client-ca-file=ca.pem",
-        "--token-auth-file=tokens.csv",
-        "--service-account-issuer=https://kubernetes.default.svc",
-        "--service-account-key-file=service-accounts.pub",
-        "--service-account-signing-key-file=service-accounts.key",
-        "--service-cluster-ip-range=10.96.0.0/16",
-        "--allow-privileged=true",
-        "--enable-admission-plugins=NodeRestriction",
-        "--kubelet-client-certificate=kubelet-client.pem",
-        "--kubelet-client-key=kubelet-client.key",
-        "--kubelet-certificate-authority=ca.pem",
-        "--kubelet-preferred-address-types=InternalIP",
-    ];
-    arguments.extend(fixed.map(str::to_owned));
-    if config.address.is_loopback() {
-        // A loopback address is not a valid endpoint of the Service kubernetes.
-        arguments.push("--endpoint-reconciler-type=none".to_owned());
-    }
-    if config.controllers.is_none() {
-        // Without a controller manager no namespace has its default service account.
-        arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
-    }
-    arguments.extend_from_slice(&config.arguments);
-    arguments
 }

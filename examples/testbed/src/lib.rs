@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod drill;
 pub mod endpoint;
 pub mod link;
 pub mod node;

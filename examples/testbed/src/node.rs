@@ -39,10 +39,13 @@
 //! `vm.overcommit_memory`, `kernel.panic` and `kernel.panic_on_oops` of the machine.
 
 mod cgroup;
+mod clock;
 mod container;
 mod error;
 mod files;
 pub mod image;
+mod inside;
+mod levers;
 mod link;
 mod machine;
 mod network;
@@ -62,6 +65,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
@@ -74,10 +78,7 @@ pub use self::{
     process::{Memory, Program},
 };
 use self::{link::Link, machine::Machine, process::Process, start::Lines};
-use crate::{
-    cluster::{Cluster, Kubectl},
-    endpoint::Endpoint,
-};
+use crate::endpoint::Endpoint;
 
 /// How often something that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -136,6 +137,7 @@ pub struct Node {
     link: Link,
     processes: BTreeMap<Program, Process>,
     machine: Option<Machine>,
+    clock: SignedDuration,
     execs: AtomicU32,
     _network: Arc<Network>,
 }
@@ -176,257 +178,6 @@ impl Node {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    // === The link ===
-
-    /// Cuts the link, also for the time after a power cut.
-    ///
-    /// # Errors
-    ///
-    /// When the system refuses.
-    pub fn cut(&mut self, cut: Cut) -> Result<(), Error> {
-        self.link.set(Some(cut), self.machine.is_some())
-    }
-
-    /// Mends the link, however it was cut.
-    ///
-    /// # Errors
-    ///
-    /// When the system refuses.
-    pub fn mend(&mut self) -> Result<(), Error> {
-        self.link.set(None, self.machine.is_some())
-    }
-
-    // === Power ===
-
-    /// Cuts the power: every process is killed at once, and all goes that a reboot clears: `/run` and other file
-    /// systems in RAM, mounts, interfaces, firewall rules, connections, control groups.
-    ///
-    /// What was written to `/etc`, `/var/lib` and `/var/log` stays, also what was not synced: the machine itself
-    /// goes on. Does nothing while the node is off.
-    pub fn power_off(&mut self) {
-        // With the first process all others are killed, before it is gone.
-        self.machine = None;
-        for (_, process) in std::mem::take(&mut self.processes) {
-            process.forget();
-        }
-        self.link.unplug();
-        cgroup::kill_all(&self.id);
-        cgroup::remove(&self.id);
-    }
-
-    /// Switches the node on and starts its programs, containerd and the hub first, as a boot would.
-    ///
-    /// Returns when they are started; the kubelet and kube-proxy find their way alone.
-    ///
-    /// # Errors
-    ///
-    /// When it is on, or containerd or the hub does not answer in 30 s.
-    ///
-    /// # Cancel safety
-    ///
-    /// The programs that were started run on.
-    pub async fn power_on(&mut self) -> Result<(), Error> {
-        self.power_on_bare().await?;
-        for program in self.programs() {
-            self.start_program(program).await?;
-        }
-        Ok(())
-    }
-
-    /// Switches the node on, with none of its programs.
-    ///
-    /// # Errors
-    ///
-    /// When it is on.
-    ///
-    /// # Cancel safety
-    ///
-    /// Does not wait for anything.
-    pub async fn power_on_bare(&mut self) -> Result<(), Error> {
-        if self.machine.is_some() {
-            return Err(self.power_error());
-        }
-        cgroup::make(&self.id)?;
-        let machine = Machine::power_on(&self.name, &self.persistent, self.disk.as_deref())?;
-        self.link.plug_in(&machine)?;
-        self.machine = Some(machine);
-        Ok(())
-    }
-
-    // === Programs ===
-
-    /// The programs of this node, in the order in which a boot starts them.
-    #[must_use]
-    pub fn programs(&self) -> Vec<Program> {
-        self.lines.programs()
-    }
-
-    /// Starts a program that does not run, and waits until containerd or the hub answers; the kubelet and
-    /// kube-proxy are not waited for.
-    ///
-    /// # Errors
-    ///
-    /// When the node is off, the program runs, or does not answer in 30 s.
-    ///
-    /// # Cancel safety
-    ///
-    /// The program runs on.
-    pub async fn start_program(&mut self, program: Program) -> Result<(), Error> {
-        if self.processes.contains_key(&program) {
-            let is_running = true;
-            return Err(Error::Program {
-                program,
-                is_running,
-            });
-        }
-        let log = self.log_file(program);
-        let process = Process::start(self.machine()?, self.lines.of(program), &log)?;
-        self.processes.insert(program, process);
-        match program {
-            Program::Containerd => self.answers(program, &["ctr", "version"]).await,
-            Program::Hub => self.answers(program, &fetch(self.lines.hub_probe())).await,
-            Program::Kubelet | Program::KubeProxy => Ok(()),
-        }
-    }
-
-    /// Kills a program with SIGKILL; containers go on without containerd. It stays away until it is started.
-    ///
-    /// # Errors
-    ///
-    /// When it was not started.
-    pub fn kill(&mut self, program: Program) -> Result<(), Error> {
-        let process = self.processes.remove(&program).ok_or(Error::Program {
-            program,
-            is_running: false,
-        })?;
-        process.kill();
-        Ok(())
-    }
-
-    /// Kills every container, sandboxes too, with SIGKILL and without telling anybody; returns how many
-    /// processes there were.
-    pub fn kill_containers(&self) -> usize {
-        cgroup::kill_all(&self.id)
-    }
-
-    /// Returns the number of a program's process outside; another number means that it was started again.
-    #[must_use]
-    pub fn pid(&self, program: Program) -> Option<u32> {
-        self.processes.get(&program)?.pid()
-    }
-
-    /// Returns how much memory a program has in RAM, `None` while it does not run.
-    #[must_use]
-    pub fn memory(&self, program: Program) -> Option<Memory> {
-        self.processes.get(&program)?.memory()
-    }
-
-    /// Returns what a program has printed since the node was made.
-    #[must_use]
-    pub fn log(&self, program: Program) -> String {
-        let bytes = fs::read(self.log_file(program)).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    // === Inside ===
-
-    /// Returns where a file of the node is on this machine, also while the node is off: one in `/etc`, `/var/lib`
-    /// or `/var/log`, and not on a disk of the hub's own.
-    #[must_use]
-    pub fn file(&self, path: &str) -> PathBuf {
-        files::outside(&self.persistent, path)
-    }
-
-    /// Runs a command on the node and returns what it printed.
-    ///
-    /// # Errors
-    ///
-    /// When the node is off, or the command ends with an error.
-    ///
-    /// # Cancel safety
-    ///
-    /// The command of a dropped future goes on.
-    pub async fn run(&self, words: &[&str]) -> Result<String, Error> {
-        let (program, arguments) = words.split_first().expect("a command has a first word");
-        let mut command = self.machine()?.command(program);
-        command.args(arguments).stdin(std::process::Stdio::null());
-        let mut command = tokio::process::Command::from(command);
-        let output = command.output().await;
-        let output = output.map_err(|source| shell::spawn_error(command.as_std(), source))?;
-        shell::printed(command.as_std(), output)
-    }
-
-    /// Returns what an address answers to an HTTP GET from the node within two seconds: for a Service's cluster
-    /// IP, whether it leads to a pod.
-    ///
-    /// # Errors
-    ///
-    /// When there is no answer, or one that is not 200.
-    ///
-    /// # Cancel safety
-    ///
-    /// The request of a dropped future goes on.
-    pub async fn get(&self, url: &str) -> Result<String, Error> {
-        self.run(&fetch(url)).await
-    }
-
-    /// Prepares kubectl on the node, before what the node takes for the API server, as the holder of a token.
-    ///
-    /// # Errors
-    ///
-    /// When the node is off. After a power cut another one has to be prepared.
-    pub fn kubectl(&self, token: &str) -> Result<Kubectl, Error> {
-        let endpoint = Endpoint {
-            admin_token: token.to_owned(),
-            ..self.server.clone()
-        };
-        let starter = self.machine()?.starter();
-        let starter: Vec<_> = starter.into_iter().map(Into::into).collect();
-        Ok(Kubectl::inside(&endpoint, &starter)?)
-    }
-
-    /// Waits until the API server says that the node is ready.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Late`] when it is not in time.
-    ///
-    /// # Cancel safety
-    ///
-    /// Only waits.
-    pub async fn ready(&self, cluster: &Cluster, limit: Duration) -> Result<(), Error> {
-        let condition = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-        let arguments = ["get", "node", &self.name, "-o", condition];
-        eventually(
-            &format!("{} ready", self.name),
-            limit,
-            async || match cluster.kubectl().run(&arguments).await {
-                Ok(status) if status == "True" => Ok(()),
-                Ok(status) => Err(format!("Ready is {status:?}")),
-                Err(error) => Err(error.to_string()),
-            },
-        )
-        .await
-    }
-
-    async fn answers(&self, program: Program, probe: &[&str]) -> Result<(), Error> {
-        eventually(
-            &format!("an answer of {program}"),
-            Duration::from_secs(30),
-            async || {
-                let probed = self.run(probe).await;
-                let log = || {
-                    let log = self.log(program);
-                    log.lines().last().unwrap_or_default().to_owned()
-                };
-                probed
-                    .map(drop)
-                    .map_err(|error| format!("{error}\n{}", log()))
-            },
-        )
-        .await
     }
 
     fn machine(&self) -> Result<&Machine, Error> {
@@ -472,11 +223,6 @@ fn keep(logs: &Path, kept: &Path) {
         Ok(_) => eprintln!("the node's logs: {}", kept.display()),
         Err(error) => eprintln!("the node's logs are lost: {error}"),
     }
-}
-
-/// A command that prints what an URL answers. The timeout of busybox' own wget breaks it on some systems.
-fn fetch(url: &str) -> [&str; 7] {
-    ["busybox", "timeout", "2", "wget", "-qO", "-", url]
 }
 
 /// Waits until something is so.

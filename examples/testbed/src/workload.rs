@@ -3,7 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::node::image;
+use crate::{
+    cluster::{self, Kubectl},
+    node::{Error, Node, image},
+};
 
 /// A web server in the namespace `default`; all its objects have its name.
 ///
@@ -57,6 +60,61 @@ impl Workload {
             self.deployment(),
         ]);
         json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
+    }
+
+    /// Returns the names of its pods.
+    ///
+    /// # Errors
+    ///
+    /// When the API server does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is left of a dropped future.
+    pub async fn pods(&self, kubectl: &Kubectl) -> Result<Vec<String>, cluster::Error> {
+        let names = "jsonpath={.items[*].metadata.name}";
+        let selector = format!("app={}", self.name);
+        let arguments = ["get", "pods", "-l", &selector, "-o", names];
+        let found = kubectl.run(&arguments).await?;
+        Ok(found.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Returns the cluster IP of its Service.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or the API server does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is left of a dropped future.
+    pub async fn cluster_ip(&self, kubectl: &Kubectl) -> Result<String, cluster::Error> {
+        let address = "jsonpath={.spec.clusterIP}";
+        kubectl
+            .run(&["get", "service", &self.name, "-o", address])
+            .await
+    }
+
+    /// Asks the Service from the node and returns which pod has answered.
+    ///
+    /// # Errors
+    ///
+    /// When nobody answers within two seconds, or the pod has not the ConfigMap and the Secret of this workload.
+    ///
+    /// # Cancel safety
+    ///
+    /// The request of a dropped future goes on.
+    pub async fn ask(&self, node: &Node, cluster_ip: &str) -> Result<String, Error> {
+        let url = format!("http://{cluster_ip}/");
+        let answer = node.get(&url).await?;
+        let expected = format!(" {} {}\n", self.greeting, self.word);
+        match answer.strip_suffix(&expected) {
+            Some(pod) => Ok(pod.to_owned()),
+            None => Err(Error::Command {
+                command: url,
+                said: format!("{answer:?} does not end with {expected:?}"),
+            }),
+        }
     }
 
     fn core(&self, kind: &str, mut object: Value) -> Value {

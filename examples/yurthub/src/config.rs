@@ -3,6 +3,7 @@
 mod check;
 mod file;
 mod given;
+mod kept;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +14,7 @@ use tracing_subscriber::filter::Targets;
 use yurt_cache::hub::{FilterConfig, Limits, UpstreamConfig};
 use yurt_core::name::NodeName;
 
-use self::given::Given;
+use self::{given::Given, kept::Kept};
 
 /// A node's own API server: it keeps answering while the cloud is away.
 ///
@@ -75,7 +76,7 @@ pub(crate) struct Flags {
     /// For whom a filter is, filter=caller,caller, or filter=off; may be repeated
     #[arg(long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
-    /// Connections of one caller [default: 64]
+    /// Connections of one caller [default: 160]
     #[arg(long, value_name = "NUMBER")]
     caller_connections: Option<String>,
     /// Requests of one caller at a time [default: 32]
@@ -93,6 +94,8 @@ pub(crate) struct Flags {
     /// Bytes of a request's body [default: 3145728]
     #[arg(long, value_name = "BYTES")]
     body_limit: Option<String>,
+    #[command(flatten)]
+    kept: kept::Flags,
     /// A level, or target=level with commas between [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -115,6 +118,7 @@ pub(crate) struct Settings {
     pub(crate) pool_name: Option<String>,
     pub(crate) filters: FilterConfig,
     pub(crate) limits: Limits,
+    pub(crate) kept: Kept,
     pub(crate) log: Targets,
 }
 

@@ -59,6 +59,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.pool_name = settings.pool_name;
     config.filters = settings.filters;
     config.limits = settings.limits;
+    settings.kept.tell(&mut config);
     let hub = Hub::new(config, Arc::new(store), Timestamp::now())?;
     let shutdown = CancellationToken::new();
     let mut running = pin!(hub.run(shutdown.clone()));

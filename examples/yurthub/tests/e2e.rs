@@ -6,6 +6,8 @@
 )]
 #![expect(clippy::print_stdout, reason = "figures, and every check that differs")]
 
+#[path = "e2e/autonomy.rs"]
+mod autonomy;
 #[path = "e2e/callers.rs"]
 mod callers;
 #[path = "e2e/changing.rs"]

@@ -132,16 +132,19 @@ impl Context {
         self.services.is_some() && is_pool_known && are_members_known
     }
 
-    /// Returns which objects look different when `self` becomes `new`.
+    /// Returns which objects look different when `self` becomes `new`. What could not be decided nobody has seen.
     pub(crate) fn affected(&self, new: &Self) -> Affected {
         let both = || [&self.services, &new.services].into_iter().flatten();
         let endpoints = both()
             .flat_map(|services| services.topologies.keys())
-            .filter(|service| self.usable(service) != new.usable(service))
+            .filter(|service| {
+                let before = self.usable(service);
+                before.is_ok() && before != new.usable(service)
+            })
             .cloned();
         let services = both()
             .flat_map(|services| &services.listeners)
-            .filter(|_| self.pool != new.pool)
+            .filter(|_| self.pool != Pool::Unknown && self.pool != new.pool)
             .cloned();
         Affected {
             endpoints: endpoints.collect(),
@@ -353,11 +356,22 @@ mod tests {
                 vec![],
             ),
         ] {
-            for affected in [here.affected(&new), new.affected(&here)] {
-                assert_eq!(Vec::from_iter(&affected.endpoints), endpoints, "{new:?}");
-                assert_eq!(Vec::from_iter(&affected.services), services, "{new:?}");
-            }
+            let affected = here.affected(&new);
+            assert_eq!(Vec::from_iter(&affected.endpoints), endpoints, "{new:?}");
+            assert_eq!(Vec::from_iter(&affected.services), services, "{new:?}");
         }
+        for undecided in [
+            Context {
+                services: None,
+                ..here.clone()
+            },
+            context(&[pool], &["a/port"], "?", None),
+        ] {
+            assert!(!undecided.affected(&here).endpoints.contains("a/pool"));
+            assert!(here.affected(&undecided).endpoints.contains("a/pool"));
+        }
+        let unknown = context(&both, &["a/port"], "?", None);
+        assert!(unknown.affected(&here).services.is_empty());
     }
 
     #[test]

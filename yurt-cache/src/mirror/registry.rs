@@ -299,7 +299,10 @@ impl Registry {
             }
             mirror.restore_history(stones, is_damaged);
             if let Some((_, revision)) = relisted.iter().find(|(id, _)| *id == mirror.id) {
-                mirror.put_in_place(*revision)?;
+                if let Err(error) = mirror.put_in_place(*revision) {
+                    tracing::warn!(scope = %mirror.scope, %error, "a list that was fetched waits for room");
+                    mirror.put_off(*revision);
+                }
             }
         }
         Ok(())

@@ -216,6 +216,14 @@ impl Mirror {
         Ok(())
     }
 
+    /// Leaves it for the next list to put in place what was fetched at this revision.
+    pub(super) fn put_off(&self, revision: u64) {
+        let mut state = self.state.lock();
+        state.relisted = Some(revision);
+        // A watch would follow on what is neither the old list nor the new one.
+        state.is_suspect = true;
+    }
+
     /// Returns the revisions that are left for deletions.
     fn deleted_revisions(&self, revision: u64) -> Result<DeletedRevisions> {
         let (from, mut taken) = {

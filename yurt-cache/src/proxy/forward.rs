@@ -200,6 +200,18 @@ impl Proxy {
                 self.verdicts.grant(caller, &access("get", path));
                 response
             }
+            (Remember::Object, Target::Resource(path))
+                if response.status() == StatusCode::CREATED
+                    && is_of_node(caller, path)
+                    && api.method == Method::POST =>
+            {
+                let itself = Path {
+                    name: Some(self.node.to_string()),
+                    ..path.clone()
+                };
+                self.fetch_object(caller, &itself);
+                response
+            }
             (Remember::Object, Target::Resource(path)) => {
                 self.remember_object(caller, api, path, &parts.method, response)
             }
@@ -319,7 +331,7 @@ impl Proxy {
         {
             return;
         }
-        let (proxy, caller) = (self.clone(), caller.clone());
+        let (proxy, caller, read) = (self.clone(), caller.clone(), access("get", path));
         let collection = path.resource.path(path.namespace.as_deref());
         let uri = format!(
             "{collection}/{}",
@@ -332,6 +344,7 @@ impl Proxy {
             if response.status() != StatusCode::OK {
                 return;
             }
+            proxy.verdicts.grant(&caller, &read);
             let encoding = response.headers().get(CONTENT_ENCODING).cloned();
             let Ok(text) = body::read(response.into_body(), proxy.object_limit).await else {
                 return;
@@ -341,6 +354,21 @@ impl Proxy {
             });
         });
     }
+}
+
+/// Returns whether a node makes such an object of itself, once, and reads it by name at each of its starts.
+fn is_of_node(caller: &Caller, path: &Path) -> bool {
+    let Path {
+        resource,
+        namespace,
+        ..
+    } = path;
+    *caller == Caller::Node
+        && match (resource.group.as_str(), resource.plural.as_str()) {
+            ("storage.k8s.io", "csinodes") => true,
+            ("coordination.k8s.io", "leases") => namespace.as_deref() == Some("kube-node-lease"),
+            _ => false,
+        }
 }
 
 /// Remembers an object that was read by name, if it is what the name says.

@@ -12,6 +12,7 @@ const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslice
 const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/shop-1";
 const EVENTS: &str = "/api/v1/namespaces/default/events";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+const CSI_DRIVERS: &str = "/apis/storage.k8s.io/v1/csidrivers";
 const STRATEGIC: &str = "strategic-merge";
 
 /// A bed whose node has one pod behind one Service, and whose kubelet and kube-proxy know them.
@@ -342,4 +343,42 @@ async fn everything_else_is_refused_and_never_a_phantom_success() {
         .await
         .unwrap();
     assert!(matches!(lent.code, 401 | 503), "{}", lent.text());
+}
+
+#[tokio::test]
+async fn what_the_node_made_of_itself_is_there_after_a_restart_while_cut_off() {
+    let mut bed = bed().await;
+    let node = bed.site.node();
+    let csi_nodes = "/apis/storage.k8s.io/v1/csinodes";
+    let csi_node = json!({
+        "kind": "CSINode", "apiVersion": "storage.k8s.io/v1",
+        "metadata": {"name": NODE}, "spec": {"drivers": []},
+    });
+    let lease = json!({
+        "kind": "Lease", "apiVersion": "coordination.k8s.io/v1",
+        "metadata": {"name": NODE}, "spec": {"holderIdentity": NODE},
+    });
+    node.post(csi_nodes, &csi_node).await.unwrap().expect(201);
+    node.post(LEASES, &lease).await.unwrap().expect(201);
+    let both = [format!("{csi_nodes}/{NODE}"), format!("{LEASES}/{NODE}")];
+    eventually(
+        "the hub has asked for both beside the answers",
+        async || {
+            let asked = |resource| bed.api.count("get", resource) > 0;
+            asked("csinodes") && asked("leases")
+        },
+    )
+    .await;
+    // The second answer may still be on its way: it is as long as the hub takes to serve this.
+    node.get(CSI_DRIVERS).await.unwrap().expect(200);
+    bed.cut().await;
+    bed.restart().await;
+    bed.site.sees_the_cloud(false).await;
+    for path in both {
+        assert_eq!(
+            bed.site.node().get(&path).await.unwrap().code,
+            200,
+            "{path}"
+        );
+    }
 }

@@ -10,9 +10,10 @@ use futures_util::future::join_all;
 use serde_json::json;
 use testbed::api::ApiConfig;
 use testbed::client::Client;
+use testbed::pki::Pki;
 use tokio::time::Instant;
 use yurt_cache::store::MemoryStore;
-use yurt_core::store::{Batch, Error, ErrorKind, Health, Result, Store};
+use yurt_core::store::{Batch, Error, ErrorKind, Health, Operation, Result, Store};
 use yurt_core::testing::fault::{Call, FaultyStore, ReadOnly, SlowStore};
 
 use super::cloud::{Cloud, Say};
@@ -29,6 +30,8 @@ struct Filling {
     is_full: AtomicBool,
     /// Writes that still go through once it counts; negative: it does not count.
     left: AtomicI64,
+    /// It has no room for what a later list puts in place.
+    has_no_place: AtomicBool,
 }
 
 impl Filling {
@@ -51,7 +54,13 @@ impl Store for Filling {
                 (left > 0).then(|| left - 1)
             })
             == Err(0);
-        if is_over || self.is_full.load(Ordering::SeqCst) {
+        // What was fetched beside the old list is deleted when it is put in its place.
+        let places = batch
+            .operations()
+            .iter()
+            .any(|operation| matches!(operation, Operation::Delete(key) if key.starts_with(b"n/")));
+        let has_no_place = places && self.has_no_place.load(Ordering::SeqCst);
+        if is_over || has_no_place || self.is_full.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Full, "the test's disk is full"));
         }
         self.store.write(batch)
@@ -156,6 +165,42 @@ async fn a_disk_that_was_readable_once_goes_on_answering_when_it_takes_no_writes
     bed.site.sees_the_cloud(false).await;
     let list = bed.site.node().get(FROM_MIRROR).await.unwrap().expect(200);
     assert_eq!(names(&list), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_starts_although_the_disk_has_no_room_for_the_list_that_it_had_fetched() {
+    let store = Filling::new();
+    let pki = Arc::new(Pki::new());
+    let (breaks, broken) = tokio::sync::watch::channel(false);
+    let cloud = Cloud::start(&pki, move |asked| match (asked.is_watch(), asked.before) {
+        (true, 0) => Say::silence().then(broken.clone(), "garbage\n"),
+        (true, _) => Say::silence(),
+        (false, 0) => Say::list(5, &[("a", 1), ("b", 2)]),
+        (false, _) => Say::list(9, &[("c", 8)]),
+    })
+    .await;
+    let mut site = Site::new(pki, vec![cloud.addr]).with_store(store.clone());
+    site.start();
+    site.sees_the_cloud(true).await;
+    let first = site.node().get(FROM_MIRROR).await.unwrap().expect(200);
+    assert_eq!(names(&first), ["a", "b"]);
+    site.is_live(SCOPE).await;
+    store.has_no_place.store(true, Ordering::SeqCst);
+    breaks.send_replace(true);
+    eventually("the list is fetched and not put in place", async || {
+        cloud.count(MAPS, false) >= 2 && site.metric("yurthub_mirror_live", SCOPE).await < 0.5
+    })
+    .await;
+    site.crash().await;
+    site.start();
+    site.sees_the_cloud(true).await;
+    assert_eq!(site.page("/healthz").await.0, 200, "it has started");
+    store.has_no_place.store(false, Ordering::SeqCst);
+    eventually("the list is put in place when there is room", async || {
+        let list = site.node().get(FROM_MIRROR).await.unwrap();
+        list.header("x-yurt-served-from") == "mirror" && names(&list.expect(200)) == ["c"]
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

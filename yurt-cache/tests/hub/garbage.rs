@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use testbed::api::ApiConfig;
+use testbed::api::{ADMIN_TOKEN, ApiConfig};
 use testbed::client::Client;
 use yurt_cache::hub::{Budget, Config};
 
@@ -91,12 +91,12 @@ async fn what_a_restart_needs_stays_when_everything_else_has_gone() {
         .expect(200);
     node.get("/version").await.unwrap().expect(200);
     eventually("what nobody needs is gone", async || {
-        let objects = remembered(&bed, "object").await;
-        let (mirrors, documents) = (
-            forgotten(&bed, "mirror").await,
-            forgotten(&bed, "document").await,
-        );
-        (objects - 1.0).abs() < 0.5 && mirrors > 0.5 && documents > 0.5
+        let left = remembered(&bed, "object").await;
+        let mut gone = 0;
+        for what in ["mirror", "document", "verdict"] {
+            gone += usize::from(forgotten(&bed, what).await > 0.5);
+        }
+        (left - 1.0).abs() < 0.5 && gone == 3
     })
     .await;
     bed.cut().await;
@@ -149,28 +149,37 @@ async fn nothing_goes_while_cut_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_least_recently_read_object_makes_room_and_what_pods_refer_to_does_not() {
-    let bed = bed(|config| config.objects_by_name = Budget::new(4, 1 << 20)).await;
+    let bed = bed(|config| {
+        config.objects_by_name = Budget::new(4, 1 << 20);
+        config.verdicts = 30;
+    })
+    .await;
     furnish(&bed.cloud()).await;
     let node = bed.site.node();
     list_all(&node).await;
     let secret = "/api/v1/namespaces/default/secrets/key";
     node.get(secret).await.unwrap().expect(200);
+    let other = bed.site.bearer(ADMIN_TOKEN);
     for number in 0..12 {
         create(&bed.cloud(), &format!("m{number}"), 10).await;
-        node.get(&format!("{MAPS}/m{number}"))
-            .await
-            .unwrap()
-            .expect(200);
+        let path = format!("{MAPS}/m{number}");
+        other.get(&path).await.unwrap().expect(200);
         eventually("there is room", async || {
             remembered(&bed, "object").await < 4.5
         })
         .await;
     }
     assert!(forgotten(&bed, "object").await > 5.5);
+    let verdicts = remembered(&bed, "verdict").await;
+    assert!(verdicts < 30.5, "{verdicts} verdicts are left");
     bed.cut().await;
     node.get(secret).await.unwrap().expect(200);
-    node.get(&format!("{MAPS}/m11")).await.unwrap().expect(200);
-    assert_eq!(node.get(&format!("{MAPS}/m0")).await.unwrap().code, 503);
+    let map = async |number: u8| {
+        let path = format!("{MAPS}/m{number}");
+        other.get(&path).await.unwrap().code
+    };
+    assert_eq!(map(11).await, 200);
+    assert_eq!(map(0).await, 503);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,6 +60,17 @@ pub enum Error {
         /// What it is.
         is_running: bool,
     },
+    /// The disk of the whole machine is not to be filled.
+    #[error("the hub has no disk of its own")]
+    NoDisk,
+    /// The clock of a program could not be set.
+    #[error("cannot set the clock of {program}")]
+    Clock {
+        /// The program.
+        program: Program,
+        /// Why.
+        source: io::Error,
+    },
     /// Something did not come in time.
     #[error("{what} did not come in {seconds} s: {last}")]
     Late {

@@ -3,12 +3,18 @@
 use std::{
     fmt,
     fs::{self, File},
+    io,
     path::Path,
     process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
+use jiff::SignedDuration;
+use tokio::time::Instant;
+
 use super::{
-    Error,
+    Error, clock,
     machine::{Machine, kill},
     shell::spawn_error,
 };
@@ -37,6 +43,9 @@ pub struct Memory {
 
 // As systemd's Restart=always with RestartSec=1.
 const SUPERVISE: &str = r#"while :; do "$@"; echo "supervisor: ended with $?" >&2; sleep 1; done"#;
+
+/// The kernel needs some milliseconds for the memory of a large process.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A program that is started again when it ends by itself.
 #[derive(Debug)]
@@ -89,6 +98,10 @@ impl Process {
         // It ends as its child did.
         _ = self.outer.kill();
         _ = self.outer.wait();
+        let gone_by = Instant::now() + KILL_LIMIT;
+        while program.is_some_and(is_alive) && Instant::now() < gone_by {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Waits for the end that came with the machine's.
@@ -100,6 +113,13 @@ impl Process {
     /// The program itself, as the outside numbers it.
     pub(super) fn pid(&self) -> Option<u32> {
         child_of(self.outer.id()).and_then(child_of)
+    }
+
+    /// Sets the clock of the program that was just started.
+    pub(super) fn shift_clock(&self, offset: SignedDuration) -> io::Result<()> {
+        // The shell that enters and the one that supervises are the same program.
+        let program = clock::wait_for_program(|| self.pid(), || child_of(self.outer.id()))?;
+        clock::shift(program, offset)
     }
 
     pub(super) fn memory(&self) -> Option<Memory> {
@@ -114,6 +134,14 @@ impl Process {
             peak: bytes("VmHWM:")?,
         })
     }
+}
+
+/// Returns whether a process has not ended; one that nobody has waited for yet has.
+fn is_alive(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in brackets, may hold anything.
+    let state = status.rsplit(") ").next().unwrap_or_default();
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
 }
 
 /// Returns the first child of a process.

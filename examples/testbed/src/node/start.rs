@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
 };
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{
@@ -124,6 +125,7 @@ impl Node {
             disk,
             processes: BTreeMap::new(),
             machine: None,
+            clock: SignedDuration::ZERO,
             execs: AtomicU32::new(0),
             _network: network.clone(),
         })

@@ -8,7 +8,7 @@ use rustls::pki_types::{
     pem::{Error, PemObject},
 };
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use yurt_cache::hub::{CallerName, FilterName};
+use yurt_cache::hub::{Budget, CallerName, FilterName};
 use yurt_core::name::NodeName;
 
 /// An API server's URL: scheme, host and perhaps a port, nothing else.
@@ -95,6 +95,61 @@ pub(crate) fn count<T: FromStr + Default + PartialEq>(text: &str) -> Result<T, S
     }
 }
 
+/// A time: a whole number of `s`, `m`, `h` or `d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time such as 30s, 5m, 12h or 7d");
+    let (unit, seconds) = match text.chars().next_back() {
+        Some('s') => ('s', 1),
+        Some('m') => ('m', 60),
+        Some('h') => ('h', 3_600),
+        Some('d') => ('d', 86_400),
+        _ => return Err(wrong()),
+    };
+    let number: u64 = count(text.trim_end_matches(unit)).map_err(|_| wrong())?;
+    // The clock that this is added to ends in some centuries.
+    let seconds = number
+        .checked_mul(seconds)
+        .filter(|seconds| *seconds <= 10 * 365 * 86_400);
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// A number of objects and their bytes: `5000/32Mi`.
+pub(crate) fn budget(text: &str) -> Result<Budget, String> {
+    let wrong = || format!("{text:?} is not a number and bytes such as 5000/32Mi");
+    let (objects, bytes) = text.split_once('/').ok_or_else(wrong)?;
+    let (digits, unit) = match bytes.find(|byte: char| !byte.is_ascii_digit()) {
+        Some(end) => bytes.split_at(end),
+        None => (bytes, ""),
+    };
+    let factor: u64 = match unit {
+        "" => 1,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = count::<u64>(digits).map_err(|_| wrong())?;
+    let bytes = bytes.checked_mul(factor).ok_or_else(wrong)?;
+    Ok(Budget::new(count(objects).map_err(|_| wrong())?, bytes))
+}
+
+/// A kind and what is kept of it: `deployments.apps=1000/2Mi`.
+pub(crate) fn kind_budget(text: &str) -> Result<(String, Budget), String> {
+    match text.split_once('=') {
+        Some((kind, kept)) if !kind.is_empty() && !kind.contains('/') => {
+            Ok((kind.to_owned(), budget(kept)?))
+        }
+        _ => Err(format!(
+            "{text:?} is not a kind and what is kept of it, such as deployments.apps=1000/2Mi"
+        )),
+    }
+}
+
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is neither true nor false"))
+}
+
 /// A name or an address for a certificate.
 pub(crate) fn serving_name(text: &str) -> Result<String, String> {
     let is_name = rustls::pki_types::ServerName::try_from(text).is_ok();
@@ -102,20 +157,6 @@ pub(crate) fn serving_name(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err(format!("{text:?} is neither a DNS name nor an address"))
-    }
-}
-
-/// A time of hours or days.
-pub(crate) fn days(text: &str) -> Result<Duration, String> {
-    let parse = |number: &str, unit: u64| number.parse::<u32>().ok().map(|n| u64::from(n) * unit);
-    let seconds = match (text.strip_suffix('d'), text.strip_suffix('h')) {
-        (Some(number), _) => parse(number, 86_400),
-        (None, Some(number)) => parse(number, 3_600),
-        (None, None) => None,
-    };
-    match seconds {
-        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("{text:?} is not a time such as 12h or 30d")),
     }
 }
 

@@ -13,6 +13,7 @@ use yurt_cache::hub::{FilterConfig, Limits, Order, UpstreamConfig};
 use super::{
     Flags, Mistake, Settings, check,
     file::{self, Entry},
+    kept::{self, Kept},
 };
 
 /// The keys of the file and the flags that override them.
@@ -82,19 +83,20 @@ impl Given {
 
     fn take_entry(&mut self, file: &str, key: &str, entry: Entry) {
         let place = format!("{file}: {key}");
-        let Some((key, _)) = KEYS.iter().find(|(known, _)| *known == key) else {
+        let mut known = KEYS.iter().chain(&kept::KEYS);
+        let Some((key, _)) = known.find(|(known, _)| *known == key) else {
             return self.mistake(place, "there is no such key");
         };
         let texts = match (*key, entry) {
             (_, Entry::Empty) => Vec::new(),
-            ("servers" | "filters" | "listen" | "servingNames", Entry::List(texts)) => {
+            ("servers" | "listen" | "servingNames" | "filters" | "kinds", Entry::List(texts)) => {
                 let placed = |(index, text)| Placed {
                     place: format!("{place}[{index}]"),
                     text,
                 };
                 texts.into_iter().enumerate().map(placed).collect()
             }
-            ("servers" | "filters" | "servingNames", _) => {
+            ("servers" | "servingNames" | "filters" | "kinds", _) => {
                 return self.mistake(place, "a list of texts is expected");
             }
             (_, Entry::Text(text)) => vec![Placed { place, text }],
@@ -133,7 +135,8 @@ impl Given {
             one(flags.body_limit),
             one(flags.log),
         ];
-        for ((key, flag), texts) in KEYS.into_iter().zip(texts) {
+        let kept = kept::KEYS.into_iter().zip(flags.kept.texts());
+        for ((key, flag), texts) in KEYS.into_iter().zip(texts).chain(kept) {
             if !texts.is_empty() {
                 let place = || flag.to_owned();
                 let placed = texts.into_iter().map(|text| Placed {
@@ -171,11 +174,12 @@ impl Given {
         let data_dir = self.or("dataDir", "/var/lib/yurthub", |text| {
             path(text, check::folder)
         });
-        let verdict_limit = self.or("verdictLimit", "30d", check::days);
+        let verdict_limit = self.or("verdictLimit", "30d", check::duration);
         let pod_address = self.optional("podAddress", check::pod_address);
         let pool_name = self.optional("poolName", check::pool_name);
         let filters = self.filters();
         let limits = self.limits();
+        let kept = Kept::read(&mut self);
         let log = self.or("log", "info", check::log);
 
         let settings = || {
@@ -203,6 +207,7 @@ impl Given {
                 pool_name,
                 filters,
                 limits,
+                kept: kept?,
                 log: log?,
             })
         };
@@ -317,7 +322,23 @@ impl Given {
         self.optional(key, parse)
     }
 
-    fn or<T>(
+    /// Takes each text of a list.
+    pub(super) fn each<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let mut all = Vec::new();
+        for Placed { place, text } in self.texts.remove(key).unwrap_or_default() {
+            match parse(&text) {
+                Ok(one) => all.push(one),
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        all
+    }
+
+    pub(super) fn or<T>(
         &mut self,
         key: &str,
         default: &str,

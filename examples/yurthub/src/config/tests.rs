@@ -1,7 +1,7 @@
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use testbed::pki::Pki;
-use yurt_cache::hub::{FilterName, Order};
+use yurt_cache::hub::{Budget, Config, FilterName, Order};
 
 use super::*;
 
@@ -76,6 +76,15 @@ callerWatches: 0
 callerRate: 5000000000
 strangers: 1.5
 bodyLimit: 3Mi
+mirrorIdle: soon
+forgetAfter: 1y
+objectsByName: 5
+documents: 1/2Ti
+verdicts: 0
+perKind: 0/1Mi
+kinds: [events, =1/1, events=1000/2Mi]
+autonomyPeriod: 0s
+autonomyCondition: maybe
 log: loud
 colour: green
 tls: {caFile: x}
@@ -109,6 +118,16 @@ DIR/config.yaml: callerWatches: \"0\" is not a whole number above 0
 DIR/config.yaml: callerRate: \"5000000000\" is not a whole number above 0
 DIR/config.yaml: strangers: \"1.5\" is not a whole number above 0
 DIR/config.yaml: bodyLimit: \"3Mi\" is not a whole number above 0
+DIR/config.yaml: mirrorIdle: \"soon\" is not a time such as 30s, 5m, 12h or 7d
+DIR/config.yaml: forgetAfter: \"1y\" is not a time such as 30s, 5m, 12h or 7d
+DIR/config.yaml: objectsByName: \"5\" is not a number and bytes such as 5000/32Mi
+DIR/config.yaml: documents: \"1/2Ti\" is not a number and bytes such as 5000/32Mi
+DIR/config.yaml: verdicts: \"0\" is not a whole number above 0
+DIR/config.yaml: perKind: \"0/1Mi\" is not a number and bytes such as 5000/32Mi
+DIR/config.yaml: kinds[0]: \"events\" is not a kind and what is kept of it, such as deployments.apps=1000/2Mi
+DIR/config.yaml: kinds[1]: \"=1/1\" is not a kind and what is kept of it, such as deployments.apps=1000/2Mi
+DIR/config.yaml: autonomyPeriod: \"0s\" is not a time such as 30s, 5m, 12h or 7d
+DIR/config.yaml: autonomyCondition: \"maybe\" is neither true nor false
 DIR/config.yaml: log: \"loud\" is not a level: off, error, warn, info, debug, trace";
     assert_eq!(load_in(folder.path(), text, &[]).unwrap_err(), expected);
 }
@@ -315,4 +334,30 @@ fn the_sample_is_right_but_for_the_files_of_another_machine() {
             "the sample shows {key}"
         );
     }
+}
+
+#[test]
+fn what_is_kept_is_told_to_the_hub_and_by_default_as_the_hub_has_it() {
+    let folder = folder();
+    let text = format!("{GOOD}kinds: [events=1000/2Mi]\ndocuments: 7/1Ki\n");
+    let flags = ["--mirror-idle", "2m", "--autonomy-condition", "false"];
+    let settings = load_in(folder.path(), &text, &flags).unwrap();
+    let new = || {
+        Config::new(
+            settings.node_name.clone(),
+            settings.upstream.clone(),
+            "/".into(),
+        )
+    };
+    let mut config = new();
+    settings.kept.tell(&mut config);
+    assert_eq!(config.mirror_idle, Duration::from_secs(120));
+    assert_eq!(config.documents, Budget::new(7, 1 << 10));
+    assert_eq!(config.kinds["events"], Budget::new(1_000, 2 << 20));
+    assert!(!config.autonomy_condition);
+    let mut default = new();
+    let settings = load_in(folder.path(), GOOD, &[]).unwrap();
+    settings.kept.tell(&mut default);
+    // As the hub itself would have it: one table of defaults is written twice.
+    assert_eq!(format!("{default:?}"), format!("{:?}", new()));
 }

@@ -34,8 +34,12 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// Starts a hub before an API server, with the node's certificate and key if there are any.
-    pub(crate) async fn start(cloud: Endpoint, identity: Option<(String, String)>) -> Self {
+    /// Starts a hub before an API server, with the node's certificate and key if there are any, and more flags.
+    pub(crate) async fn start(
+        cloud: Endpoint,
+        identity: Option<(String, String)>,
+        flags: &[&str],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [listen, admin] = free_ports();
         #[expect(
@@ -48,8 +52,10 @@ impl Hub {
             path.display().to_string()
         };
         let mut arguments: Vec<String> = ["--node-name", NODE, "--log", "info,yurt_cache=debug"]
+            .into_iter()
+            .chain(flags.iter().copied())
             .map(str::to_owned)
-            .to_vec();
+            .collect();
         let mut give = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
         give("--server", cloud.url.clone());
         give("--ca-file", file("ca.pem", &cloud.ca_pem));

@@ -7,7 +7,7 @@ use crate::hub::Hub;
 /// A hub of its own for every case, before the cluster that all cases share.
 async fn open() -> (Endpoint, Hub) {
     let cloud = shared().await.expect("`make assets` was run");
-    let hub = Hub::start(cloud, None).await;
+    let hub = Hub::start(cloud, None, &[]).await;
     (hub.endpoint(), hub)
 }
 

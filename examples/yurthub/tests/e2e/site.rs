@@ -35,14 +35,19 @@ impl Site {
         Self::start_with(ClusterConfig::default()).await
     }
 
-    /// Starts a cloud that is told something, and a hub.
+    /// Starts a cloud that is told something, and a hub that writes nothing of its own.
     pub(crate) async fn start_with(config: ClusterConfig) -> Self {
+        Self::start_told(config, &["--autonomy-condition", "false"]).await
+    }
+
+    /// Starts a cloud and a hub that are told something.
+    pub(crate) async fn start_told(config: ClusterConfig, flags: &[&str]) -> Self {
         let cluster = Cluster::start(config).await.expect("`make assets` was run");
         let cloud = cluster.endpoint();
         let link = Link::start(cloud.addr()).unwrap();
         let user = format!("system:node:{NODE}");
         let identity = cluster.pki().client(&user, &["system:nodes"]);
-        let process = Hub::start(cloud.through(link.addr()), Some(identity)).await;
+        let process = Hub::start(cloud.through(link.addr()), Some(identity), flags).await;
         Self {
             direct: Client::new(&cloud).unwrap(),
             hub: Client::new(&process.endpoint()).unwrap(),
@@ -55,6 +60,13 @@ impl Site {
     /// The hub, as its administrator.
     pub(crate) fn endpoint(&self) -> Endpoint {
         self.process.endpoint()
+    }
+
+    /// The kubelet of the node, at the hub.
+    pub(crate) fn kubelet(&self) -> Client {
+        let user = format!("system:node:{NODE}");
+        let (certificate, key) = self.cluster.pki().client(&user, &["system:nodes"]);
+        Client::with_certificate(&self.endpoint(), &certificate, &key).unwrap()
     }
 
     /// kubectl at the hub.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testbed::client::Client;
 use yurt_cache::hub::FilterConfig;
 
-use super::super::site::{Bed, SOON, eventually};
+use super::super::site::{Bed, MOMENT, SOON, eventually};
 use super::{HUB, SERVICES, SLICES, account, adjusted, bed, next, patch, put, service, token};
 
 const KEYS: &str = "openyurt.io/topologyKeys";
@@ -270,19 +270,29 @@ async fn a_change_of_a_service_or_a_pool_reaches_who_watches_the_slices() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_filters_know_survives_a_restart_while_cut_off() {
-    let mut bed = bed().await;
+    let mut bed = adjusted(|config| config.pod_address = None).await;
     publish(&bed, "near", "kubernetes.io/hostname").await;
     let token = token(&bed, "kube-proxy").await;
-    let list = bed.site.bearer(&token).get(SLICES).await;
-    assert_eq!(nodes(&list.unwrap().expect(200)["items"][0]), ["n1"]);
+    let proxy = bed.site.bearer(&token);
+    let list = proxy.get(SLICES).await.unwrap().expect(200);
+    assert_eq!(nodes(&list["items"][0]), ["n1"]);
+    let path = format!(
+        "{SLICES}?watch=1&resourceVersion={}",
+        super::revision(&list)
+    );
+    assert_eq!(proxy.watch(&path).await.unwrap().code, 200);
     bed.site
         .is_live("discovery.k8s.io/v1/endpointslices in default")
         .await;
     bed.cut().await;
     bed.restart().await;
     bed.site.sees_the_cloud(false).await;
-    let list = bed.site.bearer(&token).get(SLICES).await;
-    assert_eq!(nodes(&list.unwrap().expect(200)["items"][0]), ["n1"]);
+    let proxy = bed.site.bearer(&token);
+    let mut watch = proxy.watch(&path).await.unwrap();
+    assert_eq!(watch.code, 200);
+    let again = proxy.get(SLICES).await.unwrap().expect(200);
+    assert_eq!(again["items"], list["items"]);
+    assert!(watch.is_silent(MOMENT).await.unwrap(), "nothing is news");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

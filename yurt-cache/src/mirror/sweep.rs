@@ -146,9 +146,13 @@ impl Registry {
     /// Returns the mirrors from which a restart is answered.
     fn needed(&self, needs: &Needs) -> HashSet<u32> {
         let mirrors = self.all();
+        let own = mirrors
+            .iter()
+            .map(|mirror| (mirror.scope.identity(), mirror));
+        let own: HashMap<String, &Arc<Mirror>> = own.collect();
         let mut needed = HashSet::new();
         for scope in needs.scopes() {
-            let own = mirrors.iter().find(|mirror| mirror.scope.is_same(&scope));
+            let own = own.get(&scope.identity());
             let is_enough = own.is_some_and(|mirror| mirror.is_synced());
             needed.extend(own.map(|mirror| mirror.id));
             if !is_enough {

@@ -1,5 +1,6 @@
 //! Observes what the autonomy of the node hangs on.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::autonomy::{
 };
 use crate::hub::flush::Durability;
 use crate::identity::{Caller, certificate};
-use crate::mirror::scope::Scope;
+use crate::mirror::scope::{Resource, Scope};
 use crate::mirror::{Mirror, Phase};
 use crate::needs::Needed;
 use crate::needs::survey::{Pods, survey};
@@ -46,11 +47,12 @@ impl Autonomy {
             user: user(&mirror.scope),
             state: state(mirror, now),
         }));
+        let named = Named::among(&mirrors);
         let absent = survey
             .needs
             .objects
             .iter()
-            .filter(|one| self.is_absent(one));
+            .filter(|one| self.is_absent(one, &named));
         Facts {
             is_online: matches!(*self.proxy.upstream.reach().borrow(), Reach::Online),
             scopes,
@@ -82,24 +84,25 @@ impl Autonomy {
     }
 
     /// Returns whether the kubelet would ask for the object in vain.
-    fn is_absent(&self, needed: &Needed) -> bool {
+    fn is_absent(&self, needed: &Needed, named: &Named) -> bool {
         let registry = &self.proxy.registry;
-        let Some(kind) = registry.known_kind(&needed.resource) else {
-            return !needed.is_optional;
-        };
-        let stored = kind.newest(&needed.namespace, &needed.name, None);
-        if !matches!(stored, Ok(Some(_))) {
+        let stored = registry
+            .known_kind(&needed.resource)
+            .map(|kind| kind.newest(&needed.namespace, &needed.name, None));
+        if !matches!(stored, Some(Ok(Some(_)))) {
             return !needed.is_optional;
         }
-        let is_listed = |scope: &Scope| {
-            let found = registry.find(scope);
-            found.is_some_and(|mirror| mirror.is_synced())
-        };
         // A kubelet that watches single objects lists them first, and what was read by name is no list.
-        let is_watched_by_name = registry.all().iter().any(|mirror| {
-            mirror.scope.resource == needed.resource && mirror.scope.name().is_some()
-        });
-        is_watched_by_name && !is_listed(&needed.scope())
+        if !named.resources.contains(&needed.resource) {
+            return false;
+        }
+        let scope = needed.scope();
+        let is_listed = || {
+            registry
+                .find(&scope)
+                .is_some_and(|mirror| mirror.is_synced())
+        };
+        !named.synced.contains(&scope.identity()) && !is_listed()
     }
 
     fn store_fact(&self, now: Instant) -> StoreFact {
@@ -150,6 +153,23 @@ impl Autonomy {
         unjudged.sort();
         unjudged.dedup();
         unjudged
+    }
+}
+
+/// The mirrors of single objects.
+struct Named {
+    resources: HashSet<Resource>,
+    synced: HashSet<String>,
+}
+
+impl Named {
+    fn among(mirrors: &[Arc<Mirror>]) -> Self {
+        let named = mirrors.iter().filter(|one| one.scope.name().is_some());
+        let synced = named.clone().filter(|one| one.is_synced());
+        Self {
+            resources: named.map(|one| one.scope.resource.clone()).collect(),
+            synced: synced.map(|one| one.scope.identity()).collect(),
+        }
     }
 }
 

@@ -232,12 +232,13 @@ impl<'a> Story<'a> {
     async fn addresses(&self) -> Result<Vec<String>, Error> {
         let mut addresses = Vec::new();
         for pod in &self.site.pods {
-            let printed = self
-                .site
-                .node
-                .exec("default", pod, &["hostname", "-i"])
-                .await?;
-            addresses.push(printed.trim().to_owned());
+            let hosts = ["cat", "/etc/hosts"];
+            let hosts = self.site.node.exec("default", pod, &hosts).await?;
+            let line = hosts.lines().find(|line| line.ends_with(pod.as_str()));
+            addresses.extend(
+                line.and_then(|line| line.split_whitespace().next())
+                    .map(str::to_owned),
+            );
         }
         addresses.sort();
         Ok(addresses)

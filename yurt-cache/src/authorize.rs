@@ -189,6 +189,19 @@ impl Verdicts {
         Err(access.forbidden("and the cloud is not reachable to ask"))
     }
 
+    /// Returns the cloud's refusal, if it has said no; for what nobody here could answer anyway.
+    ///
+    /// # Errors
+    /// 403 with it.
+    pub(crate) fn check_denied(
+        &self,
+        caller: &Caller,
+        access: &Access,
+    ) -> std::result::Result<(), Status> {
+        self.said(caller, access)
+            .map_or(Ok(()), |verdict| verdict.as_result(access))
+    }
+
     /// Returns what the cloud said, if that counts while it is away.
     fn said(&self, caller: &Caller, access: &Access) -> Option<Verdict> {
         let now = self.authenticator.time();
@@ -239,6 +252,12 @@ impl Verdicts {
     pub(crate) fn grant(&self, caller: &Caller, access: &Access) {
         self.authenticator.recognised(caller);
         self.remember(caller, access, true);
+    }
+
+    /// Notes that the cloud, which knows the caller, has just not let it do it.
+    pub(crate) fn deny(&self, caller: &Caller, access: &Access) {
+        self.authenticator.recognised(caller);
+        self.remember(caller, access, false);
     }
 
     /// Returns whether the cloud has said something not too long ago, good enough for when it is away.

@@ -38,25 +38,16 @@ fn an_address_comes_and_goes_in_a_namespace_of_its_own() {
     if std::env::var_os(INSIDE).is_some() {
         return comes_and_goes();
     }
-    let name = format!("yurt-interface-{}", std::process::id());
-    let run = |program: &str, arguments: &[&str]| {
-        let status = Command::new(program)
-            .args(arguments)
-            .env(INSIDE, "1")
-            .status();
-        status.unwrap().success()
-    };
-    assert!(run("ip", &["netns", "add", &name]));
-    let net = format!("--net=/run/netns/{name}");
     let this = std::env::current_exe().unwrap();
     let test = "hub::interface::tests::an_address_comes_and_goes_in_a_namespace_of_its_own";
-    let passed = run("nsenter", &[&net, "ip", "link", "set", "lo", "up"])
-        && run(
-            "nsenter",
-            &[&net, this.to_str().unwrap(), "--ignored", "--exact", test],
-        );
-    assert!(run("ip", &["netns", "delete", &name]));
-    assert!(passed);
+    let inside = r#"ip link set lo up && exec "$0" "$@""#;
+    let passed = Command::new("unshare")
+        .args(["--net", "sh", "-c", inside])
+        .arg(this)
+        .args(["--ignored", "--exact", test])
+        .env(INSIDE, "1")
+        .status();
+    assert!(passed.unwrap().success());
 }
 
 fn comes_and_goes() {

@@ -255,3 +255,48 @@ impl Purpose {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sign(node: &str, key: &KeyPair) -> String {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let name = &mut params.distinguished_name;
+        name.push(DnType::OrganizationName, "system:nodes");
+        name.push(DnType::CommonName, format!("system:node:{node}"));
+        STANDARD.encode(params.self_signed(key).unwrap().pem())
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_taken() {
+        let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let node: NodeName = "n1".parse().unwrap();
+        let take = |certificate: &str| Purpose::Client.take(&node, certificate, &key);
+        assert!(take(&sign("n1", &key)).is_ok());
+        for (certificate, what) in [
+            (sign("n1", &other), "another key"),
+            (sign("n2", &key), "another node"),
+            ("!".to_owned(), "no base64"),
+            (STANDARD.encode("no PEM"), "no certificate"),
+            (STANDARD.encode([0xff]), "no text"),
+        ] {
+            assert!(take(&certificate).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_as_both_signers_want_it() {
+        let key = KeyPair::generate().unwrap();
+        let names = vec![
+            "kubernetes.default.svc".to_owned(),
+            "169.254.2.1".to_owned(),
+        ];
+        for purpose in [Purpose::Client, Purpose::Serving(names)] {
+            let pem = purpose.request(&"n1".parse().unwrap(), &key).unwrap();
+            assert!(pem.starts_with("-----BEGIN CERTIFICATE REQUEST-----"));
+            assert_eq!(purpose.usages()[0], "digital signature");
+        }
+    }
+}

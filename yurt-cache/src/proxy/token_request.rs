@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::forward::{forwarded, remove_hop_headers};
 use super::request::{ApiRequest, Path, Shape};
+use super::route::Link;
 use super::{Answer, Proxy};
 use crate::answer::{self, RETRY};
 use crate::body;
@@ -177,6 +178,12 @@ impl Proxy {
 
     /// Makes a token for a pod that runs here under that account.
     fn mint(&self, path: &Path, asked: &Asked, order: &Order<'_>) -> Result<Bytes, Status> {
+        if self.link() == Link::Up && !self.is_reach_unknown() {
+            // One request broke, and the next may not: the cloud's token is better.
+            return Err(Status::timeout(
+                "the link to the cloud broke before the answer came",
+            ));
+        }
         let bound = asked.bound_object_ref.as_ref();
         let bound = bound.expect("an order is for a pod");
         let namespace = order.namespace;

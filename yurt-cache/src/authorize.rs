@@ -1,7 +1,9 @@
 //! May this caller see this? The cloud is asked with the caller's own identity; its word is remembered
 //! and honoured while the cloud is away.
 
-use std::collections::{HashMap, HashSet};
+mod keeping;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +18,13 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use yurt_core::store::{Batch, Result, Store};
 
+pub(crate) use self::keeping::{Count, Retention};
+use self::keeping::{Needed, Pressure};
 use crate::body;
 use crate::codec::{Status, Subject};
-use crate::garbage::{Bounds, Budget, Entry, Held, plan};
 use crate::identity::{Authenticator, Caller, later};
 use crate::mirror::fetch::AGENT;
-use crate::mirror::kind::{Key, split_key};
 use crate::mirror::scope::{Resource, Scope};
-use crate::needs::Needs;
-use crate::proxy::route::Link;
 use crate::upstream::{SendError, Upstream};
 
 /// How long a verdict is used without asking again while the cloud is there. As kube-apiserver's own webhooks
@@ -44,13 +44,6 @@ const KEY_LEN: usize = 512;
 /// How often a verdict that stands is written again, so that it does not seem older than it is: it counts for
 /// weeks while the cloud is away.
 const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3_600);
-
-/// How the keys of the node's own verdicts begin.
-const NODES: &str = "a/node/";
-
-/// For how long what the node asked counts as needed, whatever is known of its needs: they are looked up
-/// every half minute.
-const NEEDS_SEEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// A read that somebody wants to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,25 +70,6 @@ pub(crate) struct Verdicts {
     needed: Mutex<Needed>,
     /// When the store was opened: nothing is known of uses before.
     opened: Instant,
-}
-
-/// How long and how many verdicts are kept.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Retention {
-    /// How long one counts while the cloud is away.
-    pub(crate) limit: Duration,
-    /// How long one stays that nobody uses while it is there.
-    pub(crate) age: Duration,
-    /// How many there are at most.
-    pub(crate) count: usize,
-}
-
-/// What a restart needs.
-#[derive(Debug, Default)]
-struct Needed {
-    keys: HashSet<String>,
-    /// Service accounts of pods on the node, as their keys begin.
-    accounts: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -215,6 +189,19 @@ impl Verdicts {
         Err(access.forbidden("and the cloud is not reachable to ask"))
     }
 
+    /// Returns the cloud's refusal, if it has said no; for what nobody here could answer anyway.
+    ///
+    /// # Errors
+    /// 403 with it.
+    pub(crate) fn check_denied(
+        &self,
+        caller: &Caller,
+        access: &Access,
+    ) -> std::result::Result<(), Status> {
+        self.said(caller, access)
+            .map_or(Ok(()), |verdict| verdict.as_result(access))
+    }
+
     /// Returns what the cloud said, if that counts while it is away.
     fn said(&self, caller: &Caller, access: &Access) -> Option<Verdict> {
         let now = self.authenticator.time();
@@ -267,6 +254,12 @@ impl Verdicts {
         self.remember(caller, access, true);
     }
 
+    /// Notes that the cloud, which knows the caller, has just not let it do it.
+    pub(crate) fn deny(&self, caller: &Caller, access: &Access) {
+        self.authenticator.recognised(caller);
+        self.remember(caller, access, false);
+    }
+
     /// Returns whether the cloud has said something not too long ago, good enough for when it is away.
     pub(crate) fn is_asked(&self, caller: &Caller, access: &Access) -> bool {
         let asked = self
@@ -305,65 +298,6 @@ impl Verdicts {
         verdict
     }
 
-    /// Returns what counts them.
-    pub(crate) fn count(&self) -> Count {
-        Count(self.known.clone())
-    }
-
-    /// Forgets what nobody has used for long, while the cloud is there; returns how many that were.
-    pub(crate) fn sweep(&self, now: Instant, needs: &Needs) -> usize {
-        *self.needed.lock() = Needed::of(needs);
-        let gone = self.forget(&mut self.known.lock(), now, Pressure::Age);
-        let count = gone.len();
-        if count > 0 {
-            self.save(gone);
-        }
-        count
-    }
-
-    /// Takes out what goes.
-    fn forget(
-        &self,
-        known: &mut HashMap<String, Verdict>,
-        now: Instant,
-        pressure: Pressure,
-    ) -> Vec<String> {
-        let needed = self.needed.lock();
-        let keys: Vec<String> = known.keys().cloned().collect();
-        let entry = |key: &String| {
-            let asked = known[key].asked;
-            let idle = now.duration_since(asked.unwrap_or(self.opened));
-            let is_new = asked.is_some() && idle < NEEDS_SEEN_WITHIN && key.starts_with(NODES);
-            // A pod that asks for much makes room for others, but what it asked long ago it may need again.
-            let is_young = pressure == Pressure::Age && needed.is_of_pod(key);
-            Entry {
-                idle: if is_young { Duration::ZERO } else { idle },
-                held: Held::one(0),
-                is_needed: needed.keys.contains(key) || (is_new && pressure == Pressure::Room),
-            }
-        };
-        let entries: Vec<Entry> = keys.iter().map(entry).collect();
-        let objects = match pressure {
-            Pressure::Age => self.retention.count,
-            // So that not each of many new ones looks for room.
-            Pressure::Room => self.retention.count / 4 * 3,
-        };
-        let bounds = Bounds {
-            age: self.retention.age,
-            budget: Budget::new(objects, u64::MAX),
-        };
-        let total = Held {
-            objects: keys.len(),
-            bytes: 0,
-        };
-        let goes = plan(&entries, total, &bounds, Link::Up);
-        let gone: Vec<String> = goes.into_iter().map(|at| keys[at].clone()).collect();
-        for key in &gone {
-            known.remove(key);
-        }
-        gone
-    }
-
     /// Writes these verdicts as they are when the store comes to it: no caller waits for a disk.
     fn save(&self, keys: Vec<String>) {
         let (store, known) = (self.store.clone(), self.known.clone());
@@ -380,57 +314,6 @@ impl Verdicts {
                 tracing::warn!(%error, "a verdict is not remembered");
             }
         });
-    }
-}
-
-/// How many verdicts there are.
-#[derive(Clone, Debug)]
-pub(crate) struct Count(Arc<Mutex<HashMap<String, Verdict>>>);
-
-impl Count {
-    /// Counts them now.
-    pub(crate) fn now(&self) -> usize {
-        self.0.lock().len()
-    }
-}
-
-/// Why verdicts are forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pressure {
-    Age,
-    Room,
-}
-
-impl Needed {
-    /// The kubelet lists and watches its scopes, and reads single objects.
-    fn of(needs: &Needs) -> Self {
-        let node = Caller::Node;
-        let of_scope = |scope: Scope| {
-            ["get", "list", "watch"].map(|verb| Access::to_scope(verb, &scope).key(node.id()))
-        };
-        let of_object = |(resource, key): (&Resource, &Key)| {
-            let (namespace, name) = split_key(key);
-            let access = Access {
-                verb: "get",
-                resource: resource.clone(),
-                namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
-                name: Some(name.to_owned()),
-                subresource: None,
-                labels: String::new(),
-                fields: String::new(),
-            };
-            access.key(node.id())
-        };
-        let keys = needs.scopes().flat_map(of_scope);
-        let accounts = needs.accounts.iter();
-        Self {
-            keys: keys.chain(needs.kept().map(of_object)).collect(),
-            accounts: accounts.map(|account| format!("a/{account}/")).collect(),
-        }
-    }
-
-    fn is_of_pod(&self, key: &str) -> bool {
-        self.accounts.iter().any(|account| key.starts_with(account))
     }
 }
 

@@ -199,11 +199,13 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
+/// A document is the same however long its reader is ready to wait for it.
 fn key(uri: &Uri, accept: &str) -> Bytes {
-    let text = format!(
-        "d/{}\n{accept}",
-        uri.path_and_query().map_or("/", |path| path.as_str())
-    );
+    let parameters = uri.query().unwrap_or_default().split('&');
+    let kept = parameters.filter(|one| !one.is_empty() && !one.starts_with("timeout="));
+    let query = kept.collect::<Vec<_>>().join("&");
+    let separator = if query.is_empty() { "" } else { "?" };
+    let text = format!("d/{}{separator}{query}\n{accept}", uri.path());
     let mut key = text.into_bytes();
     key.truncate(yurt_core::store::MAX_KEY_LEN);
     key.into()
@@ -245,4 +247,21 @@ pub(crate) fn inflate(encoding: Option<&HeaderValue>, text: &[u8]) -> Option<Byt
     pushed.ok()?;
     inflate.finish().ok()?;
     Some(plain.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_reader_waits_makes_no_other_document() {
+        let key = |uri: &'static str| key(&Uri::from_static(uri), "*/*");
+        assert_eq!(key("/api?timeout=32s"), key("/api"));
+        assert_eq!(
+            key("/openapi/v3/api?hash=A&timeout=5s"),
+            key("/openapi/v3/api?hash=A")
+        );
+        assert_ne!(key("/openapi/v3/api?hash=A"), key("/openapi/v3/api?hash=B"));
+        assert_ne!(key("/api"), key("/apis"));
+    }
 }

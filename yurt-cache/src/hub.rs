@@ -2,6 +2,7 @@
 
 mod admin;
 mod autonomy;
+mod certificates;
 mod flush;
 mod interface;
 mod listen;
@@ -22,13 +23,13 @@ use yurt_core::name::NodeName;
 use yurt_core::store::Store;
 
 use self::autonomy::Autonomy;
+use self::certificates::Certificates;
 use self::flush::Flushing;
 use self::interface::{InterfaceError, PodAddress};
 use self::surroundings::Surroundings;
 use self::sweep::Sweeping;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
-use crate::identity::certificate::ServingCertificate;
 use crate::identity::{Authenticator, Figures, Mint, NodeVerifier, contact, issuer};
 use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
@@ -39,9 +40,10 @@ use crate::outbox::{self, Outbox};
 use crate::overlay::reconcile::Reconcile;
 use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
-use crate::tls::{self, Identity};
+use crate::tls;
 use crate::upstream::Upstream;
 
+pub use self::certificates::ServingSigner;
 pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
 pub use crate::garbage::Budget;
 pub use crate::limits::Limits;
@@ -73,6 +75,12 @@ pub struct Config {
     pub serving_certificate: Option<PathBuf>,
     /// The serving certificate's key, PEM.
     pub serving_key: Option<PathBuf>,
+    /// Who signs the serving certificate where none is given.
+    pub serving_signer: ServingSigner,
+    /// A file with a bootstrap token, alone or in a bootstrap kubeconfig: with it the hub gets a client
+    /// certificate of its own for the node, instead of the one in `upstream`, keeps it beside the data, renews it,
+    /// and wipes the file when it has the first.
+    pub bootstrap_token_file: Option<PathBuf>,
     /// The CA of the callers' certificates, PEM; without it the CA of the API servers.
     pub client_ca_file: Option<PathBuf>,
     /// Where health and metrics are served, by plain HTTP; nowhere if `None`.
@@ -129,6 +137,8 @@ impl Config {
             filters: FilterConfig::default(),
             serving_certificate: None,
             serving_key: None,
+            serving_signer: ServingSigner::Own,
+            bootstrap_token_file: None,
             client_ca_file: None,
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 10_267))),
             data_dir,
@@ -188,9 +198,8 @@ pub struct Hub {
     pod_address: Option<PodAddress>,
     admin: Option<TcpListener>,
     upstream: Upstream,
-    serving: Identity,
+    certificates: Certificates,
     verifier: Arc<dyn ClientCertVerifier>,
-    authority: Option<PathBuf>,
     mint: Arc<Mint>,
 }
 
@@ -200,15 +209,8 @@ impl Hub {
     /// # Errors
     /// What of the configuration does not work: an address, a certificate, a key.
     pub fn new(config: Config, store: Arc<dyn Store>, now: jiff::Timestamp) -> Result<Self, Error> {
-        let upstream = Upstream::new(config.upstream.clone())
-            .map_err(|error| Error::Upstream(error.into()))?;
-        let names = names(&config);
-        let serving = match (&config.serving_certificate, &config.serving_key) {
-            (Some(certificate), Some(key)) => ServingCertificate::load(certificate, key),
-            _ => ServingCertificate::load_or_make(&config.data_dir, &names, now),
-        };
-        let serving = serving.map_err(|error| Error::Certificate(error.into()))?;
-        let authority = serving.authority_file().map(Path::to_owned);
+        let upstream = certificates::upstream(&config)?;
+        let certificates = Certificates::open(&config, names(&config), now)?;
         let client_ca = config
             .client_ca_file
             .as_ref()
@@ -242,9 +244,8 @@ impl Hub {
             pod_address,
             admin,
             upstream,
-            serving: serving.identity().clone(),
+            certificates,
             verifier,
-            authority,
             mint: Arc::new(mint),
         })
     }
@@ -281,7 +282,7 @@ impl Hub {
     /// Returns the file with the CA that clients must trust, where the hub made its own.
     #[must_use]
     pub fn ca_file(&self) -> Option<&Path> {
-        self.authority.as_deref()
+        self.certificates.authority()
     }
 
     /// Serves until `shutdown`, then lets running requests end. When it returns nothing of the hub is left.
@@ -362,12 +363,14 @@ impl Hub {
         let autonomy = Arc::new(autonomy);
         metrics.collect(Box::new(autonomy.told()));
         tasks.spawn(autonomy.clone().run(stop.clone()));
+        self.certificates
+            .keep(&self.config, &self.upstream, &tasks, &stop);
         registry.start();
         if let Some(address) = self.pod_address.clone() {
             tasks.spawn(look_after(address, stop.clone()));
         }
         let (clients, admin) = (self.local_addrs(), self.admin_addr());
-        tracing::info!(?clients, ?admin, ca_file = ?self.authority, "the hub serves");
+        tracing::info!(?clients, ?admin, ca_file = ?self.certificates.authority(), "the hub serves");
         if let Some(admin) = self.admin {
             let admin_state = admin::Admin {
                 registry,
@@ -405,7 +408,7 @@ impl Hub {
     fn tls(&self, authenticator: Arc<Authenticator>) -> Result<rustls::ServerConfig, Error> {
         let node = self.config.node_name.clone();
         let verifier = NodeVerifier::new(self.verifier.clone(), node, authenticator);
-        tls::server_config(self.serving.clone(), Some(Arc::new(verifier)))
+        tls::server_config(self.certificates.presented(), Some(Arc::new(verifier)))
             .map_err(|error| Error::Certificate(error.into()))
     }
 
@@ -413,7 +416,8 @@ impl Hub {
         let keeping = Keeping {
             upstream: self.upstream.clone(),
             object_limit: self.config.object_limit,
-            has_node_identity: self.config.upstream.client_certificate.is_some(),
+            has_node_identity: self.config.upstream.client_certificate.is_some()
+                || self.config.bootstrap_token_file.is_some(),
         };
         let window = Limit {
             steps: self.config.window_events,

@@ -5,12 +5,15 @@ mod caller;
 pub(crate) mod certificate;
 pub(crate) mod contact;
 
+pub(crate) mod enroll;
 mod figures;
 mod issued;
 pub(crate) mod issuer;
 mod keys;
 mod mint;
+mod renewal;
 mod seen;
+pub(crate) mod signing;
 mod standing;
 pub(crate) mod token;
 mod trust;

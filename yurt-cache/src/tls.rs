@@ -7,11 +7,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError,
+    WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Why TLS could not be set up from what is on the disk.
@@ -126,6 +131,11 @@ impl Identity {
         self.chain.first().expect("parsed chains are not empty")
     }
 
+    /// Returns whether the key is that of the certificate.
+    pub(crate) fn is_pair(&self) -> bool {
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider()).is_ok()
+    }
+
     /// The key.
     pub(crate) fn key(&self) -> &PrivateKeyDer<'static> {
         &self.key
@@ -199,9 +209,38 @@ pub(crate) fn client_verifier(
         .map_err(TlsError::BuildVerifier)
 }
 
+/// What a listener presents: it may change while it listens.
+#[derive(Debug)]
+pub(crate) struct Presented(RwLock<Arc<CertifiedKey>>);
+
+impl Presented {
+    /// Presents a certificate.
+    pub(crate) fn new(identity: Identity) -> Result<Self, TlsError> {
+        Ok(Self(RwLock::new(certified(identity)?)))
+    }
+
+    /// Presents another one from now on; who is connected does not notice.
+    pub(crate) fn replace(&self, identity: Identity) -> Result<(), TlsError> {
+        *self.0.write() = certified(identity)?;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Presented {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+}
+
+fn certified(identity: Identity) -> Result<Arc<CertifiedKey>, TlsError> {
+    CertifiedKey::from_der(identity.chain, identity.key, &provider())
+        .map(Arc::new)
+        .map_err(TlsError::UseIdentity)
+}
+
 /// What a listener presents, and whose client certificates it verifies.
 pub(crate) fn server_config(
-    identity: Identity,
+    presented: Arc<Presented>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(Arc::new(provider()))
@@ -211,9 +250,7 @@ pub(crate) fn server_config(
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder
-        .with_single_cert(identity.chain, identity.key)
-        .map_err(TlsError::UseIdentity)?;
+    let mut config = builder.with_cert_resolver(presented);
     config.alpn_protocols = vec![
         Protocol::Http2.alpn().to_vec(),
         Protocol::Http1.alpn().to_vec(),
@@ -294,6 +331,10 @@ mod tests {
         }
     }
 
+    fn presented(authority: &Authority) -> Arc<Presented> {
+        Arc::new(Presented::new(authority.issue(4000)).unwrap())
+    }
+
     /// What was agreed on, and whether the client showed a certificate; nothing if it was refused.
     async fn shake(server: ServerConfig, client: ClientConfig) -> Option<(Vec<u8>, bool)> {
         let (near, far) = tokio::io::duplex(64 * 1024);
@@ -317,11 +358,8 @@ mod tests {
             (Some(theirs.issue(4000)), None),
         ];
         for (shown, expected) in table {
-            let server = server_config(
-                ours.issue(4000),
-                Some(client_verifier(ours.roots()).unwrap()),
-            )
-            .unwrap();
+            let verifier = client_verifier(ours.roots()).unwrap();
+            let server = server_config(presented(&ours), Some(verifier)).unwrap();
             let client = client_config(ours.roots(), shown, Protocol::Http2).unwrap();
             let agreed = shake(server, client).await;
             assert_eq!(agreed, expected.map(|is_shown| (b"h2".to_vec(), is_shown)));
@@ -331,13 +369,27 @@ mod tests {
     #[tokio::test]
     async fn a_server_of_another_ca_is_refused() {
         let (ours, theirs) = (Authority::new(), Authority::new());
-        let server = server_config(theirs.issue(4000), None).unwrap();
+        let server = server_config(presented(&theirs), None).unwrap();
         let client = client_config(ours.roots(), None, Protocol::Http1).unwrap();
         assert_eq!(shake(server, client).await, None);
-        let server = server_config(ours.issue(4000), None).unwrap();
+        let server = server_config(presented(&ours), None).unwrap();
         let client = client_config(ours.roots(), None, Protocol::Http1).unwrap();
         let agreed = shake(server, client).await;
         assert_eq!(agreed, Some((b"http/1.1".to_vec(), false)));
+    }
+
+    #[tokio::test]
+    async fn what_is_presented_changes_while_it_is_used() {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        let changing = presented(&theirs);
+        for (replacement, expected) in [(None, false), (Some(ours.issue(4000)), true)] {
+            if let Some(identity) = replacement {
+                changing.replace(identity).unwrap();
+            }
+            let server = server_config(changing.clone(), None).unwrap();
+            let client = client_config(ours.roots(), None, Protocol::Http2).unwrap();
+            assert_eq!(shake(server, client).await.is_some(), expected);
+        }
     }
 
     #[test]

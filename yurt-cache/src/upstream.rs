@@ -30,6 +30,7 @@ pub(crate) use self::config::UpstreamError;
 pub use self::config::{Order, UpstreamConfig};
 use self::connect::Shared;
 use self::dial::{Address, DialError};
+pub(crate) use self::files::Need;
 use self::files::TlsFiles;
 use self::pool::Permit;
 use self::response::Held;
@@ -121,7 +122,7 @@ pub(crate) struct Upstream(Arc<Shared>);
 
 impl Upstream {
     /// Checks the configuration and reads the files; connects to nobody yet.
-    pub(crate) fn new(config: UpstreamConfig) -> Result<Self, UpstreamError> {
+    pub(crate) fn new(config: UpstreamConfig, need: Need) -> Result<Self, UpstreamError> {
         if config.servers.is_empty() {
             return Err(UpstreamError::NoServers);
         }
@@ -133,7 +134,7 @@ impl Upstream {
             .iter()
             .map(Address::parse)
             .collect::<Result<Vec<_>, _>>()?;
-        let files = TlsFiles::read(&config).map_err(UpstreamError::LoadFiles)?;
+        let files = TlsFiles::read(&config, need).map_err(UpstreamError::LoadFiles)?;
         let stop = CancellationToken::new();
         Ok(Self(Arc::new(Shared {
             set: Set::new(addresses, config.order, stop.clone()),
@@ -156,6 +157,11 @@ impl Upstream {
         watchers.shutdown().await;
         self.0.tasks.close();
         self.0.tasks.wait().await;
+    }
+
+    /// Takes in new certificates: what is under way goes on with the old ones. Blocks on the disk.
+    pub(crate) fn reload(&self) {
+        self.0.files.refresh();
     }
 
     /// Whether the cloud can be reached, now and later.

@@ -11,6 +11,8 @@ mod autonomy;
 mod cloud;
 #[path = "hub/ending.rs"]
 mod ending;
+#[path = "hub/enrolling.rs"]
+mod enrolling;
 #[path = "hub/expired.rs"]
 mod expired;
 #[path = "hub/faults.rs"]

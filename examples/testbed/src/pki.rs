@@ -5,9 +5,10 @@
 use std::{fmt, net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
+pub use rcgen::ExtendedKeyUsagePurpose;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 /// A certificate authority that lives as long as the test.
@@ -114,6 +115,30 @@ impl Pki {
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(params)
+    }
+
+    /// Signs a certificate signing request (PEM) as it stands, for a client or for a server, as a controller
+    /// manager does: the certificate, PEM.
+    ///
+    /// # Panics
+    ///
+    /// If it is no request.
+    pub fn sign_request(
+        &self,
+        request: &str,
+        purpose: ExtendedKeyUsagePurpose,
+        validity: Validity,
+    ) -> String {
+        let mut request = CertificateSigningRequestParams::from_pem(request)
+            .expect("a test signs what is a request");
+        let dates = params(&[], validity);
+        request.params.not_before = dates.not_before;
+        request.params.not_after = dates.not_after;
+        request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        request.params.extended_key_usages = vec![purpose];
+        request.params.use_authority_key_identifier_extension = true;
+        let signed = request.signed_by(&self.issuer);
+        signed.expect("the request was parsed").pem()
     }
 
     /// Makes a key pair for service-account tokens.

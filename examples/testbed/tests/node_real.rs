@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+#[cfg(target_arch = "x86_64")]
 use jiff::{SignedDuration, Timestamp};
 use testbed::{
     cluster::{Cluster, ClusterConfig, Controllers, Kubectl, Version},
@@ -221,6 +222,7 @@ async fn programs_and_containers_are_killed_one_by_one_and_started_again() {
     answered(&workload, &node, &address).await;
 }
 
+#[cfg(target_arch = "x86_64")]
 #[tokio::test]
 #[ignore = "needs a real node: root, containerd, kubelet"]
 async fn a_wrong_clock_is_that_of_the_nodes_programs_alone() {

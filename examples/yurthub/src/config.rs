@@ -11,7 +11,7 @@ use std::{fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use tracing_subscriber::filter::Targets;
-use yurt_cache::hub::{FilterConfig, Limits, UpstreamConfig};
+use yurt_cache::hub::{FilterConfig, Limits, ServingSigner, UpstreamConfig};
 use yurt_core::name::NodeName;
 
 use self::{given::Given, kept::Kept};
@@ -43,6 +43,9 @@ pub(crate) struct Flags {
     /// Its key, PEM; by default in the certificate's file
     #[arg(long, value_name = "FILE")]
     client_key: Option<String>,
+    /// A file with a bootstrap token, by which the hub gets a client certificate of its own; wiped afterwards
+    #[arg(long, value_name = "FILE")]
+    bootstrap_token_file: Option<String>,
     /// Where local clients are served; may be repeated [default: 127.0.0.1:10268]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
@@ -55,6 +58,9 @@ pub(crate) struct Flags {
     /// One more name or address of the hub's own certificate; may be repeated
     #[arg(long = "serving-name", value_name = "NAME")]
     serving_names: Vec<String>,
+    /// Who signs the hub's certificate for local clients: own (default) or cluster
+    #[arg(long, value_name = "SIGNER")]
+    serving_signer: Option<String>,
     /// The CA of local clients' certificates, PEM
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<String>,
@@ -108,6 +114,8 @@ pub(crate) struct Settings {
     pub(crate) upstream: UpstreamConfig,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) serving_names: Vec<String>,
+    pub(crate) serving_signer: ServingSigner,
+    pub(crate) bootstrap_token_file: Option<PathBuf>,
     pub(crate) serving_certificate: Option<PathBuf>,
     pub(crate) serving_key: Option<PathBuf>,
     pub(crate) client_ca_file: Option<PathBuf>,

@@ -22,6 +22,8 @@ mod cutting;
 mod ending;
 #[path = "e2e/hub.rs"]
 mod hub;
+#[path = "e2e/joining.rs"]
+mod joining;
 #[path = "e2e/kubectl.rs"]
 mod kubectl;
 #[path = "e2e/outliving.rs"]

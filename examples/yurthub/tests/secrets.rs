@@ -297,8 +297,8 @@ impl Program {
 
     async fn address(&self, of: &str) -> SocketAddr {
         let line = self.until("the hub serves").await;
-        let (_, rest) = line.split_once(&format!("{of}=Some(")).unwrap();
-        rest.split_once(')').unwrap().0.parse().unwrap()
+        let (_, rest) = line.split_once(&format!("{of}=[")).unwrap();
+        rest.split_once([',', ']']).unwrap().0.parse().unwrap()
     }
 
     async fn endpoint(&self, cloud: &ApiServer) -> Endpoint {

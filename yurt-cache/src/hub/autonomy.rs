@@ -1,8 +1,10 @@
 //! Looks again and again whether the node would survive a reboot, and tells whoever asks: a page, the
 //! metrics, and the cloud by a condition of the Node.
 
+mod observe;
+
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,36 +16,21 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
-use yurt_core::store::Store;
 
 use super::Config;
-use super::flush::{Durability, Flushing};
-use crate::authorize::Access;
+use super::flush::Flushing;
 use crate::autonomy::condition::{self, Attempt, Condition, MANAGER, Seen};
-use crate::autonomy::{
-    Absent, Certificate, CertificateFact, Facts, Report, ScopeFact, ScopeState, StoreFact,
-    TokenFact, User, Verdict, assess,
-};
+use crate::autonomy::{Certificate, Report, Verdict, assess};
 use crate::body;
 use crate::codec::Status;
-use crate::identity::{Caller, certificate};
+use crate::identity::Caller;
 use crate::metrics::gauge;
 use crate::mirror::fetch::AGENT;
-use crate::mirror::scope::Scope;
-use crate::mirror::{Mirror, Phase};
-use crate::needs::survey::{Pods, survey};
-use crate::needs::{Needed, node_scope};
+use crate::needs::node_scope;
 use crate::proxy::Proxy;
-use crate::tls;
-use crate::upstream::Reach;
-
-/// Clients whose reads are looked up, for one scope.
-const READERS: [&str; 2] = ["list", "watch"];
 
 /// Whether a condition is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,165 +197,6 @@ impl Autonomy {
             code => Err(Status::received(code, &text)),
         }
     }
-
-    // === Observing ===
-
-    fn observe(&self, now: Instant) -> Facts {
-        let survey = survey(&self.proxy.registry, &self.node);
-        let mut scopes: Vec<ScopeFact> = survey
-            .needs
-            .kubelet
-            .iter()
-            .map(|scope| self.scope_fact(scope, now))
-            .collect();
-        let mirrors = self.proxy.registry.all();
-        let others = mirrors.iter().filter(|mirror| {
-            let is_kubelets = |needed: &Scope| mirror.scope.is_same(needed);
-            !survey.needs.kubelet.iter().any(is_kubelets)
-        });
-        scopes.extend(others.map(|mirror| ScopeFact {
-            scope: mirror.scope.to_string(),
-            user: user(&mirror.scope),
-            state: state(mirror, now),
-        }));
-        let absent = survey
-            .needs
-            .objects
-            .iter()
-            .filter(|one| self.is_absent(one));
-        Facts {
-            is_online: matches!(*self.proxy.upstream.reach().borrow(), Reach::Online),
-            scopes,
-            pods: (survey.pods == Pods::Known).then_some(survey.needs.pods),
-            has_proxy: survey.needs.has_proxy,
-            absent: absent
-                .map(|one| Absent {
-                    object: one.to_string(),
-                    pod: one.pod.to_string(),
-                })
-                .collect(),
-            certificates: self.certificates.iter().map(certificate_fact).collect(),
-            tokens: survey.needs.has_tokens.then(|| TokenFact {
-                has_keys: self.proxy.authenticator.cluster().is_some(),
-                without: None,
-            }),
-            store: self.store_fact(now),
-            unjudged: self.unjudged(&survey.needs.kubelet, &mirrors),
-        }
-    }
-
-    fn scope_fact(&self, scope: &Scope, now: Instant) -> ScopeFact {
-        let mirror = self.proxy.registry.find(scope);
-        ScopeFact {
-            scope: scope.to_string(),
-            user: User::Kubelet,
-            state: mirror.map_or(ScopeState::Missing, |mirror| state(&mirror, now)),
-        }
-    }
-
-    /// Returns whether the kubelet would ask for the object in vain.
-    fn is_absent(&self, needed: &Needed) -> bool {
-        let registry = &self.proxy.registry;
-        let Some(kind) = registry.known_kind(&needed.resource) else {
-            return !needed.is_optional;
-        };
-        let stored = kind.newest(&needed.namespace, &needed.name, None);
-        if !matches!(stored, Ok(Some(_))) {
-            return !needed.is_optional;
-        }
-        let is_listed = |scope: &Scope| {
-            let found = registry.find(scope);
-            found.is_some_and(|mirror| mirror.is_synced())
-        };
-        // A kubelet that watches single objects lists them first, and what was read by name is no list.
-        let is_watched_by_name = registry.all().iter().any(|mirror| {
-            mirror.scope.resource == needed.resource && mirror.scope.name().is_some()
-        });
-        is_watched_by_name && !is_listed(&needed.scope())
-    }
-
-    fn store_fact(&self, now: Instant) -> StoreFact {
-        let health = self.flushing.health();
-        let mut fact = StoreFact {
-            disk_bytes: health.disk_bytes,
-            free_bytes: health.free_bytes,
-            damaged: health.damaged,
-            ..StoreFact::default()
-        };
-        match self.flushing.durability(now) {
-            Durability::Synced { but_for } => fact.unsynced = but_for,
-            Durability::Refuses(kind) => fact.refuses = Some(kind),
-            Durability::Forgets(kind) => fact.forgets = Some(kind),
-        }
-        fact
-    }
-
-    /// Returns reads that will be refused while the cloud is away although nobody has refused them.
-    fn unjudged(&self, kubelet: &[Scope], mirrors: &[Arc<Mirror>]) -> Vec<String> {
-        let verdicts = &self.proxy.verdicts;
-        let mut unjudged = Vec::new();
-        let mut look_up = |caller: &Caller, scope: &Scope| {
-            for verb in READERS {
-                let access = Access::to_scope(verb, scope);
-                let is_open = verdicts.check_offline(caller, &access).is_ok();
-                if !is_open && !verdicts.is_judged(caller, &access) {
-                    let who = if *caller == Caller::Node {
-                        "the node"
-                    } else {
-                        "a service account"
-                    };
-                    unjudged.push(format!("{who} to {verb} {scope}"));
-                }
-            }
-        };
-        for scope in kubelet {
-            // What is not mirrored is told of elsewhere.
-            if self.proxy.registry.find(scope).is_some() {
-                look_up(&Caller::Node, scope);
-            }
-        }
-        for mirror in mirrors {
-            for caller in mirror.callers() {
-                look_up(&caller, &mirror.scope);
-            }
-        }
-        unjudged.sort();
-        unjudged.dedup();
-        unjudged
-    }
-}
-
-fn user(scope: &Scope) -> User {
-    if scope.resource.group == "discovery.k8s.io" && scope.resource.plural == "endpointslices" {
-        User::Proxy
-    } else {
-        User::Other
-    }
-}
-
-fn state(mirror: &Mirror, now: Instant) -> ScopeState {
-    match mirror.phase() {
-        Phase::Syncing => ScopeState::Syncing,
-        Phase::Refused(_) | Phase::Failed(_) => ScopeState::Refused,
-        Phase::Live | Phase::Behind => ScopeState::Synced {
-            behind: mirror.behind_since().map(|since| now.duration_since(since)),
-            is_suspect: mirror.is_suspect(),
-        },
-    }
-}
-
-/// Reads when a certificate ends. Blocks on the disk: certificates rotate.
-fn certificate_fact((which, path): &(Certificate, PathBuf)) -> CertificateFact {
-    CertificateFact {
-        certificate: *which,
-        until: read_not_after(path),
-    }
-}
-
-fn read_not_after(path: &Path) -> Option<Timestamp> {
-    let text = tls::read_file(path).ok()?;
-    let leaf = CertificateDer::from_pem_slice(&text).ok()?;
-    Some(certificate::peer_validity(&leaf)?.not_after)
 }
 
 impl fmt::Debug for Autonomy {

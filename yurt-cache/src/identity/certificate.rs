@@ -13,7 +13,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use yurt_core::name::NodeName;
 
-use self::authority::{Age, Authority};
+use self::authority::{Age, Authority, names_of, normal_names};
 use self::files::AUTHORITY_FILE;
 pub(crate) use self::files::write_files;
 use super::verifier::Validity;
@@ -134,6 +134,16 @@ pub(crate) fn peer_node_name(certificate: &[u8]) -> Option<NodeName> {
         .any(|organization| organization.as_str() == Ok("system:nodes"));
     let name = common_name.as_str().ok()?.strip_prefix("system:node:")?;
     is_node.then(|| name.parse().ok())?
+}
+
+/// The public key of a certificate, `SubjectPublicKeyInfo`.
+pub(crate) fn peer_public_key(certificate: &[u8]) -> Option<Vec<u8>> {
+    Some(parse(certificate)?.public_key().raw.to_vec())
+}
+
+/// Returns whether a certificate is for these names and addresses and no others.
+pub(crate) fn is_for(certificate: &[u8], names: &[String]) -> bool {
+    parse(certificate).is_some_and(|certificate| names_of(&certificate) == normal_names(names))
 }
 
 /// From when until when a certificate is valid.

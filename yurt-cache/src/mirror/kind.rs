@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::time::Instant;
 use yurt_core::store::{Batch, Result, Store};
 
 use super::record::{CLOUD, REMEMBERED, Record, Version, Versions, is_local, told};
-use super::remembered::{Remembered, Uses};
+use super::remembered::{Remembered, Uses, remembered_of};
 use super::scope::Resource;
 use super::window::Traits;
 use crate::codec::{Column, JsonPath, ObjectMeta, fields};
@@ -80,14 +79,14 @@ pub(crate) struct Kind {
     store: Arc<dyn Store>,
     form: RwLock<Option<Arc<Form>>>,
     custom: RwLock<Arc<Custom>>,
-    objects: RwLock<BTreeMap<Key, Versions>>,
+    pub(super) objects: RwLock<BTreeMap<Key, Versions>>,
     /// Held over each read-modify-write of a record.
     writing: Mutex<()>,
     pins: Mutex<Pins>,
     budget: Budget,
     held: Mutex<Held>,
-    remembered: Arc<Remembered>,
-    uses: Uses,
+    pub(super) remembered: Arc<Remembered>,
+    pub(super) uses: Uses,
 }
 
 #[derive(Default)]
@@ -382,60 +381,6 @@ impl Kind {
         Ok(before)
     }
 
-    /// Remembers what a caller read by name, unless something newer is known or there is no room.
-    pub(crate) fn remember(
-        &self,
-        key: &Key,
-        revision: u64,
-        body: Bytes,
-        now: Instant,
-    ) -> Result<()> {
-        self.note_use(key, now);
-        let is_known = self.objects.read().get(key).is_some_and(|versions| {
-            let mut of_cloud = versions.iter().filter(|one| !is_local(one.revision));
-            of_cloud.any(|version| version.revision >= revision)
-        });
-        if is_known || !self.remembered.admits(Held::one(body.len())) {
-            return Ok(());
-        }
-        let change = Change::Put {
-            key: key.clone(),
-            revision,
-            body,
-        };
-        self.apply(REMEMBERED, &[change], Batch::new())?;
-        self.note_use(key, now);
-        Ok(())
-    }
-
-    /// Notes that somebody used what was remembered by name.
-    pub(crate) fn note_use(&self, key: &Key, now: Instant) {
-        if self.revision_of(REMEMBERED, key).is_some() {
-            self.uses.note(key, now);
-        }
-    }
-
-    /// Returns what was remembered by name: how much of it each is, and when it was used, as far as is known.
-    pub(crate) fn remembered(&self) -> Vec<(Key, Held, Option<Instant>)> {
-        let objects = self.objects.read();
-        let remembered = objects
-            .iter()
-            .map(|(key, versions)| (key, remembered_of(versions)))
-            .filter(|(_, held)| *held != Held::default());
-        remembered
-            .map(|(key, held)| (key.clone(), held, self.uses.last(key)))
-            .collect()
-    }
-
-    /// Forgets what was remembered by name, whether it is so still or not.
-    pub(crate) fn release(&self, keys: &[Key]) -> Result<()> {
-        let changes: Vec<Change> = keys
-            .iter()
-            .map(|key| Change::Release { key: key.clone() })
-            .collect();
-        self.apply(REMEMBERED, &changes, Batch::new()).map(drop)
-    }
-
     /// Deletes what the store has of an object that nobody holds.
     pub(crate) fn delete_orphan(&self, key: &str) -> Result<()> {
         let _writing = self.writing.lock();
@@ -449,16 +394,6 @@ impl Kind {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.objects.read().is_empty()
-    }
-
-    /// Forgets what was read by name: it is gone.
-    pub(crate) fn forget(&self, namespace: &str, name: &str) -> Result<()> {
-        let key = key(namespace, name);
-        if self.revision_of(REMEMBERED, &key).is_none() {
-            return Ok(());
-        }
-        self.apply(REMEMBERED, &[Change::Delete { key }], Batch::new())
-            .map(drop)
     }
 
     /// Returns the keys that `holder` holds and `seen` does not name.
@@ -588,16 +523,6 @@ fn held_of(versions: &[Version]) -> Held {
         objects: usize::from(!versions.is_empty()),
         bytes: versions.iter().map(|version| u64::from(version.len)).sum(),
     }
-}
-
-/// Returns how much of an object is remembered by name.
-fn remembered_of(versions: &[Version]) -> Held {
-    let mut versions = versions.iter();
-    let held = versions.find(|version| version.holders.contains(&REMEMBERED));
-    held.map_or_else(Held::default, |version| Held {
-        objects: 1,
-        bytes: version.len.into(),
-    })
 }
 
 impl fmt::Debug for Kind {

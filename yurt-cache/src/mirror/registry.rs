@@ -298,11 +298,12 @@ impl Registry {
                 }
             }
             mirror.restore_history(stones, is_damaged);
-            if let Some((_, revision)) = relisted.iter().find(|(id, _)| *id == mirror.id) {
-                if let Err(error) = mirror.put_in_place(*revision) {
-                    tracing::warn!(scope = %mirror.scope, %error, "a list that was fetched waits for room");
-                    mirror.put_off(*revision);
-                }
+            let waiting = relisted.iter().find(|(id, _)| *id == mirror.id);
+            if let Some((_, revision)) = waiting
+                && let Err(error) = mirror.put_in_place(*revision)
+            {
+                tracing::warn!(scope = %mirror.scope, %error, "a list that was fetched waits for room");
+                mirror.put_off(*revision);
             }
         }
         Ok(())

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use yurt_core::store::{Batch, Result};
 
-use super::kind::Key;
+use super::kind::{Change, Key, Kind, key};
+use super::record::{REMEMBERED, Version, is_local};
 use crate::garbage::{Budget, Held};
 
 /// How much of all kinds is remembered by name.
@@ -55,6 +58,82 @@ impl Remembered {
         let mut held = self.held.lock();
         *held = held.plus(after).minus(before);
     }
+}
+
+impl Kind {
+    /// Remembers what a caller read by name, unless something newer is known or there is no room.
+    pub(crate) fn remember(
+        &self,
+        key: &Key,
+        revision: u64,
+        body: Bytes,
+        now: Instant,
+    ) -> Result<()> {
+        self.note_use(key, now);
+        let is_known = self.objects.read().get(key).is_some_and(|versions| {
+            let mut of_cloud = versions.iter().filter(|one| !is_local(one.revision));
+            of_cloud.any(|version| version.revision >= revision)
+        });
+        if is_known || !self.remembered.admits(Held::one(body.len())) {
+            return Ok(());
+        }
+        let change = Change::Put {
+            key: key.clone(),
+            revision,
+            body,
+        };
+        self.apply(REMEMBERED, &[change], Batch::new())?;
+        self.note_use(key, now);
+        Ok(())
+    }
+
+    /// Notes that somebody used what was remembered by name.
+    pub(crate) fn note_use(&self, key: &Key, now: Instant) {
+        if self.revision_of(REMEMBERED, key).is_some() {
+            self.uses.note(key, now);
+        }
+    }
+
+    /// Returns what was remembered by name: how much of it each is, and when it was used, as far as is known.
+    pub(crate) fn remembered(&self) -> Vec<(Key, Held, Option<Instant>)> {
+        let objects = self.objects.read();
+        let remembered = objects
+            .iter()
+            .map(|(key, versions)| (key, remembered_of(versions)))
+            .filter(|(_, held)| *held != Held::default());
+        remembered
+            .map(|(key, held)| (key.clone(), held, self.uses.last(key)))
+            .collect()
+    }
+
+    /// Forgets what was remembered by name, whether it is so still or not.
+    pub(crate) fn release(&self, keys: &[Key]) -> Result<()> {
+        let changes: Vec<Change> = keys
+            .iter()
+            .map(|key| Change::Release { key: key.clone() })
+            .collect();
+        self.apply(REMEMBERED, &changes, Batch::new()).map(drop)
+    }
+
+    /// Forgets what was read by name: it is gone.
+    pub(crate) fn forget(&self, namespace: &str, name: &str) -> Result<()> {
+        let key = key(namespace, name);
+        if self.revision_of(REMEMBERED, &key).is_none() {
+            return Ok(());
+        }
+        self.apply(REMEMBERED, &[Change::Delete { key }], Batch::new())
+            .map(drop)
+    }
+}
+
+/// Returns how much of an object is remembered by name.
+pub(super) fn remembered_of(versions: &[Version]) -> Held {
+    let mut versions = versions.iter();
+    let held = versions.find(|version| version.holders.contains(&REMEMBERED));
+    held.map_or_else(Held::default, |version| Held {
+        objects: 1,
+        bytes: version.len.into(),
+    })
 }
 
 /// When objects of a kind that are remembered by name were used.

@@ -21,6 +21,7 @@ use super::route::Remember;
 use super::tee::{decompress, tee};
 use super::{Proxy, access, human, upload};
 use crate::answer::RETRY;
+use crate::authorize::Access;
 use crate::body::{self, Body};
 use crate::codec::{Inflate, ObjectMeta, Status, compact};
 use crate::documents::{self, LIMIT, accepts_gzip};
@@ -122,6 +123,9 @@ impl Proxy {
             self.authenticator.refused(caller);
         }
         remove_hop_headers(response.headers_mut());
+        if response.status() == StatusCode::FORBIDDEN {
+            self.remember_refusal(caller, api, scope);
+        }
         let response = self.remember(caller, api, scope, remember, &parts, response);
         Ok(if decompresses {
             plain(response)
@@ -219,13 +223,24 @@ impl Proxy {
         }
     }
 
+    /// What the cloud has refused to a reader is refused as well while it is away.
+    fn remember_refusal(&self, caller: &Caller, api: &ApiRequest, scope: Option<&Scope>) {
+        let access = match (api.verb, scope, &api.target) {
+            (Verb::List, Some(scope), _) => Access::to_scope("list", scope),
+            (Verb::Watch, Some(scope), _) => Access::to_scope("watch", scope),
+            (Verb::Get, _, Target::Resource(path)) => access("get", path),
+            _ => return,
+        };
+        self.verdicts.deny(caller, &access);
+    }
+
     fn remember_scope(self: &Arc<Self>, caller: &Caller, api: &ApiRequest, scope: &Scope) {
         let verb = if api.verb == Verb::Watch {
             "watch"
         } else {
             "list"
         };
-        let access = crate::authorize::Access::to_scope(verb, scope);
+        let access = Access::to_scope(verb, scope);
         self.verdicts.grant(caller, &access);
         self.learn(caller, scope);
         // It begins beside the answer, if it can.

@@ -124,6 +124,8 @@ impl Proxy {
             .find(scope)
             .filter(|mirror| mirror.is_synced());
         let Some(mirror) = mirror else {
+            self.verdicts
+                .check_denied(caller, &scope_access(api, scope))?;
             return Err(self.unavailable(&format!("this node has never listed {scope}"), None));
         };
         self.verdicts

@@ -1,6 +1,7 @@
 //! The CA and the client certificate on the disk, read again at every dial because both rotate.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,16 @@ use crate::tls::{self, Identity, Protocol, TlsError};
 pub(super) struct TlsFiles {
     ca: PathBuf,
     client: Option<(PathBuf, PathBuf)>,
+    client_need: Need,
     last: Mutex<Loaded>,
+}
+
+/// Whether there has to be a client certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    Required,
+    /// It is still to be made.
+    ToCome,
 }
 
 #[derive(Clone)]
@@ -42,16 +52,17 @@ pub(super) struct Current {
 
 impl TlsFiles {
     /// Reads the files for the first time; blocks on the disk.
-    pub(super) fn read(config: &UpstreamConfig) -> Result<Self, TlsError> {
+    pub(super) fn read(config: &UpstreamConfig, need: Need) -> Result<Self, TlsError> {
         let client = config.client_certificate.as_ref().map(|certificate| {
             let key = config.client_key.as_ref().unwrap_or(certificate);
             (certificate.clone(), key.clone())
         });
-        let bytes = Bytes::read(&config.ca_file, client.as_ref())?;
+        let bytes = Bytes::read(&config.ca_file, client.as_ref(), need)?;
         let last = bytes.load(&config.ca_file, client.as_ref(), 0)?;
         Ok(Self {
             ca: config.ca_file.clone(),
             client,
+            client_need: need,
             last: Mutex::new(last),
         })
     }
@@ -85,14 +96,15 @@ impl TlsFiles {
             let last = self.last.lock();
             (last.digest, last.generation)
         };
-        let loaded = Bytes::read(&self.ca, self.client.as_ref()).and_then(|bytes| {
-            if bytes.digest() == digest {
-                return Ok(None);
-            }
-            bytes
-                .load(&self.ca, self.client.as_ref(), generation + 1)
-                .map(Some)
-        });
+        let loaded =
+            Bytes::read(&self.ca, self.client.as_ref(), self.client_need).and_then(|bytes| {
+                if bytes.digest() == digest {
+                    return Ok(None);
+                }
+                bytes
+                    .load(&self.ca, self.client.as_ref(), generation + 1)
+                    .map(Some)
+            });
         match loaded {
             Ok(None) => {}
             Ok(Some(loaded)) => {
@@ -123,10 +135,17 @@ struct Bytes {
 }
 
 impl Bytes {
-    fn read(ca: &Path, client: Option<&(PathBuf, PathBuf)>) -> Result<Self, TlsError> {
-        let client = match client {
-            Some((certificate, key)) => Some((tls::read_file(certificate)?, tls::read_file(key)?)),
-            None => None,
+    fn read(ca: &Path, client: Option<&(PathBuf, PathBuf)>, need: Need) -> Result<Self, TlsError> {
+        let read = |(certificate, key): &(PathBuf, PathBuf)| {
+            Ok((tls::read_file(certificate)?, tls::read_file(key)?))
+        };
+        let client = match client.map(read).transpose() {
+            Err(TlsError::ReadFile { source, .. })
+                if need == Need::ToCome && source.kind() == io::ErrorKind::NotFound =>
+            {
+                None
+            }
+            read => read?,
         };
         Ok(Self {
             ca: tls::read_file(ca)?,

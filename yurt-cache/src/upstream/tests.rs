@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::cloud::{ApiServer, Authority};
 use self::relay::{Link, Relay};
 use super::dial::DialError;
-use super::{Credential, Order, Reach, SendError, Upstream, UpstreamConfig, UpstreamError};
+use super::{Credential, Need, Order, Reach, SendError, Upstream, UpstreamConfig, UpstreamError};
 use crate::body::{self, Body};
 use crate::tls::Protocol;
 
@@ -33,7 +33,7 @@ struct Running {
 
 impl Running {
     fn start(config: UpstreamConfig) -> Self {
-        let upstream = Upstream::new(config).unwrap();
+        let upstream = Upstream::new(config, Need::Required).unwrap();
         let shutdown = CancellationToken::new();
         let mut task = JoinSet::new();
         task.spawn(upstream.clone().run(shutdown.clone()));
@@ -527,7 +527,7 @@ async fn a_server_that_the_ca_did_not_sign_is_never_up() {
 async fn a_server_without_http2_is_said_to_be_one() {
     let authority = Authority::new();
     let server = ApiServer::without_alpn(&authority).await;
-    let upstream = Upstream::new(config(&authority, &[server.addr])).unwrap();
+    let upstream = Upstream::new(config(&authority, &[server.addr]), Need::Required).unwrap();
     let life = CancellationToken::new();
     let dialled = upstream.0.dial(0, Credential::Node, &life, PATIENCE).await;
     let refused = matches!(dialled, Err(DialError::WrongProtocol(Protocol::Http2)));
@@ -554,7 +554,8 @@ fn a_wrong_configuration_is_refused_at_once() {
     let authority = Authority::new();
     let addr = "127.0.0.1:1".parse().unwrap();
     let right = config(&authority, &[addr]);
-    let refused = |config| Upstream::new(config).expect_err("the configuration is wrong");
+    let refused =
+        |config| Upstream::new(config, Need::Required).expect_err("the configuration is wrong");
     let none = UpstreamConfig {
         servers: Vec::new(),
         ..right.clone()

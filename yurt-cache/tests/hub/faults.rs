@@ -257,7 +257,7 @@ async fn a_slow_disk_delays_nobody_who_does_not_need_it() {
 /// A cloud with a list of objects that are 300 kB each, then, after the watch broke, another one.
 async fn relisting(store: Arc<dyn Store>) -> (Cloud, Site, tokio::sync::watch::Sender<bool>) {
     let (breaks, broken) = tokio::sync::watch::channel(false);
-    let pki = Arc::new(testbed::pki::Pki::new());
+    let pki = Arc::new(Pki::new());
     let list = |revision: u64, items: &[(String, u64)]| {
         let pairs: Vec<(&str, u64)> = items
             .iter()

@@ -1,5 +1,7 @@
 //! What leaves the node, and what never does.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use serde_json::json;
 use testbed::api::{ADMIN_TOKEN, ApiConfig};
 use testbed::client::Client;
 use yurt_cache::hub::{Budget, Config};
+use yurt_cache::store::MemoryStore;
+use yurt_core::store::{Batch, Store};
 
 use super::autonomy::{create_pod, furnish, list_all, list_one};
 use super::site::{Bed, events, eventually, names};
@@ -273,4 +277,35 @@ async fn a_pods_object_is_kept_beyond_the_budget_of_its_kind() {
     let node = bed.site.node();
     list_one(&node, "configmaps", "settings").await;
     list_one(&node, "configmaps", "more").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_no_scope_leads_to_are_deleted() {
+    let store = Arc::new(MemoryStore::new());
+    let mut bed = Bed::with(ApiConfig::default(), |mut site| {
+        site.adjust(hasty);
+        site.with_store(store.clone())
+    })
+    .await;
+    create(&bed.cloud(), "a", 10).await;
+    bed.site.node().get(FROM_MIRROR).await.unwrap().expect(200);
+    bed.site.crash().await;
+    let keys = |prefix: &[u8]| {
+        let mut keys = Vec::new();
+        let collect = &mut |key: &[u8], _: usize| {
+            keys.push(key.to_vec());
+            ControlFlow::Continue(())
+        };
+        store.keys(prefix, None, collect).unwrap();
+        keys
+    };
+    assert!(!keys(b"o/").is_empty());
+    // As when the scope's own record was damaged.
+    let mut batch = Batch::new();
+    for key in keys(b"s/") {
+        batch.delete(key);
+    }
+    store.write(batch).unwrap();
+    bed.site.start();
+    eventually("they are deleted", async || keys(b"o/").is_empty()).await;
 }

@@ -101,6 +101,11 @@ impl Site {
         self
     }
 
+    /// Returns where the hub keeps its certificates.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// Returns where the log is.
     pub(crate) fn log_dir(&self) -> PathBuf {
         self.dir.path().join("objects")

@@ -316,3 +316,17 @@ async fn a_clock_that_is_off_after_a_reboot_locks_no_pod_out() {
         ["a"]
     );
 }
+
+#[tokio::test]
+async fn a_refusal_holds_while_cut_off_also_for_what_nobody_ever_listed() {
+    let bed = bed().await;
+    let blind = bed.site.bearer(&token(&bed, "blind"));
+    let secrets = "/api/v1/namespaces/default/secrets";
+    // As kubectl asks: no mirror is looked for.
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let refused = blind.get_as(secrets, table).await.unwrap();
+    assert_eq!(refused.code, 403, "{}", refused.text());
+    bed.cut().await;
+    let refused = blind.get(secrets).await.unwrap();
+    assert_eq!(refused.code, 403, "{}", refused.text());
+}

@@ -70,7 +70,7 @@ impl<'a> Story<'a> {
         let token = self.site.token(&self.site.pods[0]).await?;
         let kubectl = self.site.node.kubectl(&token)?;
         eventually("an answer of the hub about pods", PATIENCE, async || {
-            let pods = kubectl.run(&["get", "pods", "--request-timeout=20s"]).await;
+            let pods = kubectl.run(&["get", "pods"]).await;
             pods.map(drop).map_err(|error| error.to_string())
         })
         .await?;

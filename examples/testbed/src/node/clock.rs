@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// Sets the time of day of a process that has just been started, as far from the machine's as `offset`.
 pub(super) fn shift(pid: u32, offset: SignedDuration) -> io::Result<()> {
-    let vdso = Vdso::of(pid)?;
+    let vdso = Vdso::when_mapped(pid)?;
     let patches = [
         (&b"__vdso_clock_gettime"[..], clock_gettime(offset)),
         (b"__vdso_gettimeofday", gettimeofday(offset)),
@@ -121,6 +121,17 @@ struct Vdso {
 }
 
 impl Vdso {
+    /// The kernel names the new program a moment before it maps the page.
+    fn when_mapped(pid: u32) -> io::Result<Self> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            match Self::of(pid) {
+                Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
+                result => return result,
+            }
+        }
+    }
+
     fn of(pid: u32) -> io::Result<Self> {
         if !cfg!(target_arch = "x86_64") {
             return Err(io::Error::other("the code is for x86-64 only"));

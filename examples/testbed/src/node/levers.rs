@@ -118,11 +118,8 @@ impl Node {
         }
         let log = self.log_file(program);
         let process = Process::start(self.machine()?, self.lines.of(program), &log)?;
-        if !self.clock.is_zero() {
-            process
-                .shift_clock(self.clock)
-                .map_err(|source| Error::Clock { program, source })?;
-        }
+        let process = process.with_clock(self.clock);
+        let process = process.map_err(|source| Error::Clock { program, source })?;
         self.processes.insert(program, process);
         match program {
             Program::Containerd => self.answers(program, &["ctr", "version"]).await,

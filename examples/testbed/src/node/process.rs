@@ -115,11 +115,20 @@ impl Process {
         child_of(self.outer.id()).and_then(child_of)
     }
 
-    /// Sets the clock of the program that was just started.
-    pub(super) fn shift_clock(&self, offset: SignedDuration) -> io::Result<()> {
-        // The shell that enters and the one that supervises are the same program.
-        let program = clock::wait_for_program(|| self.pid(), || child_of(self.outer.id()))?;
-        clock::shift(program, offset)
+    /// Sets the clock of the program that was just started; kills it when that is not possible.
+    pub(super) fn with_clock(self, offset: SignedDuration) -> io::Result<Self> {
+        if offset.is_zero() {
+            return Ok(self);
+        }
+        // Until then the child is a copy of the shell that supervises it.
+        let program = clock::wait_for_program(|| self.pid(), || child_of(self.outer.id()));
+        match program.and_then(|program| clock::shift(program, offset)) {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.kill();
+                Err(error)
+            }
+        }
     }
 
     pub(super) fn memory(&self) -> Option<Memory> {

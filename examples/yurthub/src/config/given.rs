@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::Uri;
-use yurt_cache::hub::{FilterConfig, Limits, Order, UpstreamConfig};
+use yurt_cache::hub::{FilterConfig, Limits, Order, ServingSigner, UpstreamConfig};
 
 use super::{
     Flags, Mistake, Settings, check,
@@ -17,17 +17,19 @@ use super::{
 };
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 24] = [
+pub(super) const KEYS: [(&str, &str); 26] = [
     ("nodeName", "--node-name"),
     ("servers", "--server"),
     ("order", "--order"),
     ("caFile", "--ca-file"),
     ("clientCertificate", "--client-certificate"),
     ("clientKey", "--client-key"),
+    ("bootstrapTokenFile", "--bootstrap-token-file"),
     ("listen", "--listen"),
     ("servingCertificate", "--serving-certificate"),
     ("servingKey", "--serving-key"),
     ("servingNames", "--serving-name"),
+    ("servingSigner", "--serving-signer"),
     ("clientCaFile", "--client-ca-file"),
     ("adminListen", "--admin-listen"),
     ("dataDir", "--data-dir"),
@@ -116,10 +118,12 @@ impl Given {
             one(flags.ca_file),
             one(flags.client_certificate),
             one(flags.client_key),
+            one(flags.bootstrap_token_file),
             flags.listen,
             one(flags.serving_certificate),
             one(flags.serving_key),
             flags.serving_names,
+            one(flags.serving_signer),
             one(flags.client_ca_file),
             one(flags.admin_listen),
             one(flags.data_dir),
@@ -157,10 +161,24 @@ impl Given {
             _ => Err(format!("{text:?} is neither roundRobin nor priority")),
         });
         let ca_file = self.required("caFile", |text| path(text, check::certificates));
+        let is_joining = self.is_given("bootstrapTokenFile");
+        if is_joining && self.is_given("clientCertificate") {
+            self.mistake(
+                "bootstrapTokenFile",
+                "with it the hub gets a certificate of its own: leave clientCertificate out",
+            );
+        }
         let client = self.pair(("clientCertificate", "clientKey"));
+        let bootstrap_token_file =
+            self.optional("bootstrapTokenFile", |text| Ok(PathBuf::from(text)));
         let serving = self.pair(("servingCertificate", "servingKey"));
         let client_ca_file = self.optional("clientCaFile", |text| path(text, check::certificates));
         let listen = self.listen();
+        let serving_signer = self.or("servingSigner", "own", |text| match text {
+            "own" => Ok(ServingSigner::Own),
+            "cluster" => Ok(ServingSigner::Cluster),
+            _ => Err(format!("{text:?} is neither own nor cluster")),
+        });
         let serving_names = self.every("servingNames", check::serving_name);
         let admin_listen = self.or("adminListen", "127.0.0.1:10267", check::address);
         if let Some(address) = admin_listen.filter(|address| listen.contains(address))
@@ -197,6 +215,8 @@ impl Given {
                 },
                 listen,
                 serving_names,
+                serving_signer: serving_signer?,
+                bootstrap_token_file,
                 serving_certificate,
                 serving_key,
                 client_ca_file,

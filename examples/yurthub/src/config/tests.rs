@@ -170,8 +170,23 @@ fn each_mistake_names_its_place_and_what_to_do() {
         ),
         (
             GOOD,
+            &[
+                "--bootstrap-token-file",
+                "DIR/t",
+                "--client-certificate",
+                "DIR/both.pem",
+            ],
+            "bootstrapTokenFile: with it the hub gets a certificate of its own: leave clientCertificate out",
+        ),
+        (
+            GOOD,
+            &["--serving-signer", "me"],
+            "--serving-signer: \"me\" is neither own nor cluster",
+        ),
+        (
+            GOOD,
             &["--verdict-limit", "30"],
-            "--verdict-limit: \"30\" is not a time such as 12h or 30d",
+            "--verdict-limit: \"30\" is not a time such as 30s, 5m, 12h or 7d",
         ),
         (
             "nodeName: n\nservers: [https://a]\ncaFile: DIR/ca.pem\nservingNames: [a b, 10.96.0.1]\nlisten: [x, '127.0.0.1:1']",

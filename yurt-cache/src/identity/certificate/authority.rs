@@ -88,8 +88,7 @@ impl Authority {
         let key = KeyPair::try_from(identity.key()).ok()?;
         let certificate = parse(identity.leaf())?;
         let is_pair = certificate.public_key().raw == key.subject_public_key_info();
-        let wanted: BTreeSet<String> = names.iter().map(|name| normal(name)).collect();
-        if !is_pair || names_of(&certificate) != wanted {
+        if !is_pair || names_of(&certificate) != normal_names(names) {
             return None;
         }
         self.has_signed(dir, &identity, now)?;
@@ -180,6 +179,11 @@ pub(super) fn names_of(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
             _ => None,
         })
         .collect()
+}
+
+/// Returns names and addresses as a certificate shows them.
+pub(super) fn normal_names(names: &[String]) -> BTreeSet<String> {
+    names.iter().map(|name| normal(name)).collect()
 }
 
 fn normal(name: &str) -> String {

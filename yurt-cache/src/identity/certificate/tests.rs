@@ -7,7 +7,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tempfile::TempDir;
 
-use super::authority::names_of;
 use super::files::{AUTHORITY_FILE, AUTHORITY_KEY, SERVING_FILE, SERVING_KEY};
 use super::*;
 use crate::tls;

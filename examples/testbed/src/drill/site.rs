@@ -156,7 +156,7 @@ impl Site {
 /// Checks that a read is forbidden.
 async fn refused(kubectl: &Kubectl, arguments: &[&str]) -> Result<(), Error> {
     let refused = kubectl.run(arguments).await;
-    let said = refused.map_or_else(|error| error.to_string(), |found| found);
+    let said = refused.unwrap_or_else(|error| error.to_string());
     if said.contains("Forbidden") {
         return Ok(());
     }

@@ -297,8 +297,10 @@ impl Program {
 
     async fn address(&self, of: &str) -> SocketAddr {
         let line = self.until("the hub serves").await;
-        let (_, rest) = line.split_once(&format!("{of}=[")).unwrap();
-        rest.split_once([',', ']']).unwrap().0.parse().unwrap()
+        let (_, rest) = line.split_once(&format!("{of}=")).unwrap();
+        let rest = rest.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let end = rest.find(|c: char| !c.is_ascii_digit() && !".:".contains(c));
+        rest[..end.unwrap_or(rest.len())].parse().unwrap()
     }
 
     async fn endpoint(&self, cloud: &ApiServer) -> Endpoint {

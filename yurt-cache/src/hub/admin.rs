@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -18,10 +19,14 @@ use yurt_core::store::Store;
 use super::autonomy::Autonomy;
 use crate::autonomy::Verdict;
 use crate::body::{self, Body};
+use crate::limits::{Door, Limits};
 use crate::metrics::Metrics;
 use crate::mirror::registry::Registry;
 use crate::proxy::{elapsed, human};
 use crate::upstream::{Reach, Upstream};
+
+/// Connections at a time: probes and a scraper or two.
+const CONNECTIONS: usize = 32;
 
 /// What is told about.
 #[derive(Debug)]
@@ -44,14 +49,29 @@ pub(super) async fn serve(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin listener cannot be used"),
     };
+    // Nobody says who it is here: all are strangers, of whom the oldest makes room.
+    let door = Door::new(Limits {
+        strangers: CONNECTIONS,
+        ..Limits::default()
+    });
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else { continue };
-        let (admin, stop) = (admin.clone(), stop.clone());
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: let some connections end first.
+                tracing::warn!(%error, "an admin client cannot be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (admin, stop) = (admin.clone(), stop.child_token());
+        let (entry, _) = door.enter(address.ip(), stop.clone());
         tasks.spawn(async move {
+            let _entry = entry;
             let service = service_fn(|request| {
                 let admin = admin.clone();
                 async move { Ok::<_, Infallible>(admin.answer(&request).await) }
@@ -59,7 +79,7 @@ pub(super) async fn serve(
             let mut builder = http1::Builder::new();
             let connection = builder
                 .timer(TokioTimer::new())
-                .header_read_timeout(std::time::Duration::from_secs(10));
+                .header_read_timeout(Duration::from_secs(10));
             let connection = connection.serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 () = stop.cancelled() => {}

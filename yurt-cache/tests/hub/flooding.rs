@@ -8,6 +8,7 @@ use serde_json::json;
 use testbed::api::{ApiConfig, User};
 use testbed::client::{Client, Watch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use yurt_cache::hub::Config;
 
@@ -311,4 +312,17 @@ async fn a_pod_that_floods_is_refused_and_the_node_is_served() {
     }
     let seen = super::site::events(&mut watch, 50).await;
     assert_eq!(seen.last().unwrap(), "ADDED m-49");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_are_answered_whoever_holds_connections_to_the_admin_port() {
+    let bed = Bed::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(bed.site.admin()).await.unwrap());
+    }
+    assert_eq!(bed.site.page("/healthz").await.0, 200);
+    // Long before it would be for its silence.
+    let read = tokio::time::timeout(SOON / 3, silent[0].read(&mut [0])).await;
+    assert!(!matches!(read, Ok(Ok(1..)) | Err(_)), "the first made room");
 }

@@ -17,8 +17,9 @@ pub enum Fault {
     None,
     /// The node's certificate expires during the cut.
     CertificateExpired,
-    /// After the power cut the clock is an hour behind.
-    ClockBehind,
+    /// After the power cut the clock is an hour ahead. Not behind: a kubelet then takes the containers of before
+    /// for newer than those that it has just made, hub or not.
+    ClockAhead,
     /// The hub's disk is full when the power fails.
     DiskFull,
     /// The end of the hub's last segment is not on the disk when the power is back.
@@ -30,7 +31,7 @@ impl Fault {
     pub const ALL: [Self; 5] = [
         Self::None,
         Self::CertificateExpired,
-        Self::ClockBehind,
+        Self::ClockAhead,
         Self::DiskFull,
         Self::SegmentTruncated,
     ];
@@ -39,7 +40,7 @@ impl Fault {
     pub(super) async fn before_power_off(self, site: &Site) -> Result<(), Error> {
         match self {
             Self::DiskFull => site.node.fill_disk().await,
-            Self::None | Self::CertificateExpired | Self::ClockBehind | Self::SegmentTruncated => {
+            Self::None | Self::CertificateExpired | Self::ClockAhead | Self::SegmentTruncated => {
                 Ok(())
             }
         }
@@ -49,8 +50,8 @@ impl Fault {
     pub(super) fn without_power(self, site: &mut Site) -> Result<(), Error> {
         match self {
             Self::CertificateExpired => certify(site, SignedDuration::from_mins(-1)),
-            Self::ClockBehind => {
-                site.node.set_clock(SignedDuration::from_hours(-1));
+            Self::ClockAhead => {
+                site.node.set_clock(SignedDuration::from_hours(1));
                 Ok(())
             }
             Self::SegmentTruncated => truncate(site),
@@ -63,7 +64,7 @@ impl Fault {
         match self {
             Self::CertificateExpired => certify(site, SignedDuration::from_hours(1)),
             Self::DiskFull => site.node.free_disk().await,
-            Self::None | Self::ClockBehind | Self::SegmentTruncated => Ok(()),
+            Self::None | Self::ClockAhead | Self::SegmentTruncated => Ok(()),
         }
     }
 }
@@ -120,7 +121,7 @@ impl fmt::Display for Fault {
         f.write_str(match self {
             Self::None => "nothing else goes wrong",
             Self::CertificateExpired => "the node's certificate expires meanwhile",
-            Self::ClockBehind => "the clock is an hour behind afterwards",
+            Self::ClockAhead => "the clock is an hour ahead afterwards",
             Self::DiskFull => "the hub's disk is full",
             Self::SegmentTruncated => "the end of the hub's last segment is lost",
         })

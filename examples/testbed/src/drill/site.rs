@@ -50,6 +50,13 @@ impl Site {
         hub.keys.insert("podAddress".to_owned(), json!(POD_ADDRESS));
         hub.disk = (drill.fault == Fault::DiskFull).then_some(DISK);
         let mut config = NodeConfig::new("edge-1");
+        if drill.fault == Fault::CertificateExpired {
+            // A kubelet that renews its certificate by itself presents none at all once that has expired
+            // (`Current` in `k8s.io/client-go/util/certificate/certificate_manager.go`).
+            config
+                .kubelet
+                .insert("rotateCertificates".to_owned(), json!(false));
+        }
         config.road = Road::Hub(hub);
         let node = Node::start(&network, &cluster, config).await?;
         node.ready(&cluster, PATIENCE).await?;

@@ -66,6 +66,7 @@ impl Site {
         };
         let (shop, old, new) = (Workload::new("shop"), one("old"), one("new"));
         let kubectl = cluster.kubectl();
+        cluster.install_dns().await?;
         for workload in [&shop, &old] {
             kubectl.apply(&workload.manifest()).await?;
         }
@@ -74,6 +75,14 @@ impl Site {
                 .run(&["rollout", "status", "--timeout=120s", name])
                 .await?;
         }
+        let dns = [
+            "rollout",
+            "status",
+            "--timeout=120s",
+            "--namespace=kube-system",
+            "deployment/coredns",
+        ];
+        kubectl.run(&dns).await?;
         let service = shop.cluster_ip(kubectl).await?;
         let pods = shop.pods(kubectl).await?;
         let site = Self {
@@ -88,6 +97,7 @@ impl Site {
             _network: network,
         };
         site.answers().await?;
+        site.resolves(&site.pods[0]).await?;
         for pod in &site.pods {
             site.read_as(pod).await?;
         }
@@ -110,6 +120,22 @@ impl Site {
             let asked = self.shop.ask(&self.node, &self.service).await;
             asked.map(drop).map_err(|error| error.to_string())
         })
+        .await
+    }
+
+    /// Waits until a pod finds the Service by its name: CoreDNS runs, and knows.
+    pub(super) async fn resolves(&self, pod: &str) -> Result<(), Error> {
+        let name = format!("{}.default.svc.cluster.local", self.shop.name);
+        let command = ["nslookup", &name];
+        eventually(
+            "the Service's name in the DNS",
+            PATIENCE,
+            async || match self.node.exec("default", pod, &command).await {
+                Ok(found) if found.contains(&self.service) => Ok(()),
+                Ok(found) => Err(found),
+                Err(error) => Err(error.to_string()),
+            },
+        )
         .await
     }
 

@@ -109,6 +109,13 @@ impl<'a> Story<'a> {
         let began = Instant::now();
         self.site.answers().await?;
         self.step("the Service's cluster IP answers", began, Some(ANSWERING));
+        let began = Instant::now();
+        self.site.resolves(&self.site.pods[0]).await?;
+        self.step(
+            "CoreDNS, which asks the hub, resolves its name",
+            began,
+            None,
+        );
         self.site.weigh();
         Ok(after)
     }

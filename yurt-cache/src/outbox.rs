@@ -14,9 +14,11 @@ use http::{Method, Request, StatusCode};
 use parking_lot::Mutex;
 use yurt_core::store::{Batch, Result, Store};
 
+use crate::backoff::Backoff;
 use crate::body;
 use crate::identity::Caller;
 use crate::mirror::fetch::AGENT;
+use crate::tasks::blocking;
 use crate::upstream::Upstream;
 
 pub(crate) use self::figures::Figures;
@@ -33,11 +35,8 @@ const BYTES: usize = 2 << 20;
 /// The longest event that is kept: the server takes messages of 1 kB, and notes of as much.
 const LONGEST: usize = 32 << 10;
 
-/// How long to wait when the cloud does not take an event now.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// Tries with one event before the queue waits for the next time that the cloud comes back.
-const TRIES: usize = 5;
+/// The shortest and the longest wait when the cloud does not take an event now.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// An event as its teller posted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,12 +143,12 @@ impl Outbox {
         (queue.entries.len(), queue.bytes)
     }
 
-    /// Tells the cloud, the oldest first, until nothing is left or the cloud takes no more.
+    /// Tells the cloud, the oldest first, until nothing is left; waits where the cloud takes none now.
     ///
     /// # Cancel safety
     /// An event whose answer was not heard is told again: the server knows it by its name.
     pub(crate) async fn deliver(self: &Arc<Self>, upstream: &Upstream) {
-        let mut tries = 0;
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         while let Some(number) = self.first() {
             let (store, key) = (self.store.clone(), stored_key(number));
             let stored = blocking(move || store.get(&key)).await;
@@ -168,14 +167,12 @@ impl Outbox {
                     tracing::debug!(%code, name = event.name, "the cloud does not want an event");
                     &self.refused
                 }
-                Sent::Later if tries < TRIES => {
-                    tries += 1;
-                    tokio::time::sleep(PAUSE).await;
+                Sent::Later => {
+                    tokio::time::sleep(backoff.next_delay(fastrand::f64())).await;
                     continue;
                 }
-                Sent::Later => return tracing::warn!("the cloud takes no events now"),
             };
-            tries = 0;
+            backoff.reset();
             counter.fetch_add(1, Ordering::Relaxed);
             self.forget(number).await;
         }
@@ -299,12 +296,6 @@ fn stored_key(number: u64) -> Bytes {
 
 fn number(key: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(key.strip_prefix(PREFIX)?).ok()?, 16).ok()
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work)
-        .await
-        .expect("work on the store does not panic")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Where hyper puts its own tasks: with an owner that waits for them.
+//! Where hyper puts its own tasks: with an owner that waits for them; and where work on the store is done.
 
 use tokio_util::task::TaskTracker;
 
@@ -14,4 +14,11 @@ where
     fn execute(&self, task: F) {
         self.0.spawn(task);
     }
+}
+
+/// Does work on the store where that is allowed.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("work on the store does not panic")
 }

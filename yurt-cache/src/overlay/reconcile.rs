@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::truth::{Truth, concerned, endpoint_resources, nodes, pods};
 use crate::mirror::registry::Registry;
 use crate::outbox::Outbox;
+use crate::tasks::blocking;
 use crate::upstream::{Reach, Upstream};
 
 /// How long endpoints may stay ahead of the cloud: three rounds of the kubelet's status reports, every 10 s.
@@ -109,10 +110,4 @@ impl Reconcile {
         }
         count
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work)
-        .await
-        .expect("work on the store does not panic")
 }

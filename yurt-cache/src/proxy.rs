@@ -189,7 +189,7 @@ impl Proxy {
             }
             Route::Forward(remember) => self.forwarded(caller, api, scope, remember, request).await,
             Route::LocalWrite(write) => {
-                let (response, from) = self.write_locally(caller, api, write, request).await?;
+                let (response, from) = self.write_locally(api, write, request).await?;
                 Ok((self.sifted(api, response).await?, from))
             }
             Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {

@@ -80,7 +80,6 @@ impl Proxy {
     /// Answers a write from what the node itself knows.
     pub(super) async fn write_locally(
         self: &Arc<Self>,
-        _caller: &Caller,
         api: &ApiRequest,
         write: LocalWrite,
         request: Request<Incoming>,

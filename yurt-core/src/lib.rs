@@ -4,3 +4,4 @@ pub mod name;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod transport;

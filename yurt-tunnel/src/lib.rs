@@ -1,0 +1,9 @@
+#![doc = include_str!("../README.md")]
+
+pub mod agent;
+pub mod egress;
+pub mod identity;
+pub mod link;
+pub mod server;
+pub mod transport;
+pub mod wire;

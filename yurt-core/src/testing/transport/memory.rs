@@ -207,3 +207,24 @@ pub fn memory_pair(server: Peer, node: Peer) -> (Arc<dyn Opener>, Arc<dyn Accept
     let (opener, acceptor, _) = link::session((server, at(1)), (node, at(2)));
     (Arc::new(opener), Arc::new(acceptor))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::transport::{Pair, node, server};
+
+    async fn pair() -> Pair {
+        let (server, node) = (server("cloud"), node("gateway-7"));
+        let (opener, acceptor) = memory_pair(server.clone(), node.clone());
+        Pair {
+            opener,
+            acceptor,
+            server,
+            node,
+            limit: link::LIMIT,
+            keep: Box::new(()),
+        }
+    }
+
+    crate::transport_conformance!(pair);
+}

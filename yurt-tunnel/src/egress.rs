@@ -1,1 +1,5 @@
-//! To come with its first slice.
+//! Front doors.
+
+mod policy;
+
+pub use self::policy::{Denied, Destination, Mistake, Nodes, Policy, Ports, Rule};

@@ -1,1 +1,5 @@
-//! To come with its first slice.
+//! The cloud end: who is connected, and who serves what is dialled.
+
+mod dial;
+
+pub use self::dial::{Address, Caller, Dial, Dialled, InvalidAddress};

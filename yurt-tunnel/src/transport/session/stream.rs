@@ -1,0 +1,228 @@
+//! A stream that stands: its owner's bytes, as far as the link gives credit.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::{fmt, io};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use yurt_core::transport::{Error, ErrorKind, Priority, Stream};
+
+use super::{Carrier, Core, closed};
+use crate::link::StreamId;
+use crate::transport::pipe::{ReceivePipe, SendPipe};
+
+/// The code of a stream whose owner dropped it.
+const DROPPED: u16 = 0;
+
+/// One end of a stream.
+pub(super) struct TunnelStream<C: Carrier> {
+    core: Arc<Core<C>>,
+    id: StreamId,
+    send: C::Send,
+    receive: C::Receive,
+    is_finished: bool,
+    is_ended: bool,
+    /// The code with which this end has ended both directions.
+    reset: Option<u16>,
+}
+
+impl<C: Carrier> TunnelStream<C> {
+    pub(super) fn new(
+        core: Arc<Core<C>>,
+        id: StreamId,
+        (send, receive): (C::Send, C::Receive),
+    ) -> Self {
+        Self {
+            core,
+            id,
+            send,
+            receive,
+            is_finished: false,
+            is_ended: false,
+            reset: None,
+        }
+    }
+
+    /// Says why the stream has failed: what the link knows, or else what the pipe says.
+    fn failed(&self, error: io::Error) -> io::Error {
+        self.core.with(|inner, _| {
+            let failure = inner
+                .slots
+                .get(&self.id)
+                .and_then(|slot| slot.failure.as_ref());
+            if let Some((kind, message)) = failure {
+                return Error::new(*kind, message.clone()).into();
+            }
+            match Error::of(&error).map(Error::kind) {
+                Some(ErrorKind::Reset(_)) => {
+                    inner.link.forget(self.id);
+                    error
+                }
+                _ => match inner.link.state() {
+                    state @ yurt_core::transport::State::Closed { .. } => closed(state).into(),
+                    _ => error,
+                },
+            }
+        })
+    }
+
+    fn end(&mut self, code: u16) {
+        if self.reset.is_some() || (self.is_finished && self.is_ended) {
+            return;
+        }
+        self.reset = Some(code);
+        self.send.reset(code);
+        self.receive.stop(code);
+        self.core.with(|inner, _| inner.link.forget(self.id));
+    }
+
+    /// Fails what is done to a stream after its reset.
+    fn check(&self) -> io::Result<()> {
+        match self.reset {
+            None => Ok(()),
+            Some(code) => {
+                let message = format!("the stream was reset with code {code}");
+                Err(Error::new(ErrorKind::Reset(code), message).into())
+            }
+        }
+    }
+
+    /// Credit, or a place among those who wait for it.
+    fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let credit = self.core.with(|inner, _| {
+            let credit = inner.link.credit(self.id);
+            if credit > 0 {
+                return Ok::<_, io::Error>(credit);
+            }
+            let slot = inner.slots.entry(self.id).or_default();
+            if let Some((kind, message)) = &slot.failure {
+                return Err(Error::new(*kind, message.clone()).into());
+            }
+            if slot.writer.replace(cx.waker().clone()).is_none() {
+                inner.link.stalled();
+            }
+            Ok(0)
+        })?;
+        if credit > 0 {
+            return Poll::Ready(Ok(usize::try_from(credit).unwrap_or(usize::MAX)));
+        }
+        let stopped = ready!(self.send.poll_stopped(cx));
+        Poll::Ready(Err(self.failed(stopped)))
+    }
+}
+
+impl<C: Carrier> AsyncRead for TunnelStream<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        if self.is_ended || buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        if let Err(error) = ready!(Pin::new(&mut self.receive).poll_read(cx, buffer)) {
+            return Poll::Ready(Err(self.failed(error)));
+        }
+        let bytes = (buffer.filled().len() - before) as u64;
+        let id = self.id;
+        if bytes == 0 {
+            self.is_ended = true;
+            self.core.with(|inner, _| inner.link.ended(id));
+            return Poll::Ready(Ok(()));
+        }
+        let received = self
+            .core
+            .with(|inner, now| inner.link.received(id, bytes, now));
+        match received {
+            Ok(Some(priority)) => self.send.set_priority(priority),
+            Ok(None) => {}
+            Err(error) => {
+                self.end(DROPPED);
+                return Poll::Ready(Err(error.into()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: Carrier> AsyncWrite for TunnelStream<C> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        if self.is_finished {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let credit = ready!(self.poll_credit(cx))?;
+        let allowed = &bytes[..bytes.len().min(credit)];
+        let written = match ready!(Pin::new(&mut self.send).poll_write(cx, allowed)) {
+            Ok(written) => written,
+            Err(error) => return Poll::Ready(Err(self.failed(error))),
+        };
+        let (id, count) = (self.id, written as u64);
+        if let Some(priority) = self.core.with(|inner, now| inner.link.sent(id, count, now)) {
+            self.send.set_priority(priority);
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        if self.is_finished {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = ready!(Pin::new(&mut self.send).poll_flush(cx));
+        Poll::Ready(flushed.map_err(|error| self.failed(error)))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        if self.is_finished {
+            return Poll::Ready(Ok(()));
+        }
+        if let Err(error) = ready!(Pin::new(&mut self.send).poll_shutdown(cx)) {
+            return Poll::Ready(Err(self.failed(error)));
+        }
+        self.is_finished = true;
+        let id = self.id;
+        self.core.with(|inner, _| inner.link.finished(id));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: Carrier> Stream for TunnelStream<C> {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn reset(&mut self, code: u16) {
+        self.end(code);
+    }
+
+    fn set_priority(&mut self, priority: Priority) {
+        self.send.set_priority(priority);
+    }
+}
+
+impl<C: Carrier> Drop for TunnelStream<C> {
+    fn drop(&mut self) {
+        self.end(DROPPED);
+        self.core.with(|inner, _| inner.slots.remove(&self.id));
+    }
+}
+
+impl<C: Carrier> fmt::Debug for TunnelStream<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

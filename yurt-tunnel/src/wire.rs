@@ -45,3 +45,6 @@ impl Prefix {
         Ok(Self { kind, len })
     }
 }
+
+#[cfg(test)]
+mod tests;

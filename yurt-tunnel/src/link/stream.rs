@@ -139,10 +139,9 @@ impl Stream {
     }
 
     pub(super) fn exposure(&self) -> u64 {
-        if self.ended {
-            0
-        } else {
-            self.inflow.exposure()
+        if self.phase != Phase::Open || self.ended {
+            return 0;
         }
+        self.inflow.exposure()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quinn::congestion::BbrConfig;
+use super::congestion::SteadyFactory;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use yurt_core::transport::{Error, ErrorKind, Result};
@@ -45,7 +45,7 @@ fn transport(config: &Config, pipes: VarInt) -> TransportConfig {
         .receive_window(window(config.streams * config.window + config.budget))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(BbrConfig::default()));
+        .congestion_controller_factory(Arc::new(SteadyFactory));
     transport
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::client::{self, Client};
 use crate::server::Dialled;
+use crate::splice;
 
 /// The two ends. Dropped before both directions have ended, both are reset.
 #[derive(Debug)]
@@ -47,9 +48,9 @@ impl Tunnel {
             gone.wait().await;
             tokio::time::sleep(orphan).await;
         };
-        let both = tokio::io::copy_bidirectional(&mut self.client, &mut self.target);
+        let both = splice::both(&mut self.client, &mut self.target);
         tokio::select! {
-            ended = both => drop(ended?),
+            ended = both => ended?,
             () = orphaned => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone")),
         }
         self.has_ended = true;

@@ -1,0 +1,242 @@
+//! What one end decides, step by step.
+
+use super::*;
+use yurt_core::transport::Target;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn link(role: Role, config: &Config) -> Link {
+    Link::new(role, config.clone(), config.hello(), Duration::ZERO).unwrap()
+}
+
+fn small() -> Config {
+    Config {
+        streams: 2,
+        backlog: 1,
+        window: 100,
+        max_window: 400,
+        budget: 250,
+        ..Config::default()
+    }
+}
+
+fn echo(seconds: u32) -> Open {
+    Open::new(Target::Echo, SECOND * seconds)
+}
+
+fn head(stream: StreamId) -> Head {
+    let open = echo(5);
+    Head { stream, open }
+}
+
+fn events(link: &mut Link) -> Vec<String> {
+    std::iter::from_fn(|| link.poll())
+        .map(|event| format!("{event:?}"))
+        .collect()
+}
+
+/// Opens a stream that the peer accepts.
+fn open(link: &mut Link, now: Duration) -> StreamId {
+    let id = link.open(&echo(5), now).unwrap();
+    assert!(link.on_accepted(id));
+    events(link);
+    id
+}
+
+#[test]
+fn a_peer_of_another_version_is_refused() {
+    let config = small();
+    let hello = Hello {
+        version: VERSION + 1,
+        ..config.hello()
+    };
+    let error = Link::new(Role::Opener, config, hello, Duration::ZERO).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(error.to_string().contains("version 2"), "{error}");
+}
+
+#[test]
+fn an_open_beyond_the_peers_limit_begins_when_a_stream_ends() {
+    let mut link = link(Role::Opener, &small());
+    let first = open(&mut link, SECOND);
+    open(&mut link, SECOND);
+    let third = link.open(&echo(5), SECOND).unwrap();
+    assert!(events(&mut link).is_empty(), "there is no place");
+    link.finished(first);
+    assert!(events(&mut link).is_empty(), "half an end is none");
+    link.ended(first);
+    assert_eq!(events(&mut link), [format!("Begin({third})")]);
+}
+
+#[test]
+fn an_open_fails_at_its_deadline_whether_it_waits_or_was_asked() {
+    let mut link = link(Role::Opener, &small());
+    for seconds in [3, 1, 2] {
+        link.open(&echo(seconds), Duration::ZERO).unwrap();
+    }
+    events(&mut link);
+    assert_eq!(link.timeout(), Some(SECOND));
+    link.on_timeout(SECOND * 3);
+    let failed = events(&mut link)
+        .into_iter()
+        .filter(|event| event.starts_with("Fail"));
+    let failed: Vec<_> = failed.map(|event| event[..15].to_owned()).collect();
+    assert_eq!(
+        failed,
+        ["Fail(2, Timeout", "Fail(3, Timeout", "Fail(1, Timeout"]
+    );
+    assert_eq!(link.streams(), 0);
+}
+
+#[test]
+fn offers_beyond_the_backlog_and_streams_beyond_the_limit_are_refused() {
+    let mut link = link(Role::Acceptor, &small());
+    assert_eq!(link.on_head(&head(1)), Verdict::Offer);
+    let refused = |verdict| matches!(verdict, Verdict::Refuse(ErrorKind::Overloaded, _));
+    assert!(refused(link.on_head(&head(2))), "one waits already");
+    assert!(link.accept(1));
+    assert_eq!(link.on_head(&head(3)), Verdict::Offer);
+    assert!(link.accept(3));
+    assert!(refused(link.on_head(&head(4))), "two are open already");
+    link.forget(1);
+    assert_eq!(link.on_head(&head(5)), Verdict::Offer);
+}
+
+#[test]
+fn a_stream_that_is_open_is_not_opened_twice() {
+    let mut link = link(Role::Acceptor, &small());
+    assert_eq!(link.on_head(&head(1)), Verdict::Offer);
+    assert!(matches!(
+        link.on_head(&head(1)),
+        Verdict::Refuse(ErrorKind::Protocol, _)
+    ));
+}
+
+#[test]
+fn credit_comes_when_half_a_window_is_read_and_grows_for_who_reads_fast() {
+    let mut link = link(Role::Opener, &small());
+    let id = open(&mut link, SECOND);
+    assert_eq!(link.received(id, 49, SECOND * 2).unwrap(), None);
+    assert!(events(&mut link).is_empty(), "less than half");
+    link.received(id, 1, SECOND * 2).unwrap();
+    assert_eq!(
+        events(&mut link),
+        ["Send(Credit { stream: 1, limit: 150 })"],
+        "slow: 50 + 100"
+    );
+    link.received(id, 50, SECOND * 2).unwrap();
+    assert_eq!(
+        events(&mut link),
+        ["Send(Credit { stream: 1, limit: 300 })"],
+        "fast: 100 + 200"
+    );
+    link.received(id, 100, SECOND * 2).unwrap();
+    assert_eq!(
+        events(&mut link),
+        ["Send(Credit { stream: 1, limit: 550 })"],
+        "the budget ends: 200 + 350"
+    );
+    assert_eq!(link.exposure(), 350);
+}
+
+#[test]
+fn what_a_stream_had_of_the_budget_is_there_for_the_next() {
+    let mut link = link(Role::Opener, &small());
+    for _ in 0..3 {
+        let id = open(&mut link, SECOND);
+        for bytes in [50, 50, 100] {
+            link.received(id, bytes, SECOND).unwrap();
+        }
+        assert_eq!(link.exposure(), 350, "all that there is");
+        link.forget(id);
+    }
+}
+
+#[test]
+fn a_peer_that_sends_without_credit_is_told_apart() {
+    let mut link = link(Role::Opener, &small());
+    let id = open(&mut link, SECOND);
+    let error = link.received(id, 101, SECOND).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert_eq!(link.streams(), 0);
+}
+
+#[test]
+fn an_old_limit_takes_no_credit_back() {
+    let mut link = link(Role::Opener, &small());
+    let id = open(&mut link, SECOND);
+    let credit = |limit| Frame::Credit { stream: id, limit };
+    link.on_frame(credit(300), SECOND);
+    link.on_frame(credit(200), SECOND);
+    assert_eq!(link.credit(id), 300);
+}
+
+#[test]
+fn silence_is_asked_about_and_then_it_is_the_end() {
+    let config = Config::default();
+    let mut link = link(Role::Acceptor, &config);
+    assert_eq!(link.timeout(), Some(SECOND * 5));
+    for asked in 1..6 {
+        link.on_timeout(SECOND * 5 * asked);
+        assert!(events(&mut link)[0].starts_with("Send(Ping"), "at {asked}");
+    }
+    assert_eq!(link.timeout(), Some(SECOND * 30));
+    link.on_timeout(SECOND * 30);
+    assert!(matches!(
+        link.state(),
+        State::Closed {
+            kind: ErrorKind::Timeout,
+            ..
+        }
+    ));
+    assert_eq!(link.timeout(), None);
+}
+
+#[test]
+fn who_stood_still_gives_the_peer_time_to_be_heard() {
+    let mut link = link(Role::Opener, &Config::default());
+    link.on_timeout(SECOND * 1000);
+    assert_eq!(
+        *link.state(),
+        State::Open,
+        "the process was stopped, not the peer"
+    );
+    assert!(events(&mut link)[0].starts_with("Send(Ping"));
+    let end = link.timeout().unwrap();
+    assert!(end > SECOND * 1004 && end < SECOND * 1008, "{end:?}");
+    link.on_timeout(end);
+    assert!(
+        matches!(
+            link.state(),
+            State::Closed {
+                kind: ErrorKind::Timeout,
+                ..
+            }
+        ),
+        "it was"
+    );
+}
+
+#[test]
+fn a_pong_that_nobody_asked_for_is_no_round_trip() {
+    let mut link = link(Role::Opener, &Config::default());
+    link.on_frame(Frame::Pong(7), SECOND);
+    assert_eq!(link.round_trip(), None);
+    let number = link.ping(SECOND);
+    link.on_frame(Frame::Pong(number), SECOND * 2);
+    assert_eq!(link.round_trip(), Some(SECOND));
+}
+
+#[test]
+fn a_second_hello_ends_the_session() {
+    let config = small();
+    let mut link = link(Role::Opener, &config);
+    link.on_frame(Frame::Hello(config.hello()), SECOND);
+    assert!(matches!(
+        link.state(),
+        State::Closed {
+            kind: ErrorKind::Protocol,
+            ..
+        }
+    ));
+}

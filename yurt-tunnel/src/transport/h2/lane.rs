@@ -1,0 +1,174 @@
+//! One connection of a session: TCP, TLS, and HTTP/2 with either end as the client.
+
+use std::io;
+use std::net::SocketAddr;
+
+use ::h2::client::SendRequest;
+use bytes::Bytes;
+use rustls::pki_types::{CertificateDer, ServerName};
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use yurt_core::transport::{Error, ErrorKind, Peer, Result};
+
+use crate::identity::{self, Credentials, Protocol, Refusal};
+use crate::link::Config;
+use crate::transport::refusal;
+
+/// What TLS makes of a socket, for the end that listened and for the end that connected.
+pub(super) type ListenedTls = tokio_rustls::server::TlsStream<TcpStream>;
+pub(super) type ConnectedTls = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// Bytes go out in frames of at most this size; what is more urgent waits for one at most.
+const FRAME: u32 = 64 << 10;
+
+/// What a stream may leave in the connection's queue.
+const SEND_BUFFER: usize = 256 << 10;
+
+/// Bytes that the kernel holds beyond what is on its way: the rest waits where it can still be overtaken.
+const UNSENT: u32 = 64 << 10;
+
+/// Where to connect, and as who.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    pub(super) name: String,
+    pub(super) credentials: Credentials,
+    pub(super) config: Config,
+}
+
+/// Connects, and becomes the server of HTTP/2.
+pub(super) async fn connect(
+    place: &Place,
+) -> Result<(::h2::server::Connection<ConnectedTls, Bytes>, Peer)> {
+    let address = place.address;
+    let failed = |source: io::Error| {
+        let kind = match source.kind() {
+            io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
+            io::ErrorKind::TimedOut => ErrorKind::Timeout,
+            _ => ErrorKind::Unreachable,
+        };
+        Error::new(kind, format!("connect to {address}")).with_source(source)
+    };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    };
+    let socket = socket
+        .map_err(failed)?
+        .connect(address)
+        .await
+        .map_err(failed)?;
+    tune(&socket, &place.config);
+    let name = ServerName::try_from(place.name.clone())
+        .map_err(|_| refusal(address, Refusal::WrongName))?;
+    let connector = TlsConnector::from(place.credentials.client(Protocol::Http2));
+    let tls = connector
+        .connect(name, socket)
+        .await
+        .map_err(|error| tls_refusal(address, &error))?;
+    let peer = peer(address, tls.get_ref().1.peer_certificates())?;
+    let connection = server_builder(&place.config)
+        .handshake(tls)
+        .await
+        .map_err(|error| h2_refusal(address, &error))?;
+    Ok((connection, peer))
+}
+
+/// Takes a connection, and becomes the client of HTTP/2.
+pub(super) async fn accept(
+    socket: TcpStream,
+    address: SocketAddr,
+    credentials: &Credentials,
+    config: &Config,
+) -> Result<(
+    SendRequest<Bytes>,
+    ::h2::client::Connection<ListenedTls, Bytes>,
+    Peer,
+)> {
+    tune(&socket, config);
+    let acceptor = TlsAcceptor::from(credentials.server(Protocol::Http2));
+    let tls = acceptor
+        .accept(socket)
+        .await
+        .map_err(|error| tls_refusal(address, &error))?;
+    let peer = peer(address, tls.get_ref().1.peer_certificates())?;
+    let (requests, connection) = client_builder(config)
+        .handshake(tls)
+        .await
+        .map_err(|error| h2_refusal(address, &error))?;
+    Ok((requests, connection, peer))
+}
+
+/// The limits of HTTP/2 are beyond those of the link: they bound a peer that does not keep to its credit.
+fn windows(config: &Config) -> (u32, u32) {
+    let bounded = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX).min((1 << 31) - 1);
+    let all = config.streams * config.window + config.budget;
+    (bounded(config.max_window), bounded(all))
+}
+
+/// How many streams of HTTP/2 a connection may have: the link's, again where they have moved, and the control pipe.
+pub(super) fn pipes(config: &Config) -> u32 {
+    u32::try_from(config.streams * 2 + 8).unwrap_or(u32::MAX)
+}
+
+fn client_builder(config: &Config) -> ::h2::client::Builder {
+    let (stream, connection) = windows(config);
+    let mut builder = ::h2::client::Builder::new();
+    builder
+        .initial_window_size(stream)
+        .initial_connection_window_size(connection)
+        .max_frame_size(FRAME)
+        .max_send_buffer_size(SEND_BUFFER)
+        .enable_push(false);
+    builder
+}
+
+fn server_builder(config: &Config) -> ::h2::server::Builder {
+    let (stream, connection) = windows(config);
+    let mut builder = ::h2::server::Builder::new();
+    builder
+        .initial_window_size(stream)
+        .initial_connection_window_size(connection)
+        .max_frame_size(FRAME)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_streams(pipes(config));
+    builder
+}
+
+/// What a system does not have is gone without.
+fn tune(socket: &TcpStream, config: &Config) {
+    let socket = SockRef::from(socket);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_user_timeout(Some(config.liveness));
+    let _ = socket.set_tcp_notsent_lowat(UNSENT);
+    // CUBIC takes each lost packet for a full queue: 1 % of loss on a long way leaves 3 Mbit/s.
+    let _ = socket.set_tcp_congestion(b"bbr");
+}
+
+fn peer(address: SocketAddr, chain: Option<&[CertificateDer<'static>]>) -> Result<Peer> {
+    let leaf = chain.and_then(<[_]>::first);
+    let leaf = leaf.ok_or_else(|| refusal(address, Refusal::NoCertificate))?;
+    identity::peer(leaf).map_err(|_| refusal(address, Refusal::Other))
+}
+
+/// Why there is no TLS.
+fn tls_refusal(address: SocketAddr, error: &io::Error) -> Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(error) => refusal(address, Refusal::of_tls(error)),
+        None => gone(address, error.to_string()),
+    }
+}
+
+/// Why there is no HTTP/2: the client of TLS learns only here that it is not welcome.
+pub(super) fn h2_refusal(address: SocketAddr, error: &::h2::Error) -> Error {
+    match error.get_io() {
+        Some(error) => tls_refusal(address, error),
+        None => gone(address, error.to_string()),
+    }
+}
+
+fn gone(address: SocketAddr, why: String) -> Error {
+    Error::new(ErrorKind::Closed, format!("shake hands with {address}")).with_source(why)
+}

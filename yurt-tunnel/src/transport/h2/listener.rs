@@ -1,0 +1,179 @@
+//! Peers on their way to a session over HTTP/2, side by side and bounded.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use http::HeaderMap;
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use yurt_core::transport::{Error, ErrorKind, Listener, Opener, Result};
+
+use super::carrier::{
+    BULK, HELLO_PATH, INTERACTIVE, LANE, Opening, OpeningCarrier, SESSION, request,
+};
+use super::lane::{self, h2_refusal};
+use crate::identity::{Credentials, Refusal};
+use crate::link::{Config, Role};
+use crate::transport::session::Handle;
+use crate::transport::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, refusal, slow};
+
+/// Connections that wait for the process.
+const BACKLOG: i32 = 4096;
+
+/// Sessions that may get a second connection, by their names.
+type Sessions = Arc<Mutex<HashMap<String, Weak<Opening>>>>;
+
+/// A new session, or none when the connection was the second of one.
+type Shaken = Result<Option<Arc<dyn Opener>>>;
+
+/// Where HTTP/2 listens.
+pub(super) struct H2Listener {
+    address: SocketAddr,
+    socket: TcpListener,
+    shaking: Shaking,
+    running: tokio::sync::Mutex<JoinSet<Shaken>>,
+}
+
+#[derive(Clone)]
+struct Shaking {
+    credentials: Credentials,
+    config: Config,
+    sessions: Sessions,
+}
+
+impl H2Listener {
+    pub(super) fn bind(
+        address: SocketAddr,
+        credentials: Credentials,
+        config: Config,
+    ) -> Result<Self> {
+        let bind = || {
+            let socket = Socket::new(
+                Domain::for_address(address),
+                Type::STREAM,
+                Some(Protocol::TCP),
+            )?;
+            socket.set_reuse_address(true)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(false)?;
+            }
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            let socket = TcpListener::from_std(socket.into())?;
+            Ok((socket.local_addr()?, socket))
+        };
+        let (address, socket) = bind().map_err(|source: std::io::Error| {
+            Error::new(ErrorKind::Other, format!("listen at {address}")).with_source(source)
+        })?;
+        Ok(Self {
+            address,
+            socket,
+            shaking: Shaking {
+                credentials,
+                config,
+                sessions: Sessions::default(),
+            },
+            running: tokio::sync::Mutex::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Listener for H2Listener {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    async fn accept(&self) -> Result<Arc<dyn Opener>> {
+        let mut running = self.running.lock().await;
+        loop {
+            tokio::select! {
+                Some(done) = running.join_next() => match done {
+                    Ok(Ok(None)) => {}
+                    Ok(Ok(Some(session))) => return Ok(session),
+                    Ok(Err(error)) => return Err(error),
+                    Err(_) => return Err(Error::new(ErrorKind::Other, "a handshake was aborted")),
+                },
+                accepted = self.socket.accept() => {
+                    let (socket, address) = accepted.map_err(|source| {
+                        Error::new(ErrorKind::Other, "take a connection").with_source(source)
+                    })?;
+                    if running.len() >= MAX_HANDSHAKES {
+                        return Err(refusal(address, Refusal::Flood));
+                    }
+                    let shaking = self.shaking.clone();
+                    running.spawn(async move {
+                        let shaken = timeout(HANDSHAKE_LIMIT, shaking.shake(socket, address)).await;
+                        shaken.map_err(|_| slow(address))?
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for H2Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("H2Listener")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shaking {
+    async fn shake(self, socket: TcpStream, address: SocketAddr) -> Shaken {
+        let (requests, mut connection, peer) =
+            lane::accept(socket, address, &self.credentials, &self.config).await?;
+        let hello = async {
+            let mut requests = requests.clone().ready().await?;
+            requests.send_request(request(HELLO_PATH), true)?.0.await
+        };
+        let answer = tokio::select! {
+            answer = hello => answer,
+            ended = &mut connection => match ended {
+                Ok(()) => return Err(refusal(address, Refusal::Protocol)),
+                Err(error) => Err(error),
+            },
+        };
+        let answer = answer.map_err(|error| h2_refusal(address, &error))?;
+        let (name, lane) =
+            said(answer.headers()).ok_or_else(|| refusal(address, Refusal::Protocol))?;
+        if lane == BULK {
+            let session = self.sessions.lock().get(&name).and_then(Weak::upgrade);
+            let session = session.filter(|session| session.user() == peer.user);
+            let session = session.ok_or_else(|| refusal(address, Refusal::Stranger))?;
+            session.attach(requests, connection);
+            return Ok(None);
+        }
+        let carrier = OpeningCarrier::new(address, peer.user.clone(), requests, connection);
+        {
+            let mut sessions = self.sessions.lock();
+            if sessions.len() >= sessions.capacity() {
+                sessions.retain(|_, session| session.strong_count() > 0);
+            }
+            sessions.insert(name, carrier.downgrade());
+        }
+        let session = Handle::begin(carrier, peer, Role::Opener, self.config).await?;
+        Ok(Some(Arc::new(session)))
+    }
+}
+
+/// The session's name and the connection's place in it.
+fn said(headers: &HeaderMap) -> Option<(String, String)> {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
+    let (name, lane) = (text(SESSION)?, text(LANE)?);
+    let is_known = lane == BULK || lane == INTERACTIVE;
+    (name.len() == 32 && is_known).then_some((name, lane))
+}

@@ -1,0 +1,54 @@
+//! How QUIC is set up.
+
+use std::sync::Arc;
+
+use quinn::congestion::BbrConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use yurt_core::transport::{Error, ErrorKind, Result};
+
+use crate::link::Config;
+
+/// Streams that the end that accepts could open: none, and a few for a later version.
+const PEERS_STREAMS: u8 = 4;
+
+/// Bytes that wait to be acknowledged, all streams together.
+const SEND_WINDOW: u64 = 16 << 20;
+
+pub(super) fn client(tls: &Arc<rustls::ClientConfig>, config: &Config) -> Result<ClientConfig> {
+    let tls = QuicClientConfig::try_from(tls.clone()).map_err(unusable)?;
+    let mut client = ClientConfig::new(Arc::new(tls));
+    // More than the link allows: QUIC tells of places that are free again an eighth of them at a time.
+    let pipes = config.streams + config.streams / 4 + 8;
+    let pipes = VarInt::from_u64(pipes).unwrap_or(VarInt::MAX);
+    client.transport_config(Arc::new(transport(config, pipes)));
+    Ok(client)
+}
+
+pub(super) fn server(tls: &Arc<rustls::ServerConfig>, config: &Config) -> Result<ServerConfig> {
+    let tls = QuicServerConfig::try_from(tls.clone()).map_err(unusable)?;
+    let mut server = ServerConfig::with_crypto(Arc::new(tls));
+    server.transport_config(Arc::new(transport(config, PEERS_STREAMS.into())));
+    Ok(server)
+}
+
+fn transport(config: &Config, pipes: VarInt) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let window = |bytes| VarInt::from_u64(bytes).unwrap_or(VarInt::MAX);
+    let idle = IdleTimeout::try_from(config.liveness).ok();
+    transport
+        .max_concurrent_bidi_streams(pipes)
+        .max_concurrent_uni_streams(0_u8.into())
+        .max_idle_timeout(idle)
+        // The link gives credit; these bound a peer that does not keep to it.
+        .stream_receive_window(window(config.max_window))
+        .receive_window(window(config.streams * config.window + config.budget))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(BbrConfig::default()));
+    transport
+}
+
+fn unusable(source: quinn::crypto::rustls::NoInitialCipherSuite) -> Error {
+    Error::new(ErrorKind::Other, "use TLS for QUIC").with_source(source)
+}

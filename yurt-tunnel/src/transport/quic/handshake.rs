@@ -1,0 +1,133 @@
+//! Peers on their way to a session, side by side and bounded.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use quinn::{Connection, ConnectionError, Endpoint, Incoming};
+use rustls::AlertDescription;
+use rustls::pki_types::CertificateDer;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use yurt_core::transport::{Error, ErrorKind, Opener, Peer, Result};
+
+use super::carrier::QuicCarrier;
+use super::config;
+use crate::identity::{self, Credentials, Protocol, Refusal};
+use crate::link::{Config, Role};
+use crate::transport::session::Handle;
+use crate::transport::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, refusal, slow};
+
+/// From here on a peer has to show that its address is its own before it costs anything.
+const RETRY_FROM: usize = MAX_HANDSHAKES / 4;
+
+/// Errors of QUIC that carry a TLS alert (RFC 9001, section 4.8).
+const CRYPTO_ERRORS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
+
+pub(super) struct Handshakes {
+    credentials: Credentials,
+    config: Config,
+    running: JoinSet<Result<Arc<dyn Opener>>>,
+}
+
+impl Handshakes {
+    pub(super) fn new(credentials: Credentials, config: Config) -> Self {
+        Self {
+            credentials,
+            config,
+            running: JoinSet::new(),
+        }
+    }
+
+    /// Returns the next peer, or why one was refused. Cancel safe.
+    pub(super) async fn next(&mut self, endpoint: &Endpoint) -> Result<Arc<dyn Opener>> {
+        loop {
+            tokio::select! {
+                Some(done) = self.running.join_next() => {
+                    return done.unwrap_or_else(|_| {
+                        Err(Error::new(ErrorKind::Other, "a handshake was aborted"))
+                    });
+                }
+                incoming = endpoint.accept() => match incoming {
+                    Some(incoming) => self.begin(incoming)?,
+                    None => return Err(Error::new(ErrorKind::Closed, "the socket is closed")),
+                },
+            }
+        }
+    }
+
+    fn begin(&mut self, incoming: Incoming) -> Result<()> {
+        let address = incoming.remote_address();
+        if self.running.len() >= MAX_HANDSHAKES {
+            incoming.refuse();
+            return Err(refusal(address, Refusal::Flood));
+        }
+        if self.running.len() >= RETRY_FROM && incoming.may_retry() {
+            // The peer comes again with a token, or it was none.
+            let _ = incoming.retry();
+            return Ok(());
+        }
+        let tls = self.credentials.server(Protocol::Quic);
+        let config = Arc::new(config::server(&tls, &self.config)?);
+        let limits = self.config.clone();
+        let shake = async move {
+            let connecting = incoming.accept_with(config);
+            let connecting = connecting.map_err(|error| refused(address, error))?;
+            let connection = connecting.await.map_err(|error| refused(address, error))?;
+            let peer = peer(&connection)?;
+            let carrier = QuicCarrier::new(connection);
+            let session = Handle::begin(carrier.clone(), peer, Role::Opener, limits).await;
+            session.map_err(|error| carrier.refusal(address).unwrap_or(error))
+        };
+        self.running.spawn(async move {
+            let session = timeout(HANDSHAKE_LIMIT, shake).await;
+            let session = session.map_err(|_| slow(address))??;
+            Ok(Arc::new(session) as Arc<dyn Opener>)
+        });
+        Ok(())
+    }
+}
+
+/// Who is at the other end of a connection whose certificate TLS has verified.
+pub(super) fn peer(connection: &Connection) -> Result<Peer> {
+    let address = connection.remote_address();
+    let chain = connection
+        .peer_identity()
+        .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let leaf = chain.as_deref().and_then(|chain| chain.first());
+    let leaf = leaf.ok_or_else(|| refusal(address, Refusal::NoCertificate))?;
+    identity::peer(leaf).map_err(|_| refusal(address, Refusal::Other))
+}
+
+/// Why there is no connection, or no longer one.
+pub(super) fn refused(address: SocketAddr, error: ConnectionError) -> Error {
+    let known = match &error {
+        ConnectionError::TransportError(ours) => of_code(u64::from(ours.code), &ours.reason),
+        ConnectionError::ConnectionClosed(theirs) => of_code(
+            u64::from(theirs.error_code),
+            &String::from_utf8_lossy(&theirs.reason),
+        ),
+        ConnectionError::VersionMismatch => Some(Refusal::Protocol),
+        ConnectionError::TimedOut => return slow(address).with_source(error),
+        _ => None,
+    };
+    match known {
+        Some(known) => refusal(address, known),
+        None => {
+            let message = format!("shake hands with {address}");
+            Error::new(ErrorKind::Closed, message).with_source(error)
+        }
+    }
+}
+
+fn of_code(code: u64, reason: &str) -> Option<Refusal> {
+    if !CRYPTO_ERRORS.contains(&code) {
+        return None;
+    }
+    let alert = u8::try_from(code & 0xff).unwrap_or_default();
+    // TLS has one alert for several faults of a certificate, rustls has words for each.
+    Some(match Refusal::of_alert(AlertDescription::from(alert)) {
+        Refusal::Other if reason.contains("not valid yet") => Refusal::NotYetValid,
+        Refusal::Other if reason.contains("not valid for name") => Refusal::WrongName,
+        refusal => refusal,
+    })
+}

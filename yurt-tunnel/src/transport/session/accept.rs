@@ -1,0 +1,159 @@
+//! A stream that the peer opens, until it is accepted or rejected.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use yurt_core::transport::{Error, ErrorKind, Incoming, Open, Result, Stream};
+
+use super::stream::TunnelStream;
+use super::{Carrier, Core, Slot};
+use crate::link::{StreamId, Verdict};
+use crate::transport::pipe::{
+    ReceivePipe, SendPipe, malformed, read_message, reset_error, transport_error,
+};
+use crate::wire::{Answer, Head};
+
+/// How long a peer may take to say what it wants on a pipe that it has begun.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// A stream that is offered.
+pub(super) struct Offer<C: Carrier> {
+    core: Arc<Core<C>>,
+    id: StreamId,
+    open: Open,
+    pipe: Option<(C::Send, C::Receive)>,
+}
+
+/// Reads the head of a pipe and offers the stream, or refuses it.
+pub(super) async fn offer<C: Carrier>(
+    core: Arc<Core<C>>,
+    pipe: (C::Send, C::Receive),
+    offers: mpsc::Sender<Offer<C>>,
+) {
+    let (mut send, mut receive) = pipe;
+    let head = async {
+        let (kind, body) = read_message(&mut receive).await?;
+        Head::decode(kind, &body).map_err(malformed)
+    };
+    let Ok(head) = timeout(HEAD_LIMIT, head).await else {
+        return; // dropped, the pipe is reset
+    };
+    let head = match head {
+        Ok(head) => head,
+        Err(error) => return refuse(send, receive, transport_error(&error)).await,
+    };
+    let verdict = core.with(|inner, _| {
+        let verdict = inner.link.on_head(&head);
+        if verdict == Verdict::Offer {
+            inner.slots.insert(head.stream, Slot::default());
+        }
+        verdict
+    });
+    let id = head.stream;
+    match verdict {
+        Verdict::Refuse(kind, why) => refuse(send, receive, Error::new(kind, why)).await,
+        Verdict::Offer => {
+            send.set_priority(head.open.priority);
+            let open = head.open;
+            let pipe = Some((send, receive));
+            let offer = Offer {
+                core,
+                id,
+                open,
+                pipe,
+            };
+            // As many fit as the link offers; those that do not are dropped, and so rejected.
+            let _ = offers.try_send(offer);
+        }
+    }
+}
+
+async fn refuse<C: SendPipe>(mut send: C, mut receive: impl ReceivePipe, why: Error) {
+    let mut answer = Vec::new();
+    Answer::from(&why).encode(&mut answer);
+    receive.stop(0);
+    // A peer that is gone needs no answer.
+    if send.write_all(&answer).await.is_ok() {
+        let _ = send.shutdown().await;
+    }
+}
+
+#[async_trait]
+impl<C: Carrier> Incoming for Offer<C> {
+    fn request(&self) -> &Open {
+        &self.open
+    }
+
+    async fn cancelled(&mut self) {
+        if let Some((send, _)) = &mut self.pipe {
+            let _ = poll_fn(|cx| send.poll_stopped(cx)).await;
+        }
+    }
+
+    async fn accept(mut self: Box<Self>) -> Result<Box<dyn Stream>> {
+        let (mut send, receive) = self.pipe.take().expect("an offer has its pipe");
+        let mut answer = Vec::new();
+        Answer::Accepted.encode(&mut answer);
+        let said: io::Result<()> = async {
+            send.write_all(&answer).await?;
+            send.flush().await
+        }
+        .await;
+        if let Err(error) = said {
+            self.forget();
+            return Err(transport_error(&error));
+        }
+        if !self.core.with(|inner, _| inner.link.accept(self.id)) {
+            let failure = self.forget();
+            let gone = || transport_error(&reset_error(0));
+            return Err(failure.map_or_else(gone, |(kind, why)| Error::new(kind, why)));
+        }
+        let stream = TunnelStream::new(self.core.clone(), self.id, (send, receive));
+        Ok(Box::new(stream))
+    }
+
+    fn reject(mut self: Box<Self>, why: Error) {
+        self.reject_with(why);
+    }
+}
+
+impl<C: Carrier> Offer<C> {
+    fn forget(&self) -> Option<(ErrorKind, String)> {
+        self.core.with(|inner, _| {
+            inner.link.forget(self.id);
+            inner.slots.remove(&self.id)?.failure
+        })
+    }
+
+    fn reject_with(&mut self, why: Error) {
+        if let Some((send, receive)) = self.pipe.take() {
+            self.forget();
+            self.core.later(refuse(send, receive, why));
+        }
+    }
+}
+
+impl<C: Carrier> Drop for Offer<C> {
+    fn drop(&mut self) {
+        self.reject_with(Error::new(
+            ErrorKind::Other,
+            "nobody has answered the request",
+        ));
+    }
+}
+
+impl<C: Carrier> fmt::Debug for Offer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("id", &self.id)
+            .field("open", &self.open)
+            .finish_non_exhaustive()
+    }
+}

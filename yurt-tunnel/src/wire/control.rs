@@ -1,0 +1,107 @@
+//! What is said on a session's control pipe.
+
+use yurt_core::transport::{ErrorKind, MAX_MESSAGE_LEN};
+
+use super::body::{Body, Malformed, message, put_number, put_text};
+use super::opening::{kind_of, number_of};
+
+/// The version of the protocol; ends of different versions do not talk.
+pub const VERSION: u64 = 1;
+
+const HELLO: u8 = 1;
+const CREDIT: u8 = 2;
+const PING: u8 = 3;
+const PONG: u8 = 4;
+const DRAIN: u8 = 5;
+const CLOSE: u8 = 6;
+
+/// A message about the session, or about the credit of one of its streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// The first message of each end, and only that.
+    Hello(Hello),
+    /// The peer may send a stream's bytes up to this one, counted from the stream's first.
+    Credit {
+        /// The stream.
+        stream: u64,
+        /// How many bytes of it may be sent in all.
+        limit: u64,
+    },
+    /// To be answered by a [`Pong`](Self::Pong) with the same number.
+    Ping(u64),
+    /// The answer to a ping.
+    Pong(u64),
+    /// No more streams are to be opened.
+    Drain,
+    /// The session is over.
+    Close {
+        /// Why, for the program.
+        kind: ErrorKind,
+        /// Why, for whoever reads the log.
+        reason: String,
+    },
+}
+
+/// What an end is ready to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The version that it speaks.
+    pub version: u64,
+    /// How many streams it holds at once.
+    pub streams: u64,
+    /// How many bytes of each stream it takes before the first [`Frame::Credit`].
+    pub window: u64,
+}
+
+impl Frame {
+    /// Appends the frame as a message.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Hello(hello) => message(out, HELLO, |out| {
+                put_number(out, hello.version);
+                put_number(out, hello.streams);
+                put_number(out, hello.window);
+            }),
+            Self::Credit { stream, limit } => message(out, CREDIT, |out| {
+                put_number(out, *stream);
+                put_number(out, *limit);
+            }),
+            Self::Ping(number) => message(out, PING, |out| put_number(out, *number)),
+            Self::Pong(number) => message(out, PONG, |out| put_number(out, *number)),
+            Self::Drain => message(out, DRAIN, |_| ()),
+            Self::Close { kind, reason } => message(out, CLOSE, |out| {
+                let (kind, code) = number_of(*kind);
+                out.push(kind);
+                put_number(out, u64::from(code));
+                put_text(out, reason, MAX_MESSAGE_LEN);
+            }),
+        }
+    }
+
+    /// Reads the body of a message; `None` is a frame of a later version.
+    ///
+    /// # Errors
+    /// When the body is not that of its type.
+    pub fn decode(kind: u8, body: &[u8]) -> Result<Option<Self>, Malformed> {
+        let mut body = Body::new(body);
+        Ok(Some(match kind {
+            HELLO => Self::Hello(Hello {
+                version: body.number()?,
+                streams: body.number()?,
+                window: body.number()?,
+            }),
+            CREDIT => Self::Credit {
+                stream: body.number()?,
+                limit: body.number()?,
+            },
+            PING => Self::Ping(body.number()?),
+            PONG => Self::Pong(body.number()?),
+            DRAIN => Self::Drain,
+            CLOSE => Self::Close {
+                kind: kind_of(body.byte()?, body.number()?),
+                reason: body.text(MAX_MESSAGE_LEN)?.to_owned(),
+            },
+            _ => return Ok(None),
+        }))
+    }
+}

@@ -1,0 +1,11 @@
+//! Both transports on real sockets: the contract, and what each promises beyond it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test takes for granted fails the test"
+)]
+
+#[path = "transport/contract.rs"]
+mod contract;
+#[path = "transport/site.rs"]
+mod site;

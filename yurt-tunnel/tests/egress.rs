@@ -13,6 +13,8 @@ mod curl;
 mod ending;
 #[path = "egress/giving_up.rs"]
 mod giving_up;
+#[path = "egress/go.rs"]
+mod go;
 #[path = "egress/heads.rs"]
 mod heads;
 #[path = "egress/identities.rs"]

@@ -171,19 +171,20 @@ impl Bed {
 
 pub(crate) fn credentials(pki: &Pki, folder: &Path) -> Credentials {
     let (certificate, key) = pki.server(&["localhost", "127.0.0.1"]);
-    let file = |name: &str, text: &str| {
-        let path = folder.join(name);
-        std::fs::File::create(&path)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
-            .unwrap();
-        path
-    };
     let files = Files {
-        ca: file("ca.crt", pki.ca_pem()),
-        certificate: file("tls.crt", &certificate),
-        key: file("tls.key", &key),
+        ca: write(folder, "ca.crt", pki.ca_pem()),
+        certificate: write(folder, "tls.crt", &certificate),
+        key: write(folder, "tls.key", &key),
     };
     Credentials::load(files).unwrap()
+}
+
+/// Writes a file into a folder.
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    let mut file = std::fs::File::create(&path).unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    path
 }
 
 /// Makes a client that believes in `pki` and shows a certificate, or none.

@@ -1,24 +1,18 @@
 //! curl, as the people use it who try a door.
 
-use std::path::PathBuf;
 use std::process::Output;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use super::bed::{Bed, soon};
+use super::bed::{Bed, soon, write};
 use super::targets::Target;
 
 /// Runs curl through the CONNECT door as a user; `None` where there is no curl.
 async fn curl(bed: &Bed, user: &str, url: &str) -> Option<Output> {
     let (certificate, key) = bed.pki.client(user, &[]);
-    let file = |name: &str, text: &str| -> PathBuf {
-        let path = bed.folder.path().join(name);
-        let mut file = std::fs::File::create(&path).unwrap();
-        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
-        path
-    };
+    let file = |name: &str, text: &str| write(bed.folder.path(), name, text);
     let mut command = Command::new("curl");
     command
         .args([

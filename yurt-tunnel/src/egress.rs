@@ -189,10 +189,6 @@ impl Doors {
         credentials: Credentials,
         dial: Arc<dyn Dial>,
     ) -> Result<Self, Error> {
-        let mark = socket::mark().map_err(|source| Error::System {
-            step: "open /dev/null",
-            source,
-        })?;
         let limits = config.limits;
         let semaphore =
             |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
@@ -208,7 +204,6 @@ impl Doors {
                 room: Room::new(limits.waiting),
                 api_server_tunnels: semaphore(limits.api_server_tunnels),
                 client_tunnels: semaphore(limits.client_tunnels),
-                mark,
                 limits,
             },
         })

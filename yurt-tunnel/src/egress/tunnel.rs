@@ -1,7 +1,6 @@
 //! A client and its target, joined until both have ended; if one fails, or is given up, so is the other.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::client::{self, Client};
@@ -34,11 +33,11 @@ impl Tunnel {
     }
 
     /// Tells the client that the target is there.
-    pub(super) async fn establish(&mut self, mark: &OwnedFd) -> io::Result<()> {
+    pub(super) async fn establish(&mut self) -> io::Result<()> {
         if let Dialled::Direct(socket) = &self.target {
             client::prepare(socket)?;
         }
-        self.client.establish(mark).await
+        self.client.establish().await
     }
 
     /// Carries bytes until both directions have ended. A client that is gone as a whole, which a target that has

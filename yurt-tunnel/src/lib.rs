@@ -5,5 +5,6 @@ pub mod egress;
 pub mod identity;
 pub mod link;
 pub mod server;
+pub mod servers;
 pub mod transport;
 pub mod wire;

@@ -73,8 +73,7 @@ mod tests {
         let servers = addresses(&["tunnel.example:8443", "192.0.2.7:443", "[2001:db8::1]:443"]);
         let document = encode(&servers);
         let text = String::from_utf8(document.clone()).unwrap();
-        let expected =
-            r#"{"servers":["tunnel.example:8443","192.0.2.7:443","[2001:db8::1]:443"]}"#;
+        let expected = r#"{"servers":["tunnel.example:8443","192.0.2.7:443","[2001:db8::1]:443"]}"#;
         assert_eq!(text, expected);
         assert_eq!(decode(&document).unwrap(), servers);
     }
@@ -100,8 +99,15 @@ mod tests {
         let many = format!(r#"{{"servers":[{}]}}"#, vec![r#""a:1""#; 65].join(","));
         let long = format!(r#"{{"servers":[]}}{}"#, " ".repeat(MAX_BYTES));
         for wrong in [
-            "", "[]", "{}", r#"{"servers":"a:1"}"#, r#"{"servers":["a"]}"#,
-            r#"{"servers":["a:0"]}"#, r#"{"servers":[1]}"#, &many, &long,
+            "",
+            "[]",
+            "{}",
+            r#"{"servers":"a:1"}"#,
+            r#"{"servers":["a"]}"#,
+            r#"{"servers":["a:0"]}"#,
+            r#"{"servers":[1]}"#,
+            &many,
+            &long,
         ] {
             assert!(decode(wrong.as_bytes()).is_err(), "{:.40}", wrong);
         }

@@ -28,7 +28,9 @@ pub(super) struct Network {
 
 /// A text that is no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not HOST:PORT, such as 192.0.2.7:9100, 10.1.0.0/16:*, [2001:db8::1]:443 or plc.example:502")]
+#[error(
+    "{0:?} is not HOST:PORT, such as 192.0.2.7:9100, 10.1.0.0/16:*, [2001:db8::1]:443 or plc.example:502"
+)]
 pub struct InvalidAllow(String);
 
 impl Allow {
@@ -63,8 +65,13 @@ impl FromStr for Allow {
                 "*" => None,
                 _ => Some(port.parse().ok().filter(|&port| port != 0)?),
             };
-            let hosts = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-                Some(inner) => Hosts::Network(Network::parse(inner).filter(|net| net.address.is_ipv6())?),
+            let hosts = match host
+                .strip_prefix('[')
+                .and_then(|host| host.strip_suffix(']'))
+            {
+                Some(inner) => {
+                    Hosts::Network(Network::parse(inner).filter(|net| net.address.is_ipv6())?)
+                }
                 None if host.contains(':') => return None,
                 None => match Network::parse(host) {
                     Some(network) => Hosts::Network(network),
@@ -100,7 +107,8 @@ impl fmt::Display for Allow {
 
 /// A DNS name; what ends in a number would be taken for an address by some.
 fn is_name(host: &str) -> bool {
-    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let is_of_a_name =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let last = host.rsplit('.').next().unwrap_or_default();
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
     (1..=MAX_HOST_LEN).contains(&host.len()) && host.bytes().all(is_of_a_name) && !is_number
@@ -129,7 +137,11 @@ impl Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().ok()?;
-        let address = if bits.is_none() { address.to_canonical() } else { address };
+        let address = if bits.is_none() {
+            address.to_canonical()
+        } else {
+            address
+        };
         let bits = bits.unwrap_or(width(address));
         (bits <= width(address)).then_some(Self { address, bits })
     }
@@ -184,8 +196,24 @@ mod tests {
     #[test]
     fn what_is_no_target_is_an_error() {
         for text in [
-            "", ":", "a", "a:", ":1", "a:0", "a:65536", "a:-1", "a b:1", "10.0.0.0/33:1", "10.0.0.0/:1",
-            "2001:db8::1:443", "[10.0.0.1]:1", "[a]:1", "[2001:db8::1:443", "10.0.0:1", "10.0.0.256:1", "*:1",
+            "",
+            ":",
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:65536",
+            "a:-1",
+            "a b:1",
+            "10.0.0.0/33:1",
+            "10.0.0.0/:1",
+            "2001:db8::1:443",
+            "[10.0.0.1]:1",
+            "[a]:1",
+            "[2001:db8::1:443",
+            "10.0.0:1",
+            "10.0.0.256:1",
+            "*:1",
             "[2001:db8::/129]:1",
         ] {
             assert!(text.parse::<Allow>().is_err(), "{text:?}");
@@ -207,7 +235,11 @@ mod tests {
             ("::/0", "2001:db9::1", true),
         ] {
             let network = Network::parse(network).unwrap();
-            assert_eq!(network.contains(address.parse().unwrap()), expected, "{network:?} {address}");
+            assert_eq!(
+                network.contains(address.parse().unwrap()),
+                expected,
+                "{network:?} {address}"
+            );
         }
     }
 }

@@ -160,7 +160,11 @@ mod tests {
     #[test]
     fn what_has_not_changed_is_not_written_again() {
         let folder = tempfile::tempdir().unwrap();
-        Memory::open(folder.path()).unwrap().0.keep(&remembered()).unwrap();
+        Memory::open(folder.path())
+            .unwrap()
+            .0
+            .keep(&remembered())
+            .unwrap();
         let (mut memory, found) = Memory::open(folder.path()).unwrap();
         fs::remove_file(folder.path().join(FILE)).unwrap();
         memory.keep(&found).unwrap();
@@ -168,9 +172,17 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a test's file need not survive a crash")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test's file need not survive a crash"
+    )]
     fn a_damaged_file_is_as_good_as_none_and_is_replaced() {
-        for damage in [&b"{\"servers\":[{\"na"[..], b"\xff\xfe", b"[]", br#"{"servers":[{"name":"x"}]}"#] {
+        for damage in [
+            &b"{\"servers\":[{\"na"[..],
+            b"\xff\xfe",
+            b"[]",
+            br#"{"servers":[{"name":"x"}]}"#,
+        ] {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(FILE), damage).unwrap();
             let (mut memory, found) = Memory::open(folder.path()).unwrap();
@@ -184,7 +196,10 @@ mod tests {
     fn a_folder_that_cannot_be_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
-        File::create(&file).unwrap().set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+        File::create(&file)
+            .unwrap()
+            .set_permissions(fs::Permissions::from_mode(0o600))
+            .unwrap();
         let error = Memory::open(&file.join("folder")).unwrap_err();
         assert!(error.to_string().starts_with("make "), "{error}");
         assert!(error.to_string().contains("file/folder"), "{error}");

@@ -151,7 +151,14 @@ mod tests {
             allow: allow.iter().map(|text| text.parse().unwrap()).collect(),
         };
         let address: SocketAddr = address.parse().unwrap();
-        let own = [OWN, "2001:db8::7", "203.0.113.2", "127.0.0.1", "::1", "169.254.2.1"];
+        let own = [
+            OWN,
+            "2001:db8::7",
+            "203.0.113.2",
+            "127.0.0.1",
+            "::1",
+            "169.254.2.1",
+        ];
         policy.check(&Asked {
             host,
             address,
@@ -199,15 +206,40 @@ mod tests {
         use Forbidden::{Local, NoHost, NotAllowed, Server};
         for (allow, host, address, expected) in [
             ("192.0.2.8:9100", "192.0.2.8", "192.0.2.8:9100", Ok(())),
-            ("192.0.2.8:9100", "192.0.2.8", "192.0.2.8:9101", Err(NotAllowed)),
+            (
+                "192.0.2.8:9100",
+                "192.0.2.8",
+                "192.0.2.8:9101",
+                Err(NotAllowed),
+            ),
             ("192.0.2.0/24:*", "192.0.2.8", "192.0.2.8:1", Ok(())),
-            ("192.0.2.0/24:*", "192.0.3.8", "192.0.3.8:1", Err(NotAllowed)),
+            (
+                "192.0.2.0/24:*",
+                "192.0.3.8",
+                "192.0.3.8:1",
+                Err(NotAllowed),
+            ),
             ("plc.example:502", "PLC.example", "192.0.2.8:502", Ok(())),
-            ("plc.example:502", "other.example", "192.0.2.8:502", Err(NotAllowed)),
-            ("plc.example:502", "192.0.2.8", "192.0.2.8:502", Err(NotAllowed)),
+            (
+                "plc.example:502",
+                "other.example",
+                "192.0.2.8:502",
+                Err(NotAllowed),
+            ),
+            (
+                "plc.example:502",
+                "192.0.2.8",
+                "192.0.2.8:502",
+                Err(NotAllowed),
+            ),
             // A name that leads to the machine itself, or to nobody.
             ("plc.example:*", "plc.example", "127.0.0.1:502", Err(Local)),
-            ("plc.example:*", "plc.example", "169.254.169.254:80", Err(Local)),
+            (
+                "plc.example:*",
+                "plc.example",
+                "169.254.169.254:80",
+                Err(Local),
+            ),
             ("plc.example:*", "plc.example", "0.0.0.0:502", Err(NoHost)),
             // This machine is meant by a rule that says so, and by no wider one.
             ("127.0.0.1:10248", "127.0.0.1", "127.0.0.1:10248", Ok(())),
@@ -218,11 +250,25 @@ mod tests {
             ("0.0.0.0/0:*", "198.51.100.1", "198.51.100.1:80", Ok(())),
             ("0.0.0.0/0:*", "0.0.0.0", "0.0.0.0:80", Err(NoHost)),
             // The servers never.
-            ("0.0.0.0/0:*", "203.0.113.1", "203.0.113.1:6443", Err(Server)),
-            ("203.0.113.1:6443", "203.0.113.1", "203.0.113.1:6443", Err(Server)),
+            (
+                "0.0.0.0/0:*",
+                "203.0.113.1",
+                "203.0.113.1:6443",
+                Err(Server),
+            ),
+            (
+                "203.0.113.1:6443",
+                "203.0.113.1",
+                "203.0.113.1:6443",
+                Err(Server),
+            ),
             ("[::/0]:*", "x", "[::ffff:203.0.113.1]:6443", Err(Server)),
         ] {
-            assert_eq!(check(&[allow], host, address), expected, "{allow} {host} {address}");
+            assert_eq!(
+                check(&[allow], host, address),
+                expected,
+                "{allow} {host} {address}"
+            );
         }
     }
 

@@ -108,7 +108,10 @@ pub(super) async fn run(
             Ok((lane, Ok(session))) => return Ok((lane, session)),
             Ok((_, Err(error))) => {
                 race.failed(Instant::now());
-                if worst.as_ref().is_none_or(|worst| weight(worst) <= weight(&error)) {
+                if worst
+                    .as_ref()
+                    .is_none_or(|worst| weight(worst) <= weight(&error))
+                {
                     worst = Some(error);
                 }
             }

@@ -5,7 +5,7 @@
     reason = "what a test takes for granted fails the test"
 )]
 
+#[path = "transport/contract.rs"]
+mod contract;
 #[path = "transport/site.rs"]
 mod site;
-#[path = "transport/smoke.rs"]
-mod smoke;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the servers that the tests run against, once per version, into the cache folder:
-#   ${YURT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/yurt}/bin/{etcd,kubernetes,coredns}-VERSION/
+#   ${YURT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/yurt}/bin/{etcd,kubernetes,coredns,metrics-server,egress-dialer}-VERSION/
 # The versions are those of the go.mod files beside this script: the oldest and the newest Kubernetes that is
 # supported. With KUBEBUILDER_ASSETS set nothing is built: that folder has to hold etcd, kube-apiserver and kubectl.
 set -euo pipefail
@@ -20,17 +20,21 @@ required_version() {
 
 # build MODULE_DIR TARGET LDFLAGS PACKAGE[=NAME]...
 build() {
-  local module=$1 target=$2 ldflags=$3 staging log package name
+  local module=$1 target=$2 ldflags=$3 staging log package name source
   shift 3
   local missing=0
   for package in "$@"; do
     name=${package##*=}
     [ -x "$target/${name##*/}" ] || missing=1
+    # A program of our own changes without a new version.
+    for source in "$here/$module"/*.go; do
+      [ ! "$source" -nt "$target/${name##*/}" ] || missing=1
+    done
   done
   [ "$missing" = 1 ] || return 0
 
   command -v go >/dev/null ||
-    fail "Go is missing: install Go 1.24 or newer from https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
+    fail "Go is missing: install Go 1.26.4 or newer from https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
   mkdir -p "$(dirname "$target")"
   staging=$(mktemp -d "$target.building.XXXXXX")
   # shellcheck disable=SC2064  # the folder of now
@@ -82,9 +86,13 @@ node=(kubelet kube-proxy)
 
 etcd=$(required_version etcd go.etcd.io/etcd/server/v3)
 coredns=$(required_version coredns github.com/coredns/coredns)
+metrics=$(required_version metrics-server sigs.k8s.io/metrics-server)
+dialer=$(required_version egress-dialer k8s.io/apiserver)
 build etcd "$cache/bin/etcd-$etcd" "" go.etcd.io/etcd/server/v3=etcd
 for module in kubernetes-1.34 kubernetes-1.36; do
   build_kubernetes "$module" "${control_plane[@]}" "${node[@]}"
 done
 build coredns "$cache/bin/coredns-$coredns" "" github.com/coredns/coredns
+build metrics-server "$cache/bin/metrics-server-$metrics" "" sigs.k8s.io/metrics-server/cmd/metrics-server
+build egress-dialer "$cache/bin/egress-dialer-$dialer" "" .=egress-dialer
 echo "servers: $cache/bin"

@@ -8,6 +8,7 @@ pub mod link;
 pub mod node;
 pub mod pki;
 pub mod semantics;
+pub mod system;
 pub mod tokens;
 pub mod workload;
 

@@ -50,7 +50,6 @@ mod link;
 mod machine;
 mod network;
 mod process;
-mod shell;
 mod start;
 
 use std::{
@@ -78,7 +77,7 @@ pub use self::{
     process::{Memory, Program},
 };
 use self::{link::Link, machine::Machine, process::Process, start::Lines};
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, system};
 
 /// How often something that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -219,7 +218,7 @@ fn keep(logs: &Path, kept: &Path) {
     _ = fs::remove_dir_all(kept);
     let mut copy = std::process::Command::new("cp");
     copy.arg("--recursive").args([logs, kept]);
-    match shell::run(&mut copy) {
+    match system::run(&mut copy) {
         Ok(_) => eprintln!("the node's logs: {}", kept.display()),
         Err(error) => eprintln!("the node's logs are lost: {error}"),
     }

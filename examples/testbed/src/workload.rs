@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{self, Kubectl},
     node::{Error, Node, image},
+    system,
 };
 
 /// A web server in the namespace `default`; all its objects have its name.
@@ -110,10 +111,10 @@ impl Workload {
         let expected = format!(" {} {}\n", self.greeting, self.word);
         match answer.strip_suffix(&expected) {
             Some(pod) => Ok(pod.to_owned()),
-            None => Err(Error::Command {
+            None => Err(Error::System(system::Error::Command {
                 command: url,
                 said: format!("{answer:?} does not end with {expected:?}"),
-            }),
+            })),
         }
     }
 

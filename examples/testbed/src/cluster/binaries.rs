@@ -24,6 +24,8 @@ pub struct Binaries {
     etcd: PathBuf,
     kubernetes: PathBuf,
     coredns: PathBuf,
+    metrics_server: PathBuf,
+    egress_dialer: PathBuf,
 }
 
 impl Version {
@@ -77,6 +79,25 @@ impl Binaries {
         existing(&self.coredns, "coredns")
     }
 
+    /// The cluster's metrics server.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FindBinary`] when it is not there.
+    pub fn metrics_server(&self) -> Result<PathBuf, Error> {
+        existing(&self.metrics_server, "metrics-server")
+    }
+
+    /// A program that dials by the code of kube-apiserver's egress selector; `servers/egress-dialer/main.go` says
+    /// how it is called.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FindBinary`] when it is not there.
+    pub fn egress_dialer(&self) -> Result<PathBuf, Error> {
+        existing(&self.egress_dialer, "egress-dialer")
+    }
+
     fn find_in(
         version: Version,
         variable: impl Fn(&str) -> Option<OsString>,
@@ -85,7 +106,9 @@ impl Binaries {
             Some(assets) => Self {
                 etcd: assets.clone(),
                 kubernetes: assets.clone(),
-                coredns: assets,
+                coredns: assets.clone(),
+                metrics_server: assets.clone(),
+                egress_dialer: assets,
             },
             None => {
                 let bin = cache(&variable).join("bin");
@@ -97,10 +120,20 @@ impl Binaries {
                     include_str!("../../servers/coredns/go.mod"),
                     "github.com/coredns/coredns",
                 );
+                let metrics_server = required_version(
+                    include_str!("../../servers/metrics-server/go.mod"),
+                    "sigs.k8s.io/metrics-server",
+                );
+                let egress_dialer = required_version(
+                    include_str!("../../servers/egress-dialer/go.mod"),
+                    "k8s.io/apiserver",
+                );
                 Self {
                     etcd: bin.join(format!("etcd-{etcd}")),
                     kubernetes: bin.join(format!("kubernetes-{}", version.number())),
                     coredns: bin.join(format!("coredns-{coredns}")),
+                    metrics_server: bin.join(format!("metrics-server-{metrics_server}")),
+                    egress_dialer: bin.join(format!("egress-dialer-{egress_dialer}")),
                 }
             }
         };

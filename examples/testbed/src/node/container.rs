@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Error, Node};
+use crate::system;
 
 /// A running container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ impl Node {
         let found = containers
             .iter()
             .find(|container| container.namespace == namespace && container.pod == pod);
-        let found = found.ok_or_else(|| Error::Command {
+        let found = found.ok_or_else(|| system::Error::Command {
             command: format!("exec in pod {namespace}/{pod}"),
             said: "it has no running container".to_owned(),
         })?;

@@ -3,18 +3,12 @@
 use std::{io, path::PathBuf};
 
 use super::Program;
-use crate::cluster;
+use crate::{cluster, system};
 
 /// Why there is no node, or it does not do what it was told.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Nodes need root and some programs of the system.
-    #[error("a real node needs {what}: see `.ci/node`")]
-    Need {
-        /// What is missing.
-        what: String,
-    },
     /// All names and address ranges for networks are in use.
     #[error("{0} networks of nodes exist already")]
     NoSlot(u8),
@@ -27,22 +21,6 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: io::Error,
-    },
-    /// A program of the system could not be started.
-    #[error("cannot start {program}")]
-    Spawn {
-        /// The program.
-        program: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// A command ended with an error.
-    #[error("{command}: {said}")]
-    Command {
-        /// The command with its arguments.
-        command: String,
-        /// What it printed to stderr, or how it ended.
-        said: String,
     },
     /// The node is switched off, or on where it should be off.
     #[error("node {name} is switched {}", if *.is_on { "on" } else { "off" })]
@@ -81,6 +59,9 @@ pub enum Error {
         /// What was seen the last time.
         last: String,
     },
+    /// The machine lacks something, or a command on it or on the node ended with an error.
+    #[error(transparent)]
+    System(#[from] system::Error),
     /// The cluster has no such program or refuses.
     #[error(transparent)]
     Cluster(#[from] cluster::Error),

@@ -9,8 +9,8 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{Error, image, shell::run};
-use crate::{cluster::kubeconfig, pki::Pki};
+use super::{Error, image};
+use crate::{cluster::kubeconfig, pki::Pki, system::run};
 
 /// Where Debian has them.
 pub(super) const CNI_PLUGINS: &str = "/usr/lib/cni";

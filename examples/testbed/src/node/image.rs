@@ -4,11 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde_json::json;
 
-use super::{
-    Error,
-    files::write,
-    shell::{run, words},
-};
+use super::{Error, files::write};
+use crate::system::{run, words};
 
 /// The sandbox of every pod.
 pub const PAUSE: &str = "testbed.local/pause:1";
@@ -63,8 +60,8 @@ impl Image<'_> {
         write(&folder.join("manifest.json"), &manifest.to_string())?;
         run(&mut words(&format!(
             "tar --create --file={here}/image.tar --directory={here} manifest.json config.json layer.tar"
-        )))
-        .map(drop)
+        )))?;
+        Ok(())
     }
 
     fn file_name(&self) -> &std::ffi::OsStr {

@@ -2,10 +2,11 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use super::{Error, Node, Program, eventually, files, shell};
+use super::{Error, Node, Program, eventually, files};
 use crate::{
     cluster::{Cluster, Kubectl},
     endpoint::Endpoint,
+    system,
 };
 
 /// What makes the hub's disk full.
@@ -85,8 +86,8 @@ impl Node {
         command.args(arguments).stdin(std::process::Stdio::null());
         let mut command = tokio::process::Command::from(command);
         let output = command.output().await;
-        let output = output.map_err(|source| shell::spawn_error(command.as_std(), source))?;
-        shell::printed(command.as_std(), output)
+        let output = output.map_err(|source| system::spawn_error(command.as_std(), source))?;
+        Ok(system::printed(command.as_std(), output)?)
     }
 
     /// Returns what an address answers to an HTTP GET from the node within two seconds: for a Service's cluster

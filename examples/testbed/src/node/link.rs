@@ -2,11 +2,8 @@
 
 use std::{net::Ipv4Addr, process::Command};
 
-use super::{
-    Error,
-    machine::Machine,
-    shell::{run, words},
-};
+use super::{Error, machine::Machine};
+use crate::system::{run, words};
 
 /// How a link is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +70,8 @@ impl Link {
             Some(Cut::Unplugged) => "down",
             Some(Cut::Silent) | None => "up",
         };
-        run(&mut words(&format!("ip link set {} {state}", self.name))).map(drop)
+        run(&mut words(&format!("ip link set {} {state}", self.name)))?;
+        Ok(())
     }
 
     /// Neighbours are still found: what is silent is beyond them.
@@ -90,7 +88,8 @@ impl Link {
             chain("ingress"),
             chain("egress")
         );
-        run(Command::new("nft").arg(rules)).map(drop)
+        run(Command::new("nft").arg(rules))?;
+        Ok(())
     }
 
     fn drop_nothing(&self) {

@@ -12,7 +12,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Error, shell::spawn_error};
+use super::Error;
+use crate::system::{self, spawn_error};
 
 const INIT: &str = include_str!("init.sh");
 
@@ -64,10 +65,10 @@ impl Machine {
             _ = stderr.read_to_string(&mut said);
         }
         _ = outer.wait();
-        Err(Error::Command {
+        Err(Error::System(system::Error::Command {
             command: format!("the first process of {name}"),
             said: said.trim().to_owned(),
-        })
+        }))
     }
 
     /// Returns a program that will run inside.

@@ -2,7 +2,6 @@
 //! address range that no other network on this machine has.
 
 use std::{
-    fmt::Write,
     fs::{self, File},
     net::Ipv4Addr,
     os::unix::process::CommandExt,
@@ -14,15 +13,27 @@ use std::{
     },
 };
 
-use super::{
-    Error,
-    shell::{run, spawn_error, words},
-};
+use super::Error;
+use crate::system::{self, run, spawn_error, words};
 
 /// Where the locks and the files of all networks are; only root gets in.
 const BASE: &str = "/var/lib/yurt-testbed";
 /// More than fit on a machine.
 const SLOTS: u8 = 64;
+const PROGRAMS: [&str; 12] = [
+    "containerd",
+    "runc",
+    "ctr",
+    "ip",
+    "nft",
+    "iptables",
+    "conntrack",
+    "busybox",
+    "unshare",
+    "nsenter",
+    "mkfs.ext4",
+    "tar",
+];
 const CLEAN: &str = include_str!("clean.sh");
 // What holds the network's lock beside this process, as its stdout: the name is free when the cleaning is done.
 const WATCHDOG: &str = "read -r _; ";
@@ -47,7 +58,7 @@ impl Network {
     ///
     /// When this process is not root's, a program of the system is missing, or too many networks exist.
     pub fn new() -> Result<Arc<Self>, Error> {
-        check_needs()?;
+        system::require(&PROGRAMS, &[super::files::CNI_PLUGINS])?;
         fs::create_dir_all(BASE).map_err(|source| Error::File {
             step: "make",
             path: BASE.into(),
@@ -149,7 +160,8 @@ fn free_slot() -> Result<(u8, File), Error> {
 fn clean(name: &str, folder: &Path) -> Result<(), Error> {
     let mut command = Command::new("sh");
     command.args(["-c", CLEAN, "clean", name]).arg(folder);
-    run(&mut command).map(drop)
+    run(&mut command)?;
+    Ok(())
 }
 
 fn watchdog(name: &str, folder: &Path, lock: &File) -> Result<Child, Error> {
@@ -167,52 +179,6 @@ fn watchdog(name: &str, folder: &Path, lock: &File) -> Result<Child, Error> {
         .stderr(Stdio::null())
         // A signal to the test's group must not end the watchdog.
         .process_group(0);
-    command
-        .spawn()
-        .map_err(|source| spawn_error(&command, source))
-}
-
-/// Says everything that is missing at once.
-fn check_needs() -> Result<(), Error> {
-    let mut missing = String::new();
-    let is_root = fs::metadata("/proc/self").is_ok_and(|own| {
-        use std::os::unix::fs::MetadataExt;
-        own.uid() == 0
-    });
-    if !is_root {
-        missing.push_str("root, ");
-    }
-    let programs = [
-        "containerd",
-        "runc",
-        "ctr",
-        "ip",
-        "nft",
-        "iptables",
-        "conntrack",
-        "busybox",
-        "unshare",
-        "nsenter",
-        "mkfs.ext4",
-        "tar",
-    ];
-    for program in programs {
-        if !is_on_path(program) {
-            write!(missing, "{program}, ").expect("writing to a text does not fail");
-        }
-    }
-    if !Path::new(super::files::CNI_PLUGINS).is_dir() {
-        missing.push_str("the CNI plugins, ");
-    }
-    match missing.strip_suffix(", ") {
-        Some(what) => Err(Error::Need {
-            what: what.to_owned(),
-        }),
-        None => Ok(()),
-    }
-}
-
-fn is_on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    let spawned = command.spawn();
+    Ok(spawned.map_err(|source| spawn_error(&command, source))?)
 }

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::{
     Error, clock,
     machine::{Machine, kill},
-    shell::spawn_error,
 };
+use crate::system::spawn_error;
 
 /// A program that every node runs; a hub only where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,11 +16,11 @@ use super::{
     files::{Files, outside, write},
     image::{self, Image},
     link::Link,
-    shell::{run, words},
 };
 use crate::{
     cluster::{Cluster, DNS_ADDRESS},
     endpoint::Endpoint,
+    system::{run, words},
 };
 
 const HUB_LISTEN: &str = "127.0.0.1:10268";
@@ -258,6 +258,6 @@ fn make_disk(path: &Path, size: u64) -> Result<(), Error> {
     run(&mut words(&format!(
         "mkfs.ext4 -q -F -m 0 {}",
         path.display()
-    )))
-    .map(drop)
+    )))?;
+    Ok(())
 }

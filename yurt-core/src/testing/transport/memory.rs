@@ -207,3 +207,91 @@ pub fn memory_pair(server: Peer, node: Peer) -> (Arc<dyn Opener>, Arc<dyn Accept
     let (opener, acceptor, _) = link::session((server, at(1)), (node, at(2)));
     (Arc::new(opener), Arc::new(acceptor))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::transport::{Pair, node, server};
+    use crate::transport::State;
+
+    async fn pair() -> Pair {
+        let (server, node) = (server("cloud"), node("gateway-7"));
+        let (opener, acceptor) = memory_pair(server.clone(), node.clone());
+        Pair {
+            opener,
+            acceptor,
+            server,
+            node,
+            limit: link::LIMIT,
+            keep: Box::new(()),
+        }
+    }
+
+    crate::transport_conformance!(pair);
+
+    async fn listener(network: &MemoryNetwork) -> Box<dyn Listener> {
+        let address = SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), 0);
+        let cloud = network.transport(server("cloud"));
+        cloud.listen(address).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn both_ends_of_a_network_know_each_other() {
+        let network = MemoryNetwork::new();
+        let listener = listener(&network).await;
+        let edge = network.transport(node("gateway-7"));
+        let acceptor = edge.connect(listener.address(), "cloud").await.unwrap();
+        let opener = listener.accept().await.unwrap();
+        assert_eq!(opener.peer(), &node("gateway-7"));
+        assert_eq!(acceptor.peer(), &server("cloud"));
+        assert_eq!(acceptor.remote(), listener.address());
+    }
+
+    #[tokio::test]
+    async fn who_listens_under_another_name_is_not_connected_to() {
+        let network = MemoryNetwork::new();
+        let listener = listener(&network).await;
+        let edge = network.transport(node("gateway-7"));
+        let refused = edge.connect(listener.address(), "cloud-2").await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Forbidden);
+    }
+
+    #[tokio::test]
+    async fn an_address_has_one_listener_while_it_lives() {
+        let network = MemoryNetwork::new();
+        let listener = listener(&network).await;
+        let (address, cloud) = (listener.address(), network.transport(server("cloud")));
+        cloud.listen(address).await.unwrap_err();
+        let edge = network.transport(node("gateway-7"));
+        let acceptor = edge.connect(address, "cloud").await.unwrap();
+        let opener = listener.accept().await.unwrap();
+        drop(listener);
+        let refused = edge.connect(address, "cloud").await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Refused);
+        let both = [opener.state(), acceptor.state()];
+        assert!(both.iter().all(|state| *state.borrow() == State::Open));
+        cloud.listen(address).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_sessions_and_times_connects_out_until_it_is_mended() {
+        let network = MemoryNetwork::new();
+        let listener = listener(&network).await;
+        let (address, edge) = (listener.address(), network.transport(node("gateway-7")));
+        let acceptor = edge.connect(address, "cloud").await.unwrap();
+        let opener = listener.accept().await.unwrap();
+        network.cut(address);
+        for state in [opener.state(), acceptor.state()] {
+            let kind = match &*state.borrow() {
+                State::Closed { kind, .. } => Some(*kind),
+                State::Open | State::Draining => None,
+            };
+            assert_eq!(kind, Some(ErrorKind::Timeout));
+        }
+        let lost = edge.connect(address, "cloud").await;
+        assert_eq!(lost.unwrap_err().kind(), ErrorKind::Timeout);
+        network.mend(address);
+        edge.connect(address, "cloud").await.unwrap();
+        listener.accept().await.unwrap();
+    }
+}

@@ -37,9 +37,6 @@ const PIPE_PATH: &str = "/pipe";
 const LANE_PATH: &str = "/lane";
 const MOVE_PATH: &str = "/move/";
 
-/// Pipes that the peer has begun and that the session has not taken.
-const MAX_NEW_PIPES: usize = 64;
-
 /// The connections' tasks, and why the first of them ended.
 struct Tasks {
     running: Mutex<JoinSet<()>>,
@@ -208,7 +205,7 @@ impl AcceptingCarrier {
         let remote = place.address;
         let (mut connection, peer) = lane::connect(&place).await?;
         let tasks = Arc::new(Tasks::new());
-        let (tx, pipes) = mpsc::channel(MAX_NEW_PIPES);
+        let (tx, pipes) = mpsc::channel(lane::pipes(&place.config) as usize);
         let serving = Arc::new(Serving {
             place,
             session: session_name(),

@@ -115,13 +115,12 @@ impl Link {
         way.offers.push_back(Offer {
             open,
             since,
-            channel: Arc::clone(&channel),
+            channel,
             answer,
         });
         self.arrived.notify_one();
         Ok(Waiting {
             link: self,
-            channel,
             answer: answered,
         })
     }
@@ -216,7 +215,6 @@ impl Link {
 /// An open that waits for its answer; without one it is cancelled when it is dropped.
 struct Waiting<'a> {
     link: &'a Link,
-    channel: Arc<Channel>,
     answer: oneshot::Receiver<Result<MemoryStream>>,
 }
 
@@ -224,7 +222,6 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.answer.is_terminated() {
             self.answer.close();
-            self.channel.fail(ErrorKind::Other);
             let mut way = self.link.way();
             way.offers.retain(|offer| !offer.answer.is_closed());
         }

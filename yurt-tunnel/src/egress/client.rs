@@ -1,0 +1,338 @@
+//! A client's end of a connection: plain by the unix socket, TLS by TCP.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::net::unix::pipe::Receiver;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+
+use super::answer::ESTABLISHED;
+use super::head::{self, BadHead, MAX_HEAD_LEN};
+use super::socket;
+use crate::server::Address;
+
+/// When a silent client is asked whether it is still there. One that only does not read may do so for ever: no
+/// TCP_USER_TIMEOUT, which would end it.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
+
+/// How long the target's first bytes wait for the head to be read, if nobody can tell whether it was.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a refused client has to take the answer, and how much it may still send meanwhile: a connection that
+/// is closed with bytes unread is reset, which may overtake the answer.
+const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL_BYTES: u64 = 256 << 10;
+
+/// Who has asked, or is about to.
+#[derive(Debug)]
+pub(super) struct Client {
+    end: End,
+    /// What it has sent behind the head.
+    behind: Bytes,
+    /// Who wants to know when it has ended its direction; gets the connection to see when the other one ends.
+    ended: Option<oneshot::Sender<Other>>,
+    /// The head of the answer, until it was read.
+    unread: Option<Unread>,
+}
+
+#[derive(Debug)]
+struct Unread {
+    closed: Receiver,
+    patience: Pin<Box<Sleep>>,
+}
+
+#[derive(Debug)]
+enum End {
+    Socket(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Why there is no head.
+#[derive(Debug)]
+pub(super) enum NoHead {
+    /// The client went before it was complete.
+    Gone,
+    Bad(BadHead),
+}
+
+/// Waits for a client to be gone as a whole.
+#[derive(Debug)]
+pub(super) struct Gone(oneshot::Receiver<Other>);
+
+/// Another descriptor of a client's connection.
+#[derive(Debug)]
+enum Other {
+    Socket(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Client {
+    pub(super) fn plain(stream: UnixStream) -> Self {
+        Self::new(End::Socket(stream))
+    }
+
+    pub(super) fn tls(stream: TlsStream<TcpStream>) -> Self {
+        Self::new(End::Tls(Box::new(stream)))
+    }
+
+    fn new(end: End) -> Self {
+        Self {
+            end,
+            behind: Bytes::new(),
+            ended: None,
+            unread: None,
+        }
+    }
+
+    /// Reads the head of the request; what came behind it is read again, first.
+    pub(super) async fn head(&mut self) -> Result<Address, NoHead> {
+        let mut bytes = BytesMut::with_capacity(512);
+        loop {
+            let room = (MAX_HEAD_LEN - bytes.len()) as u64;
+            match (&mut self.end).take(room).read_buf(&mut bytes).await {
+                Ok(0) | Err(_) => return Err(NoHead::Gone),
+                Ok(_) => {}
+            }
+            if let Some(head) = head::head(&bytes).map_err(NoHead::Bad)? {
+                self.behind = bytes.split_off(head.len).freeze();
+                return Ok(head.address);
+            }
+        }
+    }
+
+    /// Returns when the client has ended its direction, whatever of it is unread.
+    pub(super) async fn gave_up(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        loop {
+            let ready = match &self.end {
+                End::Socket(stream) => stream.ready(Interest::PRIORITY).await,
+                End::Tls(stream) => stream.get_ref().0.ready(Interest::PRIORITY).await,
+            };
+            if !ready.is_ok_and(|ready| !ready.is_read_closed()) {
+                return;
+            }
+            let _until_it_is_new = match &self.end {
+                End::Socket(stream) => stream.try_io(Interest::PRIORITY, nothing),
+                End::Tls(stream) => stream.get_ref().0.try_io(Interest::PRIORITY, nothing),
+            };
+        }
+    }
+
+    /// Tells the client that the tunnel stands. Nothing more is written before it has read that.
+    pub(super) async fn establish(&mut self) -> io::Result<()> {
+        match &mut self.end {
+            End::Socket(stream) => {
+                self.unread = Some(Unread {
+                    closed: socket::send_apart(stream, ESTABLISHED).await?,
+                    patience: Box::pin(tokio::time::sleep(PATIENCE)),
+                });
+                Ok(())
+            }
+            // One record, and a flush so that the next has its own.
+            End::Tls(stream) => {
+                stream.write_all(ESTABLISHED).await?;
+                stream.flush().await
+            }
+        }
+    }
+
+    /// Tells the client why there is no tunnel, and lets it go.
+    pub(super) async fn refuse(mut self, answer: &[u8]) {
+        let farewell = async {
+            self.end.write_all(answer).await?;
+            self.end.flush().await?;
+            self.end.shutdown().await?;
+            let mut rest = (&mut self.end).take(FAREWELL_BYTES);
+            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+        };
+        // Who does not take it does without.
+        let _told = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+
+    /// Returns what waits for the client to be gone once it has ended its own direction: nothing that is written
+    /// may ever show it.
+    pub(super) fn gone(&mut self) -> Gone {
+        let (ended, told) = oneshot::channel();
+        self.ended = Some(ended);
+        Gone(told)
+    }
+
+    /// Has the connection reset when it is dropped, so that it is not taken for a clean end. A unix socket knows
+    /// no reset.
+    pub(super) fn reset(&mut self) {
+        if let End::Tls(stream) = &mut self.end {
+            // Without the option the end is one without TLS's farewell.
+            drop(SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)));
+        }
+    }
+
+    /// Waits until the client has read the head of the answer.
+    fn poll_read_head(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(Unread { closed, patience }) = &mut self.unread {
+            let mut nothing = [0];
+            let ended = Pin::new(closed).poll_read(cx, &mut ReadBuf::new(&mut nothing));
+            if ended.is_pending() {
+                ready!(patience.as_mut().poll(cx));
+            }
+            self.unread = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn has_ended(&mut self) {
+        let Some(ended) = self.ended.take() else {
+            return;
+        };
+        // Without another descriptor its end is seen when something is written.
+        if let Ok(connection) = Other::of(&self.end) {
+            drop(ended.send(connection));
+        }
+    }
+}
+
+/// Prepares a socket for a tunnel: no byte waits for another, and a peer that is gone is noticed.
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
+}
+
+impl Gone {
+    /// Returns when nobody is there to read any more; never, if the client has not ended its direction.
+    pub(super) async fn wait(self) {
+        if let Ok(connection) = self.0.await
+            && connection.hung_up().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+impl Other {
+    /// Makes a second descriptor of a connection: with a readiness of its own, which others do not wait for.
+    fn of(end: &End) -> io::Result<Self> {
+        Ok(match end {
+            End::Socket(stream) => {
+                let stream = stream.as_fd().try_clone_to_owned()?.into();
+                Self::Socket(UnixStream::from_std(stream)?)
+            }
+            End::Tls(stream) => {
+                let stream = stream.get_ref().0.as_fd().try_clone_to_owned()?.into();
+                Self::Tcp(TcpStream::from_std(stream)?)
+            }
+        })
+    }
+
+    async fn hung_up(&self) -> io::Result<()> {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        loop {
+            let ready = match self {
+                Self::Socket(stream) => stream.ready(Interest::WRITABLE).await?,
+                Self::Tcp(stream) => stream.ready(Interest::WRITABLE).await?,
+            };
+            if ready.is_write_closed() {
+                return Ok(());
+            }
+            let _until_it_is_new = match self {
+                Self::Socket(stream) => stream.try_io(Interest::WRITABLE, nothing),
+                Self::Tcp(stream) => stream.try_io(Interest::WRITABLE, nothing),
+            };
+        }
+    }
+}
+
+impl AsyncRead for Client {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.behind.has_remaining() {
+            let length = this.behind.len().min(buf.remaining());
+            buf.put_slice(&this.behind.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let (before, has_room) = (buf.filled().len(), buf.remaining() > 0);
+        ready!(Pin::new(&mut this.end).poll_read(cx, buf))?;
+        if has_room && buf.filled().len() == before {
+            this.has_ended();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_read_head(cx));
+        Pin::new(&mut this.end).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().end).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // From here on the end of the connection is a natural one.
+        this.ended = None;
+        Pin::new(&mut this.end).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for End {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

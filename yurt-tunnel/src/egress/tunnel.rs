@@ -1,0 +1,68 @@
+//! A client and its target, joined until both have ended; if one fails, or is given up, so is the other.
+
+use std::io;
+use std::time::Duration;
+
+use super::client::{self, Client};
+use crate::server::Dialled;
+use crate::splice;
+
+/// The two ends. Dropped before both directions have ended, both are reset.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    client: Client,
+    target: Dialled,
+    has_ended: bool,
+}
+
+impl Tunnel {
+    pub(super) fn new(client: Client, target: Dialled) -> Self {
+        Self {
+            client,
+            target,
+            has_ended: false,
+        }
+    }
+
+    /// Returns the number that both ends of a tunnelled stream know it by.
+    pub(super) fn stream_id(&self) -> Option<u64> {
+        match &self.target {
+            Dialled::Stream(stream) => Some(stream.id()),
+            Dialled::Direct(_) => None,
+        }
+    }
+
+    /// Tells the client that the target is there.
+    pub(super) async fn establish(&mut self) -> io::Result<()> {
+        if let Dialled::Direct(socket) = &self.target {
+            client::prepare(socket)?;
+        }
+        self.client.establish().await
+    }
+
+    /// Carries bytes until both directions have ended. A client that is gone as a whole, which a target that has
+    /// nothing to say would never notice, has it end within `orphan`.
+    pub(super) async fn carry(&mut self, orphan: Duration) -> io::Result<()> {
+        let gone = self.client.gone();
+        let orphaned = async {
+            gone.wait().await;
+            tokio::time::sleep(orphan).await;
+        };
+        let both = splice::both(&mut self.client, &mut self.target);
+        tokio::select! {
+            ended = both => ended?,
+            () = orphaned => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone")),
+        }
+        self.has_ended = true;
+        Ok(())
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.client.reset();
+            self.target.abort();
+        }
+    }
+}

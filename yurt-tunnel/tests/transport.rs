@@ -7,5 +7,9 @@
 
 #[path = "transport/contract.rs"]
 mod contract;
+#[path = "transport/hostile.rs"]
+mod hostile;
+#[path = "transport/lanes.rs"]
+mod lanes;
 #[path = "transport/site.rs"]
 mod site;

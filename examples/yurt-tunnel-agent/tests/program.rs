@@ -148,5 +148,5 @@ fn agent(folder: &Path, admin: &str) -> Command {
     reason = "a test's file need not survive a crash"
 )]
 fn write(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap();
+    std::fs::write(path, text).expect("a new folder takes a file");
 }

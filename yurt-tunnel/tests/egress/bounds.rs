@@ -41,6 +41,7 @@ async fn tunnels_beyond_the_limit_are_to_come_back_later() {
 async fn a_flood_of_connections_that_say_nothing_keeps_nobody_out() {
     let bed = Bed::with(|config| config.limits.waiting = 8);
     bed.lead("edge-1", Target::echo().await);
+    let mut open = bed.dial(Door::Connect, "edge-1:10250").await.unwrap();
     let mut early = UnixStream::connect(&bed.socket).await.unwrap();
     let mut flood = Vec::new();
     for _ in 0..50 {
@@ -55,6 +56,9 @@ async fn a_flood_of_connections_that_say_nothing_keeps_nobody_out() {
     for door in [Door::Socket, Door::Listener, Door::Connect] {
         soon(bed.dial(door, "edge-1:10250")).await.unwrap();
     }
+    // Who has a tunnel does not wait any more.
+    open.write_all(b"ping").await.unwrap();
+    soon(open.read_exact(&mut [0; 4])).await.unwrap();
     // One by the socket does not pay for those by the network.
     early
         .write_all(b"CONNECT edge-1:10250 HTTP/1.1\r\n\r\n")

@@ -1,5 +1,7 @@
 //! Clients that go between their request and the answer.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::bed::{Bed, DOORS, Door, Road, soon, until};
@@ -7,9 +9,14 @@ use super::targets::{Target, noise};
 
 const REQUEST: &[u8] = b"CONNECT edge-1:10250 HTTP/1.1\r\n\r\n";
 
+/// Doors whose dials nothing else ends.
+fn patient() -> Bed {
+    Bed::with(|config| config.limits.dial = Duration::from_secs(3_600))
+}
+
 #[tokio::test]
 async fn a_client_that_gives_up_frees_the_target_at_once() {
-    let bed = Bed::open();
+    let bed = patient();
     let (target, mut taken) = Target::held().await;
     bed.roads.lead("edge-1", Road::Late(target.address));
     for door in DOORS {
@@ -29,7 +36,7 @@ async fn a_client_that_gives_up_frees_the_target_at_once() {
 
 #[tokio::test]
 async fn a_client_that_gives_up_is_noticed_behind_bytes_that_nobody_reads() {
-    let bed = Bed::open();
+    let bed = patient();
     let (target, mut taken) = Target::held().await;
     bed.roads.lead("edge-1", Road::Late(target.address));
     for door in DOORS {
@@ -49,7 +56,7 @@ async fn a_client_that_gives_up_is_noticed_behind_bytes_that_nobody_reads() {
 
 #[tokio::test]
 async fn a_thousand_that_give_up_leave_nothing() {
-    let bed = Bed::open();
+    let bed = patient();
     bed.roads.lead("edge-1", Road::Never);
     for _ in 0..1_000 {
         let mut stream = bed.knock(Door::Socket).await;

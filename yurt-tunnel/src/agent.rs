@@ -200,8 +200,8 @@ impl Agent {
         let mut tasks = JoinSet::new();
         tasks.spawn(tasks::resolve(shared.clone()));
         tasks.spawn(tasks::watch_network(shared.clone()));
-        let mut keeping = JoinSet::new();
         let stop = CancellationToken::new();
+        let mut keeping = JoinSet::new();
         keeping.spawn(tasks::remember(shared.clone(), memory, stop.clone()));
         if let Some(credentials) = self.credentials {
             let expiry = admin::Expiry(credentials.clone());
@@ -209,7 +209,8 @@ impl Agent {
             tasks.spawn(tasks::reload(shared.clone(), credentials));
         }
         if let Some(listener) = listener {
-            tasks.spawn(admin::serve(listener, shared.clone()));
+            let status = Arc::new(admin::Status(shared.clone()));
+            tasks.spawn(crate::admin::serve(listener, status, stop.clone()));
         }
         shared.changed.notify_one();
         let links = shared.clone().keep(&shutdown).await;

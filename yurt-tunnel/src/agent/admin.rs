@@ -4,101 +4,34 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
-use super::Shared;
 use super::metrics::gauge;
+use super::{Shared, Standing};
+use crate::admin::{Page, Pages};
 use crate::identity::Credentials;
-
-/// Connections at a time: probes and a scraper or two.
-const CONNECTIONS: usize = 32;
-
-/// The longest head of a request.
-const MAX_HEAD: usize = 8 << 10;
-
-/// How long a client may take for one request.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An answer of a server proves the path for so long.
 const LATELY: Duration = Duration::from_secs(15);
 
-/// Serves until it is dropped.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let mut clients = JoinSet::new();
-    loop {
-        while clients.len() >= CONNECTIONS {
-            clients.join_next().await;
-        }
-        tokio::select! {
-            Some(_) = clients.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let shared = shared.clone();
-                    clients.spawn(async move {
-                        // A client that breaks off, or is slow, is its own affair.
-                        let _ = timeout(PATIENCE, answer(stream, &shared)).await;
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely: let some connections end first.
-                    tracing::warn!(%error, "an admin client cannot be accepted");
-                    sleep(Duration::from_millis(100)).await;
-                }
-            },
-        }
-    }
-}
+/// What is shown of an agent.
+#[derive(Debug)]
+pub(super) struct Status(pub(super) Arc<Shared>);
 
-async fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    let path = loop {
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(&head) {
-            Ok(httparse::Status::Complete(_)) => {
-                let method = request.method.unwrap_or_default();
-                let path = request.path.unwrap_or_default();
-                break (method == "GET").then(|| path.to_owned());
+#[async_trait]
+impl Pages for Status {
+    async fn page(&self, path: &str, _query: &str) -> Page {
+        match path {
+            "/healthz" | "/livez" => Page::text(true, "ok\n"),
+            "/readyz" => {
+                let (is_ready, report) = readyz(&self.0);
+                Page::text(is_ready, report)
             }
-            Ok(httparse::Status::Partial) if head.len() < MAX_HEAD => {}
-            Ok(httparse::Status::Partial) | Err(_) => return Ok(()),
-        }
-        if stream.read_buf(&mut head).await? == 0 {
-            return Ok(());
-        }
-    };
-    let (code, content_type, body) = match path {
-        Some(path) => page(&path, shared),
-        None => ("405 Method Not Allowed", TEXT, "only GET\n".to_owned()),
-    };
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {code}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body.as_bytes()).await?;
-    stream.shutdown().await
-}
-
-const TEXT: &str = "text/plain; charset=utf-8";
-const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-fn page(path: &str, shared: &Shared) -> (&'static str, &'static str, String) {
-    match path.split('?').next().unwrap_or_default() {
-        "/healthz" | "/livez" => ("200 OK", TEXT, "ok\n".to_owned()),
-        "/readyz" => match readyz(shared) {
-            (true, report) => ("200 OK", TEXT, report),
-            (false, report) => ("503 Service Unavailable", TEXT, report),
-        },
-        "/metrics" => ("200 OK", METRICS, shared.metrics.text()),
-        path => {
-            let message = format!("{path} is not served here: /healthz, /readyz, /metrics\n");
-            ("404 Not Found", TEXT, message)
+            "/metrics" => Page::metrics(self.0.metrics.text()),
+            path => Page::missing(path, "/healthz, /readyz, /metrics"),
         }
     }
 }
@@ -123,7 +56,7 @@ fn readyz(shared: &Shared) -> (bool, String) {
         let standings = shared.standings.lock();
         let away = standings
             .iter()
-            .filter(|(_, standing)| **standing == super::Standing::Away);
+            .filter(|(_, standing)| **standing == Standing::Away);
         away.map(|(server, _)| *server).collect::<Vec<_>>()
     };
     for server in away {

@@ -15,7 +15,7 @@ use yurt_core::transport::{Error, ErrorKind, Incoming, Stream, Target};
 use super::metrics::Outcome;
 use super::policy::{Asked, Forbidden, canonical};
 use super::{Shared, local};
-use crate::servers;
+use crate::{servers, splice};
 
 /// The longest time that a target has to answer in.
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
@@ -96,11 +96,8 @@ impl Dialer {
         let id = stream.id();
         let server = self.server;
         tracing::debug!(%server, stream = id, host, port, "a stream begins");
-        let copied = tokio::io::copy_bidirectional(&mut stream, &mut tcp).await;
-        match copied {
-            Ok((sent, received)) => {
-                tracing::debug!(%server, stream = id, sent, received, "a stream has ended");
-            }
+        match splice::both(&mut stream, &mut tcp).await {
+            Ok(()) => tracing::debug!(%server, stream = id, "a stream has ended"),
             Err(error) => {
                 tracing::debug!(%server, stream = id, %error, "a stream is broken off");
                 stream.reset(ABORTED);

@@ -27,9 +27,11 @@ async fn three_of_many_servers_are_linked_at_once_and_no_more() {
     let world = World::new();
     let clouds = clouds(&world, 5).await;
     let _agent = world.run(world.config(&addresses(&clouds)));
+    let mut sessions = Vec::new();
     for cloud in &clouds[..3] {
         let session = cloud.next().await;
         assert_eq!(session.peer().node().unwrap().as_str(), NODE);
+        sessions.push(session);
     }
     for cloud in &clouds[3..] {
         assert!(!cloud.is_called_within(Duration::from_secs(120)).await);

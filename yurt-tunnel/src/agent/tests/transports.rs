@@ -71,6 +71,7 @@ async fn the_winner_of_a_network_has_the_head_start_after_a_restart() {
     world.udp.cut(at(1));
     let mut agent = world.run(world.config(&[at(1)]));
     let session = h2.next().await;
+    drop(open(&session, Target::Echo).await.unwrap());
     agent.stop();
     agent.ended().await;
     drop(session);

@@ -3,8 +3,6 @@
 mod check;
 mod cluster;
 mod given;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;

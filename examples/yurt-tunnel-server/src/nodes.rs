@@ -53,7 +53,10 @@ pub(crate) enum Error {
 
 impl KubeNodes {
     /// Returns the source, and the nodes that an earlier start has remembered in `folder`.
-    pub(crate) fn open(config: Config, folder: Option<PathBuf>) -> Result<(Self, NodeTable), Error> {
+    pub(crate) fn open(
+        config: Config,
+        folder: Option<PathBuf>,
+    ) -> Result<(Self, NodeTable), Error> {
         let client = Client::try_from(config).map_err(Error::Client)?;
         let table = match &folder {
             None => NodeTable::default(),
@@ -91,7 +94,10 @@ impl KubeNodes {
 
     /// Watches until the watch fails for good or the shutdown.
     async fn follow(&self, shown: &watch::Sender<Arc<NodeTable>>) {
-        let events = watcher(Api::<KubeNode>::all(self.client.clone()), watcher::Config::default());
+        let events = watcher(
+            Api::<KubeNode>::all(self.client.clone()),
+            watcher::Config::default(),
+        );
         pin_mut!(events);
         let mut nodes = BTreeMap::new();
         let mut listed = BTreeMap::new();
@@ -119,7 +125,9 @@ impl KubeNodes {
 
 impl fmt::Debug for KubeNodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KubeNodes").field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("KubeNodes")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,8 +162,12 @@ fn known(node: &KubeNode) -> Option<Node> {
     let labels = node.metadata.labels.as_ref();
     Some(Node {
         name,
-        addresses: addresses.into_iter().map(|address| address.address.clone()).collect(),
-        edge: labels.is_some_and(|labels| labels.get(EDGE_LABEL).is_some_and(|value| value == "true")),
+        addresses: addresses
+            .into_iter()
+            .map(|address| address.address.clone())
+            .collect(),
+        edge: labels
+            .is_some_and(|labels| labels.get(EDGE_LABEL).is_some_and(|value| value == "true")),
         kubelet_port: port.unwrap_or(KUBELET_PORT),
     })
 }
@@ -227,7 +239,10 @@ mod tests {
         let node = known(&kube_node(json!({"metadata": {"name": "cloud-1"}}))).unwrap();
         remember(folder.path(), std::slice::from_ref(&node)).unwrap();
         assert!(matches!(remembered(&path).find("cloud-1"), Found::Node(found) if *found == node));
-        File::create(&path).unwrap().write_all(b"{\"nodes\": [").unwrap();
+        File::create(&path)
+            .unwrap()
+            .write_all(b"{\"nodes\": [")
+            .unwrap();
         assert_eq!(remembered(&path), NodeTable::default());
     }
 }

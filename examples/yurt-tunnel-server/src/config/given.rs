@@ -58,7 +58,12 @@ impl Given {
     pub(super) fn read_file(&mut self, path: &Path) {
         let name = path.display().to_string();
         let entries = fs::read_to_string(path)
-            .map_err(|error| ("--config".to_owned(), format!("cannot read {name}: {error}")))
+            .map_err(|error| {
+                (
+                    "--config".to_owned(),
+                    format!("cannot read {name}: {error}"),
+                )
+            })
             .and_then(|text| check::yaml(&text).map_err(|problem| (name.clone(), problem)));
         match entries {
             Ok(entries) => {

@@ -3,7 +3,6 @@
 mod answer;
 mod authorize;
 mod autonomy;
-mod backoff;
 mod body;
 mod codec;
 mod documents;

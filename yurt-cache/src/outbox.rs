@@ -12,9 +12,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{Method, Request, StatusCode};
 use parking_lot::Mutex;
+use yurt_core::backoff::Backoff;
 use yurt_core::store::{Batch, Result, Store};
 
-use crate::backoff::Backoff;
 use crate::body;
 use crate::identity::Caller;
 use crate::mirror::fetch::AGENT;

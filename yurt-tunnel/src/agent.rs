@@ -1,1 +1,360 @@
-//! To come with its first slice.
+//! The edge end: keeps links to the servers, and dials what they ask for.
+//!
+//! An agent connects to some of the servers that it knows, all at once and spread over the nodes; one that is lost
+//! is redialled, and replaced by the next while it is away. Each link takes the first way of connecting that works,
+//! and goes over to the preferred one, or to a new certificate, beside the old session: no stream is lost. Two
+//! addresses that lead to the same server are two links.
+
+mod admin;
+mod allow;
+mod board;
+mod config;
+mod dial;
+mod keeper;
+mod known;
+mod local;
+mod memory;
+mod metrics;
+mod network;
+mod pick;
+mod policy;
+mod pulse;
+mod race;
+mod session;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod want;
+mod winners;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use yurt_core::transport::Transport;
+
+pub use self::allow::{Allow, InvalidAllow};
+use self::board::Board;
+pub use self::config::Config;
+use self::keeper::Keeper;
+use self::known::Known;
+use self::memory::{Memory, MemoryError, Remembered};
+use self::metrics::Metrics;
+use self::policy::Policy;
+use self::winners::Winners;
+use crate::identity::Credentials;
+use crate::server::Address;
+
+/// How long a replacement is kept after the server that it replaced is back, so that one which comes and goes does
+/// not take the others along.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// A way of connecting, and what it is called in logs and metrics.
+#[derive(Clone, Debug)]
+pub struct Carrier {
+    /// Its name: `quic`, `h2`, or a vendor's.
+    pub name: &'static str,
+    /// How it connects.
+    pub transport: Arc<dyn Transport>,
+}
+
+/// The edge end of the tunnel.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use tokio_util::sync::CancellationToken;
+/// use yurt_tunnel::agent::{Agent, Carrier, Config};
+/// use yurt_tunnel::identity::{Credentials, Files};
+/// use yurt_tunnel::link;
+/// use yurt_tunnel::transport::{h2::H2Transport, quic::QuicTransport};
+///
+/// async fn serve(files: Files) -> Result<(), Box<dyn std::error::Error>> {
+///     let credentials = Credentials::load(files)?;
+///     let quic = QuicTransport::new(credentials.clone(), link::Config::default());
+///     let h2 = H2Transport::new(credentials.clone(), link::Config::default());
+///     let carriers = vec![
+///         Carrier { name: "quic", transport: Arc::new(quic) },
+///         Carrier { name: "h2", transport: Arc::new(h2) },
+///     ];
+///     let servers = vec!["tunnel.example:8443".parse()?];
+///     let config = Config::new("edge-1".parse()?, servers, "/var/lib/yurt-tunnel-agent".into());
+///     let agent = Agent::new(config, carriers).with_credentials(credentials);
+///     agent.run(CancellationToken::new()).await?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Agent {
+    config: Config,
+    carriers: Vec<Carrier>,
+    credentials: Option<Credentials>,
+}
+
+/// Why an agent cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What is remembered cannot be read, or its folder cannot be had.
+    #[error("open the agent's memory")]
+    OpenMemory(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The address for health and metrics cannot be had.
+    #[error("listen at {address}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What the agent's parts share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    carriers: Vec<Carrier>,
+    policy: Policy,
+    known: Mutex<Known>,
+    winners: Mutex<Winners>,
+    standings: Mutex<BTreeMap<SocketAddr, Standing>>,
+    board: Arc<Board>,
+    metrics: Metrics,
+    /// Dials that may be on their way.
+    dials: Semaphore,
+    /// The number of our certificate.
+    certificate: watch::Sender<u64>,
+    /// The number of changes of the network.
+    network: watch::Sender<u64>,
+    /// The servers, or how they stand, have changed.
+    changed: Notify,
+    resolve_now: Notify,
+    worth_keeping: Notify,
+}
+
+/// How the link to a server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Up,
+    Away,
+}
+
+/// A link that is kept.
+#[derive(Debug)]
+struct Link {
+    stop: CancellationToken,
+    name: String,
+    /// Since when it is not wanted.
+    spare_since: Option<Instant>,
+}
+
+/// The links that are kept, and those that let their streams finish.
+#[derive(Debug, Default)]
+struct Links {
+    kept: BTreeMap<SocketAddr, Link>,
+    keepers: JoinSet<()>,
+}
+
+// === Agent ===
+
+impl Agent {
+    /// Returns an agent that connects by the first of the carriers that works; the earlier are preferred.
+    #[must_use]
+    pub fn new(config: Config, carriers: Vec<Carrier>) -> Self {
+        Self {
+            config,
+            carriers,
+            credentials: None,
+        }
+    }
+
+    /// Reads these credentials, which the carriers show, again and again: sessions follow a change.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Keeps the links until `shutdown`, then lets streams finish for a while.
+    ///
+    /// # Errors
+    /// When the folder or the address for health and metrics cannot be had. A server that cannot be reached is no
+    /// error.
+    ///
+    /// # Cancel safety
+    /// Dropped, every session is closed.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let folder = self.config.data_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || Memory::open(&folder)).await;
+        let (memory, remembered) = opened
+            .expect("reading a file does not panic")
+            .map_err(|error: MemoryError| Error::OpenMemory(error.into()))?;
+        let listener = listen(self.config.admin_listen).await?;
+        let shared = Arc::new(Shared::new(self.config, self.carriers, remembered));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(tasks::resolve(shared.clone()));
+        tasks.spawn(tasks::watch_network(shared.clone()));
+        let stop = CancellationToken::new();
+        let mut keeping = JoinSet::new();
+        keeping.spawn(tasks::remember(shared.clone(), memory, stop.clone()));
+        if let Some(credentials) = self.credentials {
+            let expiry = admin::Expiry(credentials.clone());
+            shared.metrics.collect(Box::new(expiry));
+            tasks.spawn(tasks::reload(shared.clone(), credentials));
+        }
+        if let Some(listener) = listener {
+            let status = Arc::new(admin::Status(shared.clone()));
+            tasks.spawn(crate::admin::serve(listener, status, stop.clone()));
+        }
+        shared.changed.notify_one();
+        let links = shared.clone().keep(&shutdown).await;
+        links.end(shared.config.drain).await;
+        tasks.shutdown().await;
+        stop.cancel();
+        keeping.join_all().await;
+        Ok(())
+    }
+}
+
+async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Error> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| Error::Listen { address, source })?;
+    let address = listener.local_addr().unwrap_or(address);
+    tracing::info!(%address, "health and metrics are served");
+    Ok(Some(listener))
+}
+
+// === Shared ===
+
+impl Shared {
+    fn new(config: Config, carriers: Vec<Carrier>, remembered: Remembered) -> Self {
+        let board = Arc::new(Board::default());
+        Self {
+            policy: Policy {
+                node: config.node_name.clone(),
+                kubelet_port: config.kubelet_port,
+                allow: config.allow.clone(),
+            },
+            known: Mutex::new(Known::new(config.servers.clone(), remembered.servers)),
+            winners: Mutex::new(Winners::new(remembered.winners)),
+            standings: Mutex::default(),
+            metrics: Metrics::new(board.clone()),
+            board,
+            dials: Semaphore::new(config.dials),
+            certificate: watch::Sender::new(0),
+            network: watch::Sender::new(0),
+            changed: Notify::new(),
+            resolve_now: Notify::new(),
+            worth_keeping: Notify::new(),
+            config,
+            carriers,
+        }
+    }
+
+    /// Keeps as many links as are wanted, to the servers that are known.
+    async fn keep(self: Arc<Self>, shutdown: &CancellationToken) -> Links {
+        let mut links = Links::default();
+        loop {
+            let wake = links.settle(&self, Instant::now());
+            tokio::select! {
+                () = shutdown.cancelled() => return links,
+                () = self.changed.notified() => {}
+                Some(_) = links.keepers.join_next() => {}
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            }
+        }
+    }
+
+    /// Notes how the link to a server stands.
+    fn stand(&self, server: SocketAddr, standing: Standing) {
+        if self.standings.lock().insert(server, standing) != Some(standing) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes what a server says of its like.
+    fn told(&self, teller: SocketAddr, servers: Vec<Address>) {
+        tracing::debug!(server = %teller, count = servers.len(), "a server tells of its like");
+        self.known.lock().told(teller, servers);
+        self.resolve_now.notify_one();
+        self.worth_keeping.notify_one();
+        self.changed.notify_one();
+    }
+
+    fn remember(&self) -> Remembered {
+        Remembered {
+            servers: self.known.lock().remember(),
+            winners: self.winners.lock().remember(),
+        }
+    }
+}
+
+// === Links ===
+
+impl Links {
+    /// Begins and ends links as they are wanted now; returns when to look again.
+    fn settle(&mut self, shared: &Arc<Shared>, now: Instant) -> Option<Instant> {
+        let servers = shared.known.lock().servers();
+        let order = pick::order(&shared.config.node_name, servers.keys().copied());
+        let wanted = {
+            let standings = shared.standings.lock();
+            let is_away = |server: &SocketAddr| standings.get(server) == Some(&Standing::Away);
+            pick::wanted(&order, shared.config.links, is_away)
+        };
+        let wanted = &order[..wanted];
+        self.kept.retain(|server, link| {
+            let is_same = servers.get(server) == Some(&link.name);
+            if wanted.contains(server) && is_same {
+                link.spare_since = None;
+                return true;
+            }
+            let since = *link.spare_since.get_or_insert(now);
+            let is_kept = is_same && now < since + LINGER;
+            if !is_kept {
+                link.stop.cancel();
+                shared.standings.lock().remove(server);
+            }
+            is_kept
+        });
+        for server in wanted {
+            if let (false, Some(name)) = (self.kept.contains_key(server), servers.get(server)) {
+                self.begin(shared, *server, name);
+            }
+        }
+        let spares = self.kept.values().filter_map(|link| link.spare_since);
+        spares.map(|since| since + LINGER).min()
+    }
+
+    fn begin(&mut self, shared: &Arc<Shared>, server: SocketAddr, name: &str) {
+        let stop = CancellationToken::new();
+        let keeper = Keeper::new(shared.clone(), server, name.to_owned());
+        self.keepers.spawn(keeper.run(stop.clone()));
+        let link = Link {
+            stop,
+            name: name.to_owned(),
+            spare_since: None,
+        };
+        self.kept.insert(server, link);
+    }
+
+    /// Lets every stream finish, for so long; what is left then is cut.
+    async fn end(mut self, limit: Duration) {
+        for link in self.kept.values() {
+            link.stop.cancel();
+        }
+        let finished = async { while self.keepers.join_next().await.is_some() {} };
+        if timeout(limit, finished).await.is_err() {
+            tracing::warn!(?limit, "streams are cut that have not finished in time");
+        }
+        self.keepers.shutdown().await;
+    }
+}

@@ -23,8 +23,8 @@
 //! | 503 | draining, or too much at once; `Retry-After` says when to come back |
 //! | 504 | no answer of the target in time |
 //!
-//! The 200 is never read together with the target's first bytes, on which kube-apiserver gives up. After it bytes
-//! pass unseen both ways: each direction ends by itself, a failure of one end resets the other, nothing that is
+//! The 200 is never read together with the target's first bytes, on which kube-apiserver gives up: over TLS it is a
+//! record of its own, over the socket nothing follows before it was read. After it bytes pass unseen both ways: each direction ends by itself, a failure of one end resets the other, nothing that is
 //! silent is ended. A client that goes before the answer ends the dial; to go is to end its direction, so a client
 //! that has more to say waits for the answer with its end, not with its bytes. A unix socket knows no reset: a
 //! failure is an early end there, which TLS inside detects.
@@ -134,6 +134,28 @@ pub enum Error {
 }
 
 /// The open doors. They listen from [`Doors::open`] on and answer in [`Doors::run`].
+///
+/// # Example
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use tokio_util::sync::CancellationToken;
+/// use yurt_tunnel::egress::{Config, Doors, Error};
+/// use yurt_tunnel::identity::Credentials;
+/// use yurt_tunnel::server::Dial;
+///
+/// async fn serve(
+///     credentials: Credentials,
+///     dial: Arc<dyn Dial>,
+///     shutdown: CancellationToken,
+/// ) -> Result<(), Error> {
+///     let config = Config {
+///         socket: Some("/run/yurt/egress.sock".into()),
+///         ..Config::default()
+///     };
+///     Doors::open(config, credentials, dial)?.run(shutdown).await
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Doors {
     socket: Option<(UnixListener, SocketFile)>,
@@ -189,10 +211,6 @@ impl Doors {
         credentials: Credentials,
         dial: Arc<dyn Dial>,
     ) -> Result<Self, Error> {
-        let mark = socket::mark().map_err(|source| Error::System {
-            step: "open /dev/null",
-            source,
-        })?;
         let limits = config.limits;
         let semaphore =
             |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
@@ -208,7 +226,6 @@ impl Doors {
                 room: Room::new(limits.waiting),
                 api_server_tunnels: semaphore(limits.api_server_tunnels),
                 client_tunnels: semaphore(limits.client_tunnels),
-                mark,
                 limits,
             },
         })

@@ -5,7 +5,11 @@
     reason = "what a test takes for granted fails the test"
 )]
 
+#[path = "transport/contract.rs"]
+mod contract;
+#[path = "transport/hostile.rs"]
+mod hostile;
+#[path = "transport/lanes.rs"]
+mod lanes;
 #[path = "transport/site.rs"]
 mod site;
-#[path = "transport/smoke.rs"]
-mod smoke;

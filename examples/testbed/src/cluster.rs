@@ -7,6 +7,7 @@ mod addons;
 mod arguments;
 mod binaries;
 mod controllers;
+mod egress;
 mod kubeconfig;
 mod kubectl;
 mod servers;
@@ -27,6 +28,7 @@ use self::servers::{Owner, Servers};
 pub use self::{
     binaries::{Binaries, Version},
     controllers::Controllers,
+    egress::Egress,
     kubeconfig::kubeconfig,
     kubectl::Kubectl,
     shared::shared,
@@ -54,6 +56,8 @@ pub struct ClusterConfig {
     pub authorization: String,
     /// Bearer tokens beside the administrator's.
     pub tokens: Vec<Token>,
+    /// By which door the API server reaches kubelets, pods, Services and aggregated APIs, if not directly.
+    pub egress: Option<Egress>,
     /// More arguments of kube-apiserver.
     pub arguments: Vec<String>,
 }
@@ -163,6 +167,7 @@ impl Default for ClusterConfig {
             controllers: None,
             authorization: "Node,RBAC".to_owned(),
             tokens: Vec::new(),
+            egress: None,
             arguments: Vec::new(),
         }
     }
@@ -378,7 +383,10 @@ fn write_files(folder: &Path, pki: &Pki, config: &ClusterConfig) -> Result<(), E
     ] {
         write(folder.join(name), text)?;
     }
-    Ok(())
+    config
+        .egress
+        .iter()
+        .try_for_each(|egress| egress.write_files(folder, pki))
 }
 
 #[expect(

@@ -1,4 +1,4 @@
-//! API servers, links to cut and nodes for tests.
+//! API servers, links to cut, bad networks and nodes for tests.
 
 pub mod api;
 pub mod cluster;
@@ -10,6 +10,7 @@ pub mod pki;
 pub mod semantics;
 pub mod system;
 pub mod tokens;
+pub mod wan;
 pub mod workload;
 
 pub use semantics::client;

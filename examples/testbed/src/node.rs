@@ -97,6 +97,9 @@ pub struct NodeConfig {
     pub kube_proxy: Map<String, Value>,
     /// More arguments of kube-proxy.
     pub kube_proxy_arguments: Vec<String>,
+    /// Whether the node's link is a door that opens outwards only: what comes to it unasked is dropped, and nobody is
+    /// told, also when it is for a pod.
+    pub is_behind_nat: bool,
 }
 
 /// What a node's programs take for the API server.
@@ -151,6 +154,7 @@ impl NodeConfig {
             kubelet: Map::new(),
             kube_proxy: Map::new(),
             kube_proxy_arguments: Vec::new(),
+            is_behind_nat: false,
         }
     }
 }

@@ -10,12 +10,12 @@ use http::{Request, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use yurt_core::backoff::Backoff;
 
 use super::authenticator::Authenticator;
 use super::caller::Caller;
 use super::keys::KeySet;
 use super::trust::SavedTrust;
-use crate::backoff::Backoff;
 use crate::body;
 use crate::mirror::fetch::AGENT;
 use crate::upstream::{Reach, SendError, Upstream};

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use yurt_core::backoff::Backoff;
 use yurt_core::store::Batch;
 
 use super::fetch::{FetchError, ListAt};
 use super::saved::{SavedScope, scope_key};
 use super::{Mirror, Phase};
-use crate::backoff::Backoff;
 use crate::codec::Status;
 use crate::identity::Caller;
 use crate::upstream::{Reach, Upstream};

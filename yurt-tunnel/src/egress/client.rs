@@ -1,7 +1,7 @@
 //! A client's end of a connection: plain by the unix socket, TLS by TCP.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,8 +9,10 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::net::unix::pipe::Receiver;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::answer::ESTABLISHED;
@@ -25,6 +27,9 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
 
+/// How long the target's first bytes wait for the head to be read, if nobody can tell whether it was.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// How long a refused client has to take the answer, and how much it may still send meanwhile: a connection that
 /// is closed with bytes unread is reset, which may overtake the answer.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -38,6 +43,14 @@ pub(super) struct Client {
     behind: Bytes,
     /// Who wants to know when it has ended its direction; gets the connection to see when the other one ends.
     ended: Option<oneshot::Sender<Other>>,
+    /// The head of the answer, until it was read.
+    unread: Option<Unread>,
+}
+
+#[derive(Debug)]
+struct Unread {
+    closed: Receiver,
+    patience: Pin<Box<Sleep>>,
 }
 
 #[derive(Debug)]
@@ -79,6 +92,7 @@ impl Client {
             end,
             behind: Bytes::new(),
             ended: None,
+            unread: None,
         }
     }
 
@@ -116,10 +130,16 @@ impl Client {
         }
     }
 
-    /// Tells the client that the tunnel stands, in a read of its own.
-    pub(super) async fn establish(&mut self, mark: &OwnedFd) -> io::Result<()> {
+    /// Tells the client that the tunnel stands. Nothing more is written before it has read that.
+    pub(super) async fn establish(&mut self) -> io::Result<()> {
         match &mut self.end {
-            End::Socket(stream) => socket::send_apart(stream, ESTABLISHED, mark).await,
+            End::Socket(stream) => {
+                self.unread = Some(Unread {
+                    closed: socket::send_apart(stream, ESTABLISHED).await?,
+                    patience: Box::pin(tokio::time::sleep(PATIENCE)),
+                });
+                Ok(())
+            }
             // One record, and a flush so that the next has its own.
             End::Tls(stream) => {
                 stream.write_all(ESTABLISHED).await?;
@@ -156,6 +176,19 @@ impl Client {
             // Without the option the end is one without TLS's farewell.
             drop(SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)));
         }
+    }
+
+    /// Waits until the client has read the head of the answer.
+    fn poll_read_head(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(Unread { closed, patience }) = &mut self.unread {
+            let mut nothing = [0];
+            let ended = Pin::new(closed).poll_read(cx, &mut ReadBuf::new(&mut nothing));
+            if ended.is_pending() {
+                ready!(patience.as_mut().poll(cx));
+            }
+            self.unread = None;
+        }
+        Poll::Ready(())
     }
 
     fn has_ended(&mut self) {
@@ -247,7 +280,9 @@ impl AsyncWrite for Client {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().end).poll_write(cx, bytes)
+        let this = self.get_mut();
+        ready!(this.poll_read_head(cx));
+        Pin::new(&mut this.end).poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -121,7 +121,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Reads a policy as it stands in a configuration file.
+    /// Reads a policy as it stands in a configuration file; the README shows one with every key.
     ///
     /// # Errors
     /// Every mistake in it, each with its place.

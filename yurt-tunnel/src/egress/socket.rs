@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe::{self, Receiver};
 
 /// Who may connect: the owner, and the group that kube-apiserver is in.
 const MODE: Mode = Mode::from_raw_mode(0o660);
@@ -134,41 +135,84 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens what travels with a message that is to be read on its own.
-pub(super) fn mark() -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open("/dev/null", flags, Mode::empty())?)
-}
-
-/// Sends bytes that no read returns together with what is sent after them.
+/// Sends bytes that no read returns together with what is sent after them; what is returned ends when they were
+/// read.
 ///
 /// A read of a unix stream gathers what several writes left, and kube-apiserver gives a connection up when
-/// anything was read behind the head of the answer. But Linux never goes on behind a message that carries
-/// descriptors (`unix_stream_read_generic`, <https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/net/unix/af_unix.c>).
-/// So the bytes carry one, of `/dev/null`, which a reader that does not ask for it never gets.
-pub(super) async fn send_apart(
-    stream: &UnixStream,
-    bytes: &[u8],
-    mark: &OwnedFd,
-) -> io::Result<()> {
+/// anything was read behind the head of the answer. So whoever sends more waits until the head was read. The system
+/// tells: the bytes carry one end of a pipe, which is closed when they are read by somebody who does not ask for
+/// descriptors. By one who does and keeps it they are still read alone, as Linux never goes on behind a message with
+/// descriptors (`unix_stream_read_generic`,
+/// <https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/net/unix/af_unix.c>). That alone would
+/// not do: a reader that waits for edges takes a short read for the last one.
+pub(super) async fn send_apart(stream: &UnixStream, bytes: &[u8]) -> io::Result<Receiver> {
+    let (held, closed) = pipe::pipe()?;
+    let held = held.into_nonblocking_fd()?;
     let sent = stream
         .async_io(Interest::WRITABLE, || {
-            let marks = [mark.as_fd()];
+            let rights = [held.as_fd()];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = SendAncillaryBuffer::new(&mut space);
-            control.push(SendAncillaryMessage::ScmRights(&marks));
+            control.push(SendAncillaryMessage::ScmRights(&rights));
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            Ok(rustix::net::sendmsg(
-                stream,
-                &[IoSlice::new(bytes)],
-                &mut control,
-                flags,
-            )?)
+            let bytes = [IoSlice::new(bytes)];
+            Ok(rustix::net::sendmsg(stream, &bytes, &mut control, flags)?)
         })
         .await?;
     if sent == bytes.len() {
-        Ok(())
+        Ok(closed)
     } else {
         Err(io::ErrorKind::WriteZero.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn two_writes_are_returned_by_one_read() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.write_all(b"head").await.unwrap();
+        ours.write_all(b"words").await.unwrap();
+        let mut buffer = [0; 4096];
+        let length = theirs.read(&mut buffer).await.unwrap();
+        assert_eq!(
+            &buffer[..length],
+            b"headwords",
+            "send_apart would not be needed"
+        );
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_sent_apart_are_read_alone() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut read = send_apart(&ours, b"head").await.unwrap();
+        ours.write_all(b"words").await.unwrap();
+        assert!(
+            tokio::time::timeout(Duration::ZERO, read.read(&mut [0]))
+                .await
+                .is_err()
+        );
+        let mut buffer = [0; 4096];
+        let theirs = theirs.into_std().unwrap();
+        for expected in [&b"head"[..], b"words"] {
+            let length = io::Read::read(&mut &theirs, &mut buffer).unwrap();
+            assert_eq!(&buffer[..length], expected);
+            assert_eq!(read.read(&mut [0]).await.unwrap(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_connection_is_one_of_the_waiting_too() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut read = send_apart(&ours, b"head").await.unwrap();
+        drop(theirs);
+        assert_eq!(read.read(&mut [0]).await.unwrap(), 0);
+        send_apart(&ours, b"head").await.unwrap_err();
     }
 }

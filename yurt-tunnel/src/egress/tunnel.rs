@@ -1,11 +1,11 @@
 //! A client and its target, joined until both have ended; if one fails, or is given up, so is the other.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::client::{self, Client};
 use crate::server::Dialled;
+use crate::splice;
 
 /// The two ends. Dropped before both directions have ended, both are reset.
 #[derive(Debug)]
@@ -33,11 +33,11 @@ impl Tunnel {
     }
 
     /// Tells the client that the target is there.
-    pub(super) async fn establish(&mut self, mark: &OwnedFd) -> io::Result<()> {
+    pub(super) async fn establish(&mut self) -> io::Result<()> {
         if let Dialled::Direct(socket) = &self.target {
             client::prepare(socket)?;
         }
-        self.client.establish(mark).await
+        self.client.establish().await
     }
 
     /// Carries bytes until both directions have ended. A client that is gone as a whole, which a target that has
@@ -48,9 +48,9 @@ impl Tunnel {
             gone.wait().await;
             tokio::time::sleep(orphan).await;
         };
-        let both = tokio::io::copy_bidirectional(&mut self.client, &mut self.target);
+        let both = splice::both(&mut self.client, &mut self.target);
         tokio::select! {
-            ended = both => drop(ended?),
+            ended = both => ended?,
             () = orphaned => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone")),
         }
         self.has_ended = true;

@@ -1,7 +1,6 @@
 //! One connection of a client: who is it, where does it want to go, and the tunnel until both ends have ended.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +34,6 @@ pub(super) struct Shared {
     pub(super) room: Arc<Room>,
     pub(super) api_server_tunnels: Arc<Semaphore>,
     pub(super) client_tunnels: Arc<Semaphore>,
-    /// See [`socket::send_apart`](super::socket::send_apart).
-    pub(super) mark: OwnedFd,
 }
 
 /// A connection as a listener gives it.
@@ -236,7 +233,7 @@ impl Visit {
         let mut tunnel = Tunnel::new(client, dialled);
         let stream = tunnel.stream_id();
         let ended = async {
-            tunnel.establish(&self.shared.mark).await?;
+            tunnel.establish().await?;
             self.shared.figures.answered(self.door, 200);
             tracing::debug!(door = %self.door, from = %self.from, %address, stream, "a tunnel is open");
             tunnel.carry(self.shared.limits.orphan).await

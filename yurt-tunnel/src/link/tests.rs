@@ -20,8 +20,8 @@ fn small() -> Config {
     }
 }
 
-fn echo(seconds: u64) -> Open {
-    Open::new(Target::Echo, SECOND * seconds as u32)
+fn echo(seconds: u32) -> Open {
+    Open::new(Target::Echo, SECOND * seconds)
 }
 
 fn head(stream: StreamId) -> Head {

@@ -45,7 +45,7 @@ pub enum Caller {
 }
 
 /// Where a connection is to go, as in `CONNECT host:port`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// A name or an address without brackets, of 1 to [`MAX_HOST_LEN`] bytes.
     pub host: String,

@@ -71,7 +71,7 @@ pub(crate) fn sent_code(code: u16) -> u32 {
 
 /// The error of a pipe that the peer has reset; what a protocol does by itself is code 0.
 pub(crate) fn reset_error(sent: u64) -> io::Error {
-    let code = sent.checked_sub(u64::from(CODES)).unwrap_or_default();
+    let code = sent.saturating_sub(u64::from(CODES));
     let code = u16::try_from(code).unwrap_or_default();
     let message = format!("the peer has reset the stream with code {code}");
     Error::new(ErrorKind::Reset(code), message).into()

@@ -2,6 +2,7 @@
 
 mod carrier;
 mod config;
+mod congestion;
 mod handshake;
 
 use std::fmt;

@@ -34,7 +34,8 @@ pub(super) struct Handle<C: Carrier> {
     core: Arc<Core<C>>,
     peer: Peer,
     state: watch::Receiver<State>,
-    offers: tokio::sync::Mutex<mpsc::Receiver<Offer<C>>>,
+    /// Streams that the peer wants; the end that opens has none.
+    offers: Option<tokio::sync::Mutex<mpsc::Receiver<Box<Offer<C>>>>>,
     done: watch::Receiver<bool>,
     /// The driver; aborted with the handle.
     _driver: JoinSet<()>,
@@ -94,10 +95,13 @@ impl<C: Carrier> Handle<C> {
             }
         };
         let hello: Hello = said.await.map_err(|error| transport_error(&error))?;
-        let backlog = config.backlog;
+        let inbox = match role {
+            Role::Opener => None,
+            Role::Acceptor => Some(mpsc::channel(config.backlog)),
+        };
         let link = Link::new(role, config, hello, Duration::ZERO)?;
         let (state_tx, state) = watch::channel(State::Open);
-        let (offers_tx, offers) = mpsc::channel(backlog);
+        let (offers_tx, offers) = inbox.unzip();
         let (done_tx, done) = watch::channel(false);
         // As many as there are offers, and those are bounded.
         let (chores, chores_rx) = mpsc::unbounded_channel();
@@ -115,7 +119,7 @@ impl<C: Carrier> Handle<C> {
             }),
         });
         let mut driver = JoinSet::new();
-        let drive = driver::drive(core.clone(), role, (send, receive), offers_tx, chores_rx);
+        let drive = driver::drive(core.clone(), (send, receive), offers_tx, chores_rx);
         driver.spawn(async move {
             drive.await;
             done_tx.send_replace(true);
@@ -124,7 +128,7 @@ impl<C: Carrier> Handle<C> {
             core,
             peer,
             state,
-            offers: tokio::sync::Mutex::new(offers),
+            offers: offers.map(tokio::sync::Mutex::new),
             done,
             _driver: driver,
         })
@@ -223,9 +227,12 @@ impl<C: Carrier> Opener for Handle<C> {
 #[async_trait]
 impl<C: Carrier> Acceptor for Handle<C> {
     async fn accept(&self) -> Result<Box<dyn Incoming>> {
-        let offer = self.offers.lock().await.recv().await;
-        match offer {
-            Some(offer) => Ok(Box::new(offer)),
+        let Some(offers) = &self.offers else {
+            let message = "the end that listened accepts no streams";
+            return Err(Error::new(ErrorKind::Other, message));
+        };
+        match offers.lock().await.recv().await {
+            Some(offer) => Ok(offer),
             None => Err(self.closed()),
         }
     }

@@ -14,26 +14,26 @@ use yurt_tunnel::transport::quic::QuicTransport;
 
 /// A way to carry sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     Quic,
     H2,
 }
 
 /// A cluster's authority and the folder of its certificates.
-pub struct Site {
-    pub pki: Pki,
-    pub folder: TempDir,
+pub(crate) struct Site {
+    pub(crate) pki: Pki,
+    pub(crate) folder: TempDir,
 }
 
 /// Two ends that have met.
-pub struct Met {
-    pub opener: Arc<dyn Opener>,
-    pub acceptor: Arc<dyn Acceptor>,
-    pub listener: Box<dyn Listener>,
+pub(crate) struct Met {
+    pub(crate) opener: Arc<dyn Opener>,
+    pub(crate) acceptor: Arc<dyn Acceptor>,
+    pub(crate) listener: Box<dyn Listener>,
 }
 
 impl Way {
-    pub fn transport(self, credentials: Credentials, config: Config) -> Arc<dyn Transport> {
+    pub(crate) fn transport(self, credentials: Credentials, config: Config) -> Arc<dyn Transport> {
         match self {
             Self::Quic => Arc::new(QuicTransport::new(credentials, config)),
             Self::H2 => Arc::new(H2Transport::new(credentials, config)),
@@ -42,7 +42,7 @@ impl Way {
 }
 
 impl Site {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             pki: Pki::new(),
             folder: tempfile::tempdir().unwrap(),
@@ -51,7 +51,11 @@ impl Site {
 
     /// Writes a certificate with its key and returns who shows it.
     #[expect(clippy::disallowed_methods, reason = "a test sets up its files")]
-    pub fn credentials(&self, name: &str, (certificate, key): (String, String)) -> Credentials {
+    pub(crate) fn credentials(
+        &self,
+        name: &str,
+        (certificate, key): (String, String),
+    ) -> Credentials {
         let at = |kind: &str| self.folder.path().join(format!("{name}.{kind}"));
         let files = Files {
             ca: at("ca"),
@@ -64,16 +68,16 @@ impl Site {
         Credentials::load(files).unwrap()
     }
 
-    pub fn server(&self) -> Credentials {
+    pub(crate) fn server(&self) -> Credentials {
         self.credentials("server", self.pki.server(&["tunnel.test", "127.0.0.1"]))
     }
 
-    pub fn node(&self, name: &str) -> Credentials {
+    pub(crate) fn node(&self, name: &str) -> Credentials {
         let user = format!("system:node:{name}");
         self.credentials(name, self.pki.client(&user, &["system:nodes"]))
     }
 
-    pub async fn meet(&self, way: Way, config: Config) -> Met {
+    pub(crate) async fn meet(&self, way: Way, config: Config) -> Met {
         let cloud = way.transport(self.server(), config.clone());
         let edge = way.transport(self.node("edge-1"), config);
         let listener = cloud.listen(loopback()).await.unwrap();
@@ -89,6 +93,6 @@ impl Site {
     }
 }
 
-pub fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::ClusterConfig;
+use super::{ClusterConfig, egress};
 
 /// The servers run in the folder of their files, so that paths are relative.
 pub(super) fn etcd(client: SocketAddr, peer: SocketAddr) -> Vec<String> {
@@ -53,6 +53,9 @@ pub(super) fn apiserver(
     if config.controllers.is_none() {
         // Without a controller manager no namespace has its default service account.
         arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
+    }
+    if config.egress.is_some() {
+        arguments.push(format!("--egress-selector-config-file={}", egress::FILE));
     }
     arguments.extend_from_slice(&config.arguments);
     arguments

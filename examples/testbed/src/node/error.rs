@@ -49,6 +49,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A program could not be stopped, or be let go on.
+    #[error("cannot signal {program}")]
+    Signal {
+        /// The program.
+        program: Program,
+        /// Why.
+        source: io::Error,
+    },
     /// Something did not come in time.
     #[error("{what} did not come in {seconds} s: {last}")]
     Late {

@@ -31,13 +31,21 @@ impl Node {
         files::outside(&self.persistent, path)
     }
 
-    /// Writes a file of the node, one of those that [`Node::file`] finds: for another certificate, say.
+    /// Writes a file of the node, one of those that [`Node::file`] finds, and its folder: for another certificate,
+    /// say, or for a program that was added.
     ///
     /// # Errors
     ///
     /// When the system refuses.
     pub fn write_file(&self, path: &str, text: &str) -> Result<(), Error> {
-        files::write(&self.file(path), text)
+        let file = self.file(path);
+        let folder = file.parent().unwrap_or(&self.persistent);
+        fs::create_dir_all(folder).map_err(|source| Error::File {
+            step: "make",
+            path: folder.to_owned(),
+            source,
+        })?;
+        files::write(&file, text)
     }
 
     /// Fills the hub's own disk to the last byte.

@@ -1,8 +1,9 @@
 //! What a test does to a node: its link, its power, its programs and its containers.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use jiff::SignedDuration;
+use rustix::process::Signal;
 
 use super::{
     Cut, Error, Memory, Node, Program, cgroup, eventually, inside::fetch, machine::Machine,
@@ -98,6 +99,21 @@ impl Node {
         self.lines.programs()
     }
 
+    /// Adds a program, which a boot starts after all others and which is not started yet. What it prints is in the
+    /// [log](Node::log) of its name; it is started again when it ends by itself, and ends with the node.
+    ///
+    /// As for all of the node's programs, the file must not be below `/etc`, `/run`, `/var/lib` or `/var/log`.
+    pub fn add_program(
+        &mut self,
+        name: &'static str,
+        program: &Path,
+        arguments: &[&str],
+    ) -> Program {
+        let added = Program::Other(name);
+        self.lines.add(added, program, arguments);
+        added
+    }
+
     /// Starts a program that does not run, and waits until containerd or the hub answers; the kubelet and
     /// kube-proxy are not waited for.
     ///
@@ -124,7 +140,7 @@ impl Node {
         match program {
             Program::Containerd => self.answers(program, &["ctr", "version"]).await,
             Program::Hub => self.answers(program, &fetch(self.lines.hub_probe())).await,
-            Program::Kubelet | Program::KubeProxy => Ok(()),
+            Program::Kubelet | Program::KubeProxy | Program::Other(_) => Ok(()),
         }
     }
 
@@ -149,6 +165,47 @@ impl Node {
         })?;
         process.kill();
         Ok(())
+    }
+
+    /// Kills a program and starts it again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::kill`] and [`Node::start_program`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`Node::start_program`].
+    pub async fn restart(&mut self, program: Program) -> Result<(), Error> {
+        self.kill(program)?;
+        self.start_program(program).await
+    }
+
+    /// Stops a program where it is, with SIGSTOP: it keeps its connections and says nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub fn freeze(&self, program: Program) -> Result<(), Error> {
+        self.signal(program, Signal::STOP)
+    }
+
+    /// Lets a program go on that was [frozen](Node::freeze).
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub fn thaw(&self, program: Program) -> Result<(), Error> {
+        self.signal(program, Signal::CONT)
+    }
+
+    fn signal(&self, program: Program, signal: Signal) -> Result<(), Error> {
+        let process = self.processes.get(&program).ok_or(Error::Program {
+            program,
+            is_running: false,
+        })?;
+        let sent = process.signal(signal);
+        sent.map_err(|source| Error::Signal { program, source })
     }
 
     /// Kills every container, sandboxes too, with SIGKILL and without telling anybody; returns how many

@@ -23,7 +23,17 @@ pub(super) struct Link {
     pub(super) gateway: Ipv4Addr,
     pub(super) address: Ipv4Addr,
     pub(super) cut: Option<Cut>,
+    pub(super) is_behind_nat: bool,
 }
+
+// After connections are known and before anybody else looks. One that is known from the middle only, such as one of
+// before a power cut, counts as new.
+const ONE_WAY: &str = "table inet one-way {
+    chain prerouting {
+        type filter hook prerouting priority -150;
+        iifname \"eth0\" ct state { new, invalid } drop;
+    }
+}";
 
 impl Link {
     /// Connects a node that was switched on.
@@ -35,6 +45,9 @@ impl Link {
             address,
             ..
         } = self;
+        if self.is_behind_nat {
+            run(machine.command("nft").arg(ONE_WAY))?;
+        }
         let pid = machine.pid();
         run(&mut words(&format!(
             "ip link add {name} master {bridge} type veth peer name eth0 netns {pid}"

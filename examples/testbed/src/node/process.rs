@@ -11,6 +11,7 @@ use std::{
 };
 
 use jiff::SignedDuration;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::system::spawn_error;
 
-/// A program that every node runs; a hub only where it has one.
+/// A program of a node: those that every node runs, a hub where it has one, and what a test adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Program {
     /// The container runtime.
@@ -30,6 +31,8 @@ pub enum Program {
     Kubelet,
     /// kube-proxy, in nftables mode.
     KubeProxy,
+    /// Another one, by the name of its log.
+    Other(&'static str),
 }
 
 /// How much memory a process has in RAM.
@@ -61,6 +64,7 @@ impl fmt::Display for Program {
             Self::Hub => "yurthub",
             Self::Kubelet => "kubelet",
             Self::KubeProxy => "kube-proxy",
+            Self::Other(name) => name,
         })
     }
 }
@@ -102,6 +106,14 @@ impl Process {
         while program.is_some_and(is_alive) && Instant::now() < gone_by {
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Stops the program where it is, or lets it go on.
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(kill_process(pid, signal)?)
     }
 
     /// Waits for the end that came with the machine's.

@@ -118,6 +118,7 @@ impl Node {
                 gateway: network.address(),
                 address,
                 cut: None,
+                is_behind_nat: config.is_behind_nat,
             },
             id,
             address,
@@ -135,7 +136,17 @@ impl Node {
         let busybox = run(&mut words("which busybox"))?;
         let busybox = Path::new(busybox.trim());
         let shell = [
-            "cat", "httpd", "ls", "mkdir", "nc", "nslookup", "sh", "sleep", "wget",
+            "cat",
+            "httpd",
+            "ls",
+            "mkdir",
+            "nc",
+            "nslookup",
+            "sh",
+            "sha256sum",
+            "sleep",
+            "tar",
+            "wget",
         ];
         let busybox = |name, entrypoint| Image {
             name,
@@ -199,11 +210,6 @@ impl HubConfig {
 impl Lines {
     fn new(cluster: &Cluster, config: &NodeConfig, address: String) -> Result<Self, Error> {
         let binaries = cluster.binaries();
-        let line = |program: &Path, arguments: &[&str]| {
-            let arguments = arguments.iter().map(|&argument| argument.to_owned());
-            let program = program.display().to_string();
-            [program].into_iter().chain(arguments).collect::<Vec<_>>()
-        };
         let mut kubelet = line(
             &binaries.kubernetes("kubelet")?,
             &[
@@ -233,6 +239,10 @@ impl Lines {
         Ok(Self { lines, hub_probe })
     }
 
+    pub(super) fn add(&mut self, added: Program, program: &Path, arguments: &[&str]) {
+        self.lines.insert(added, line(program, arguments));
+    }
+
     pub(super) fn of(&self, program: Program) -> &[String] {
         self.lines.get(&program).map_or(&[], Vec::as_slice)
     }
@@ -245,6 +255,12 @@ impl Lines {
     pub(super) fn hub_probe(&self) -> &str {
         &self.hub_probe
     }
+}
+
+fn line(program: &Path, arguments: &[&str]) -> Vec<String> {
+    let arguments = arguments.iter().map(|&argument| argument.to_owned());
+    let program = program.display().to_string();
+    [program].into_iter().chain(arguments).collect()
 }
 
 /// Makes an empty file system in a file.

@@ -204,3 +204,18 @@ fn every_mistake_is_told_at_once_with_its_place() {
         ]
     );
 }
+
+#[test]
+fn the_policy_of_the_readme_is_one() {
+    let readme = include_str!("../../../README.md");
+    let (_, yaml) = readme.split_once("```yaml\n").unwrap();
+    let (yaml, _) = yaml.split_once("```").unwrap();
+    let policy = Policy::read(&serde_saphyr::from_str(yaml).unwrap()).unwrap();
+    let ports = [
+        Ports::Numbered([10250, 9100].into()),
+        Ports::Kubelet,
+        Ports::Kubelet,
+    ];
+    let read: Vec<_> = policy.clients.into_iter().map(|rule| rule.ports).collect();
+    assert_eq!(read, ports);
+}

@@ -379,9 +379,11 @@ impl World {
             }
         }
         let timer = self.links[end].timeout();
-        if timer.is_some() && timer != self.timers[end] {
+        if let Some(at) = timer
+            && timer != self.timers[end]
+        {
             self.timers[end] = timer;
-            self.at(timer.unwrap(), Due::Timer(end));
+            self.at(at, Due::Timer(end));
         }
     }
 
@@ -421,7 +423,7 @@ impl World {
         self.trace = self
             .trace
             .wrapping_mul(31)
-            .wrapping_add(self.now.as_nanos() as u64);
+            .wrapping_add(self.now.subsec_nanos().into());
         if matches!(pipe, Pipe::Stream(id) if self.dead.contains(&(end, id))) {
             return;
         }

@@ -37,9 +37,6 @@ const PIPE_PATH: &str = "/pipe";
 const LANE_PATH: &str = "/lane";
 const MOVE_PATH: &str = "/move/";
 
-/// Pipes that the peer has begun and that the session has not taken.
-const MAX_NEW_PIPES: usize = 64;
-
 /// The connections' tasks, and why the first of them ended.
 struct Tasks {
     running: Mutex<JoinSet<()>>,
@@ -208,7 +205,7 @@ impl AcceptingCarrier {
         let remote = place.address;
         let (mut connection, peer) = lane::connect(&place).await?;
         let tasks = Arc::new(Tasks::new());
-        let (tx, pipes) = mpsc::channel(MAX_NEW_PIPES);
+        let (tx, pipes) = mpsc::channel(lane::pipes(&place.config) as usize);
         let serving = Arc::new(Serving {
             place,
             session: session_name(),
@@ -295,9 +292,8 @@ impl Serving {
         let Some(shared) = known.and_then(|known| known.upgrade()) else {
             return respond.send_reset(Reason::REFUSED_STREAM);
         };
-        if let Ok(send) = respond.send_response(Response::new(()), false) {
-            shared.go_on(send, Leg::Open(request.into_body()));
-        }
+        let send = respond.send_response(Response::new(()), false).ok();
+        shared.go_on(send, Leg::Open(request.into_body()));
     }
 
     fn begin(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -346,11 +342,23 @@ async fn serve(
     serving: Arc<Serving>,
     mut connection: ::h2::server::Connection<ConnectedTls, Bytes>,
 ) -> std::result::Result<(), ::h2::Error> {
+    let _ending = Ending(&serving);
     while let Some(request) = connection.accept().await {
         let (request, respond) = request?;
         serving.take(request, respond);
     }
     Ok(())
+}
+
+/// Tells the pipes when a connection ends, in whatever way: one may wait for what was to come on it.
+struct Ending<'a>(&'a Serving);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        for shared in self.0.known.lock().values().filter_map(Weak::upgrade) {
+            shared.lose();
+        }
+    }
 }
 
 /// A name that nobody can guess.

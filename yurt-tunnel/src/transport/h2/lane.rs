@@ -108,6 +108,11 @@ fn windows(config: &Config) -> (u32, u32) {
     (bounded(config.max_window), bounded(all))
 }
 
+/// How many streams of HTTP/2 a connection may have: the link's, again where they have moved, and the control pipe.
+pub(super) fn pipes(config: &Config) -> u32 {
+    u32::try_from(config.streams * 2 + 8).unwrap_or(u32::MAX)
+}
+
 fn client_builder(config: &Config) -> ::h2::client::Builder {
     let (stream, connection) = windows(config);
     let mut builder = ::h2::client::Builder::new();
@@ -128,8 +133,7 @@ fn server_builder(config: &Config) -> ::h2::server::Builder {
         .initial_connection_window_size(connection)
         .max_frame_size(FRAME)
         .max_send_buffer_size(SEND_BUFFER)
-        // The control pipe, and moves, are streams too.
-        .max_concurrent_streams(u32::try_from(config.streams * 2).unwrap_or(u32::MAX - 2) + 2);
+        .max_concurrent_streams(pipes(config));
     builder
 }
 

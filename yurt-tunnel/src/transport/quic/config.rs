@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quinn::congestion::BbrConfig;
+use super::congestion::SteadyFactory;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use yurt_core::transport::{Error, ErrorKind, Result};
@@ -18,9 +18,10 @@ const SEND_WINDOW: u64 = 16 << 20;
 pub(super) fn client(tls: &Arc<rustls::ClientConfig>, config: &Config) -> Result<ClientConfig> {
     let tls = QuicClientConfig::try_from(tls.clone()).map_err(unusable)?;
     let mut client = ClientConfig::new(Arc::new(tls));
-    // One pipe more than there may be streams: the control pipe.
-    let streams = u32::try_from(config.streams).unwrap_or(u32::MAX - 1) + 1;
-    client.transport_config(Arc::new(transport(config, streams.into())));
+    // More than the link allows: QUIC tells of places that are free again an eighth of them at a time.
+    let pipes = config.streams + config.streams / 4 + 8;
+    let pipes = VarInt::from_u64(pipes).unwrap_or(VarInt::MAX);
+    client.transport_config(Arc::new(transport(config, pipes)));
     Ok(client)
 }
 
@@ -31,12 +32,12 @@ pub(super) fn server(tls: &Arc<rustls::ServerConfig>, config: &Config) -> Result
     Ok(server)
 }
 
-fn transport(config: &Config, streams: VarInt) -> TransportConfig {
+fn transport(config: &Config, pipes: VarInt) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let window = |bytes| VarInt::from_u64(bytes).unwrap_or(VarInt::MAX);
     let idle = IdleTimeout::try_from(config.liveness).ok();
     transport
-        .max_concurrent_bidi_streams(streams)
+        .max_concurrent_bidi_streams(pipes)
         .max_concurrent_uni_streams(0_u8.into())
         .max_idle_timeout(idle)
         // The link gives credit; these bound a peer that does not keep to it.
@@ -44,7 +45,7 @@ fn transport(config: &Config, streams: VarInt) -> TransportConfig {
         .receive_window(window(config.streams * config.window + config.budget))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(BbrConfig::default()));
+        .congestion_controller_factory(Arc::new(SteadyFactory));
     transport
 }
 

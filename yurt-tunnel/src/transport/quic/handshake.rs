@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use quinn::{Connection, ConnectionError, Endpoint, Incoming};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming, ServerConfig};
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
@@ -27,6 +27,8 @@ pub(super) struct Handshakes {
     credentials: Credentials,
     config: Config,
     running: JoinSet<Result<Arc<dyn Opener>>>,
+    /// The configuration of the credentials of now: connections share it.
+    current: Option<(Arc<rustls::ServerConfig>, Arc<ServerConfig>)>,
 }
 
 impl Handshakes {
@@ -35,6 +37,7 @@ impl Handshakes {
             credentials,
             config,
             running: JoinSet::new(),
+            current: None,
         }
     }
 
@@ -55,6 +58,18 @@ impl Handshakes {
         }
     }
 
+    fn server_config(&mut self) -> Result<Arc<ServerConfig>> {
+        let tls = self.credentials.server(Protocol::Quic);
+        match &self.current {
+            Some((of, config)) if Arc::ptr_eq(of, &tls) => Ok(config.clone()),
+            _ => {
+                let config = Arc::new(config::server(&tls, &self.config)?);
+                self.current = Some((tls, config.clone()));
+                Ok(config)
+            }
+        }
+    }
+
     fn begin(&mut self, incoming: Incoming) -> Result<()> {
         let address = incoming.remote_address();
         if self.running.len() >= MAX_HANDSHAKES {
@@ -66,8 +81,7 @@ impl Handshakes {
             let _ = incoming.retry();
             return Ok(());
         }
-        let tls = self.credentials.server(Protocol::Quic);
-        let config = Arc::new(config::server(&tls, &self.config)?);
+        let config = self.server_config()?;
         let limits = self.config.clone();
         let shake = async move {
             let connecting = incoming.accept_with(config);

@@ -35,7 +35,7 @@ pub(super) struct Offer<C: Carrier> {
 pub(super) async fn offer<C: Carrier>(
     core: Arc<Core<C>>,
     pipe: (C::Send, C::Receive),
-    offers: mpsc::Sender<Offer<C>>,
+    offers: mpsc::Sender<Box<Offer<C>>>,
 ) {
     let (mut send, mut receive) = pipe;
     let head = async {
@@ -70,7 +70,7 @@ pub(super) async fn offer<C: Carrier>(
                 pipe,
             };
             // As many fit as the link offers; those that do not are dropped, and so rejected.
-            let _ = offers.try_send(offer);
+            let _ = offers.try_send(Box::new(offer));
         }
     }
 }

@@ -14,7 +14,6 @@ use yurt_core::transport::{ErrorKind, State};
 
 use super::accept::{Offer, offer};
 use super::{Carrier, Core};
-use crate::link::Role;
 use crate::transport::pipe::{malformed, transport_error};
 use crate::wire::{Frame, PREFIX, Prefix};
 
@@ -33,9 +32,8 @@ pub(super) type Chore = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Lives as long as the session.
 pub(super) async fn drive<C: Carrier>(
     core: Arc<Core<C>>,
-    role: Role,
     (mut send, receive): (C::Send, C::Receive),
-    offers: mpsc::Sender<Offer<C>>,
+    offers: Option<mpsc::Sender<Box<Offer<C>>>>,
     mut chores: mpsc::UnboundedReceiver<Chore>,
 ) {
     let mut frames = Frames::new(receive);
@@ -88,9 +86,12 @@ pub(super) async fn drive<C: Carrier>(
                 Ok(None) => {}
                 Err(error) => lost(&core, &error),
             },
-            pipe = core.carrier.accept(), if role == Role::Acceptor => match pipe {
-                Ok(pipe) => { tasks.spawn(offer(core.clone(), pipe, offers.clone())); }
-                Err(error) => lost(&core, &error),
+            pipe = core.carrier.accept(), if offers.is_some() => match (pipe, &offers) {
+                (Ok(pipe), Some(offers)) => {
+                    tasks.spawn(offer(core.clone(), pipe, offers.clone()));
+                }
+                (Ok(_), None) => {}
+                (Err(error), _) => lost(&core, &error),
             },
             Some(chore) = chores.recv() => { tasks.spawn(chore); }
             Some(_) = tasks.join_next() => {}

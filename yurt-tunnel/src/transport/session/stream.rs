@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 use std::{fmt, io};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use yurt_core::transport::{Error, ErrorKind, Priority, Stream};
+use yurt_core::transport::{Error, ErrorKind, Priority, State, Stream};
 
-use super::{Carrier, Core, closed};
+use super::{Carrier, Core};
 use crate::link::StreamId;
-use crate::transport::pipe::{ReceivePipe, SendPipe};
+use crate::transport::pipe::{ReceivePipe, SendPipe, lost_error, transport_error};
 
 /// The code of a stream whose owner dropped it.
 const DROPPED: u16 = 0;
@@ -23,8 +23,8 @@ pub(super) struct TunnelStream<C: Carrier> {
     receive: C::Receive,
     is_finished: bool,
     is_ended: bool,
-    /// The code with which this end has ended both directions.
-    reset: Option<u16>,
+    /// Why the stream is over before its end, once that is known.
+    failure: Option<(ErrorKind, String)>,
 }
 
 impl<C: Carrier> TunnelStream<C> {
@@ -40,51 +40,56 @@ impl<C: Carrier> TunnelStream<C> {
             receive,
             is_finished: false,
             is_ended: false,
-            reset: None,
+            failure: None,
         }
     }
 
-    /// Says why the stream has failed: what the link knows, or else what the pipe says.
-    fn failed(&self, error: io::Error) -> io::Error {
-        self.core.with(|inner, _| {
+    /// Ends the stream for the reason that the link knows, or else the one that the pipe says.
+    fn fail(&mut self, error: &io::Error) -> io::Error {
+        let said = transport_error(error);
+        let (kind, message) = self.core.with(|inner, _| {
             let failure = inner
                 .slots
-                .get(&self.id)
-                .and_then(|slot| slot.failure.as_ref());
-            if let Some((kind, message)) = failure {
-                return Error::new(*kind, message.clone()).into();
+                .get_mut(&self.id)
+                .and_then(|slot| slot.failure.take());
+            if let Some(failure) = failure {
+                return failure;
             }
-            match Error::of(&error).map(Error::kind) {
-                Some(ErrorKind::Reset(_)) => {
-                    inner.link.forget(self.id);
-                    error
+            match (said.kind(), inner.link.state()) {
+                (ErrorKind::Closed, State::Closed { reason, .. }) => {
+                    (ErrorKind::Closed, reason.clone())
                 }
-                _ => match inner.link.state() {
-                    state @ yurt_core::transport::State::Closed { .. } => closed(state).into(),
-                    _ => error,
-                },
+                (kind, _) => (kind, said.to_string()),
             }
-        })
+        });
+        if !matches!(kind, ErrorKind::Reset(_)) {
+            self.send.reset(DROPPED);
+        }
+        self.over(kind, message)
+    }
+
+    fn over(&mut self, kind: ErrorKind, message: String) -> io::Error {
+        self.core.with(|inner, _| inner.link.forget(self.id));
+        let error = Error::new(kind, message.clone());
+        self.failure = Some((kind, message));
+        error.into()
     }
 
     fn end(&mut self, code: u16) {
-        if self.reset.is_some() || (self.is_finished && self.is_ended) {
+        if self.failure.is_some() || (self.is_finished && self.is_ended) {
             return;
         }
-        self.reset = Some(code);
         self.send.reset(code);
         self.receive.stop(code);
-        self.core.with(|inner, _| inner.link.forget(self.id));
+        let message = format!("the stream was reset with code {code}");
+        let _ = self.over(ErrorKind::Reset(code), message);
     }
 
-    /// Fails what is done to a stream after its reset.
+    /// Fails what is done to a stream that is over before its end.
     fn check(&self) -> io::Result<()> {
-        match self.reset {
+        match &self.failure {
             None => Ok(()),
-            Some(code) => {
-                let message = format!("the stream was reset with code {code}");
-                Err(Error::new(ErrorKind::Reset(code), message).into())
-            }
+            Some((kind, message)) => Err(Error::new(*kind, message.clone()).into()),
         }
     }
 
@@ -93,22 +98,24 @@ impl<C: Carrier> TunnelStream<C> {
         let credit = self.core.with(|inner, _| {
             let credit = inner.link.credit(self.id);
             if credit > 0 {
-                return Ok::<_, io::Error>(credit);
+                return Some(credit);
             }
             let slot = inner.slots.entry(self.id).or_default();
-            if let Some((kind, message)) = &slot.failure {
-                return Err(Error::new(*kind, message.clone()).into());
+            if slot.failure.is_some() {
+                return None;
             }
             if slot.writer.replace(cx.waker().clone()).is_none() {
                 inner.link.stalled();
             }
-            Ok(0)
-        })?;
-        if credit > 0 {
-            return Poll::Ready(Ok(usize::try_from(credit).unwrap_or(usize::MAX)));
+            Some(0)
+        });
+        match credit {
+            None => return Poll::Ready(Err(self.fail(&lost_error("the session has ended")))),
+            Some(0) => {}
+            Some(credit) => return Poll::Ready(Ok(usize::try_from(credit).unwrap_or(usize::MAX))),
         }
         let stopped = ready!(self.send.poll_stopped(cx));
-        Poll::Ready(Err(self.failed(stopped)))
+        Poll::Ready(Err(self.fail(&stopped)))
     }
 }
 
@@ -124,7 +131,7 @@ impl<C: Carrier> AsyncRead for TunnelStream<C> {
         }
         let before = buffer.filled().len();
         if let Err(error) = ready!(Pin::new(&mut self.receive).poll_read(cx, buffer)) {
-            return Poll::Ready(Err(self.failed(error)));
+            return Poll::Ready(Err(self.fail(&error)));
         }
         let bytes = (buffer.filled().len() - before) as u64;
         let id = self.id;
@@ -140,8 +147,8 @@ impl<C: Carrier> AsyncRead for TunnelStream<C> {
             Ok(Some(priority)) => self.send.set_priority(priority),
             Ok(None) => {}
             Err(error) => {
-                self.end(DROPPED);
-                return Poll::Ready(Err(error.into()));
+                self.receive.stop(DROPPED);
+                return Poll::Ready(Err(self.fail(&error.into())));
             }
         }
         Poll::Ready(Ok(()))
@@ -165,7 +172,7 @@ impl<C: Carrier> AsyncWrite for TunnelStream<C> {
         let allowed = &bytes[..bytes.len().min(credit)];
         let written = match ready!(Pin::new(&mut self.send).poll_write(cx, allowed)) {
             Ok(written) => written,
-            Err(error) => return Poll::Ready(Err(self.failed(error))),
+            Err(error) => return Poll::Ready(Err(self.fail(&error))),
         };
         let (id, count) = (self.id, written as u64);
         if let Some(priority) = self.core.with(|inner, now| inner.link.sent(id, count, now)) {
@@ -180,7 +187,7 @@ impl<C: Carrier> AsyncWrite for TunnelStream<C> {
             return Poll::Ready(Ok(()));
         }
         let flushed = ready!(Pin::new(&mut self.send).poll_flush(cx));
-        Poll::Ready(flushed.map_err(|error| self.failed(error)))
+        Poll::Ready(flushed.map_err(|error| self.fail(&error)))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -189,7 +196,7 @@ impl<C: Carrier> AsyncWrite for TunnelStream<C> {
             return Poll::Ready(Ok(()));
         }
         if let Err(error) = ready!(Pin::new(&mut self.send).poll_shutdown(cx)) {
-            return Poll::Ready(Err(self.failed(error)));
+            return Poll::Ready(Err(self.fail(&error)));
         }
         self.is_finished = true;
         let id = self.id;

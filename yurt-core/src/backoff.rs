@@ -4,14 +4,16 @@ use std::time::Duration;
 
 /// The next delay after another failure.
 #[derive(Clone, Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     cap: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    pub(crate) fn new(first: Duration, cap: Duration) -> Self {
+    /// Returns a backoff of which nothing has failed yet.
+    #[must_use]
+    pub fn new(first: Duration, cap: Duration) -> Self {
         Self {
             first,
             cap,
@@ -20,7 +22,7 @@ impl Backoff {
     }
 
     /// Returns how long to wait now; `random` is in 0..1.
-    pub(crate) fn next_delay(&mut self, random: f64) -> Duration {
+    pub fn next_delay(&mut self, random: f64) -> Duration {
         let ceiling = self
             .first
             .saturating_mul(1 << self.failures.min(16))
@@ -30,11 +32,13 @@ impl Backoff {
     }
 
     /// Returns whether nothing has failed yet.
-    pub(crate) fn is_fresh(&self) -> bool {
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
         self.failures == 0
     }
 
-    pub(crate) fn reset(&mut self) {
+    /// Begins again after a success.
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 }

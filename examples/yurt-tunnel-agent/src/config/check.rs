@@ -1,0 +1,88 @@
+//! What makes one value wrong, in words that follow its place.
+
+use std::{error::Error, net::SocketAddr, path::PathBuf};
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use yurt_core::name::NodeName;
+use yurt_tunnel::identity::{Credentials, Files};
+
+use super::Transports;
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:10266"))
+}
+
+/// A number of things of which there is at least one.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        Ok(_) | Err(_) => Err(format!("{text:?} is not a whole number above 0")),
+    }
+}
+
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        Ok(_) | Err(_) => Err(format!("{text:?} is not a port")),
+    }
+}
+
+pub(super) fn transport(text: &str) -> Result<Transports, String> {
+    match text {
+        "auto" => Ok(Transports::Auto),
+        "quic" => Ok(Transports::Quic),
+        "h2" => Ok(Transports::H2),
+        _ => Err(format!("{text:?} is none of auto, quic, h2")),
+    }
+}
+
+/// The folder for the agent's files: made at start, but never in place of a file.
+pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.exists() && !path.is_dir() {
+        Err(format!("{text} is not a folder"))
+    } else if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!("{text} is not an absolute path"))
+    }
+}
+
+/// A level, or `target=level` with commas between: `Targets` would take a misspelt level for a target.
+pub(super) fn log(text: &str) -> Result<Targets, String> {
+    for directive in text.split(',') {
+        let level = directive.rsplit('=').next().unwrap_or_default();
+        if level.trim().parse::<LevelFilter>().is_err() {
+            return Err(format!(
+                "{level:?} is not a level: off, error, warn, info, debug, trace"
+            ));
+        }
+    }
+    text.parse()
+        .map_err(|error| format!("{text:?} is not a filter: {error}"))
+}
+
+/// Certificates that can be used together.
+pub(super) fn credentials(files: Files) -> Result<Credentials, String> {
+    Credentials::load(files).map_err(|error| {
+        let causes = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
+        let texts: Vec<_> = causes.map(ToString::to_string).collect();
+        texts.join(": ")
+    })
+}
+
+/// The certificate is the node's: servers believe no other.
+pub(super) fn identity(credentials: &Credentials, node: &NodeName) -> Result<(), String> {
+    let own = credentials.own();
+    match own.node() {
+        Some(name) if name == *node => Ok(()),
+        Some(name) => Err(format!(
+            "it is the certificate of the node {name}, not of {node}"
+        )),
+        None => Err(format!(
+            "it is the certificate of {:?}, not of system:node:{node} in the group system:nodes",
+            own.user
+        )),
+    }
+}

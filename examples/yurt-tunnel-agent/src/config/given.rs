@@ -1,0 +1,264 @@
+//! What was given for each key, by the file and by flags, on its way to settings or mistakes.
+
+use std::{collections::BTreeMap, fmt, io, path::PathBuf, str::FromStr};
+
+use serde_json::Value;
+use yurt_core::name::NodeName;
+use yurt_tunnel::agent::{Allow, Config};
+use yurt_tunnel::identity::{Credentials, Files};
+use yurt_tunnel::server::Address;
+
+use super::{Flags, Mistake, Settings, check};
+
+/// The keys of the file and the flags that override them.
+pub(super) const KEYS: [(&str, &str); 12] = [
+    ("servers", "--server"),
+    ("nodeName", "--node-name"),
+    ("caFile", "--ca-file"),
+    ("certificate", "--certificate"),
+    ("key", "--key"),
+    ("allow", "--allow"),
+    ("transport", "--transport"),
+    ("links", "--links"),
+    ("kubeletPort", "--kubelet-port"),
+    ("dataDir", "--data-dir"),
+    ("adminListen", "--admin-listen"),
+    ("log", "--log"),
+];
+
+/// The keys that take a list.
+const LISTS: [&str; 2] = ["servers", "allow"];
+
+/// What was given for each key and where, and the mistakes so far.
+#[derive(Default)]
+pub(super) struct Given {
+    texts: BTreeMap<&'static str, Vec<Placed>>,
+    mistakes: Vec<Mistake>,
+    /// What is missing may be in the file that could not be read: that it could not is told already.
+    is_file_unread: bool,
+}
+
+struct Placed {
+    place: String,
+    text: String,
+}
+
+impl Given {
+    pub(super) fn read_file(&mut self, name: &str, text: io::Result<String>) {
+        let place = |error| {
+            (
+                "--config".to_owned(),
+                format!("cannot read {name}: {error}"),
+            )
+        };
+        let keys = text
+            .map_err(place)
+            .and_then(|text| parse(&text).map_err(|error| (name.to_owned(), error)));
+        match keys {
+            Ok(keys) => {
+                for (key, value) in keys {
+                    self.take(name, &key, value);
+                }
+            }
+            Err((place, problem)) => {
+                self.is_file_unread = true;
+                self.mistake(place, problem);
+            }
+        }
+    }
+
+    fn take(&mut self, file: &str, key: &str, value: Value) {
+        let place = format!("{file}: {key}");
+        let Some((key, _)) = KEYS.iter().find(|(known, _)| *known == key) else {
+            return self.mistake(place, "there is no such key");
+        };
+        let texts: Option<Vec<String>> = match (value, LISTS.contains(key)) {
+            (Value::Null, _) => Some(Vec::new()),
+            (Value::Array(items), true) => items.into_iter().map(text).collect(),
+            (value, false) => text(value).map(|text| vec![text]),
+            (_, true) => None,
+        };
+        let expected = match LISTS.contains(key) {
+            true => "a list of texts is expected",
+            false => "a text is expected",
+        };
+        let Some(texts) = texts else {
+            return self.mistake(place, expected);
+        };
+        let placed = |(index, text)| Placed {
+            place: match LISTS.contains(key) {
+                true => format!("{place}[{index}]"),
+                false => place.clone(),
+            },
+            text,
+        };
+        let placed = texts.into_iter().enumerate().map(placed).collect();
+        self.texts.insert(key, placed);
+    }
+
+    pub(super) fn lay_over(&mut self, flags: Flags) {
+        let one = |flag: Option<String>| flag.into_iter().collect();
+        let texts: [Vec<String>; KEYS.len()] = [
+            flags.servers,
+            one(flags.node_name),
+            one(flags.ca_file),
+            one(flags.certificate),
+            one(flags.key),
+            flags.allow,
+            one(flags.transport),
+            one(flags.links),
+            one(flags.kubelet_port),
+            one(flags.data_dir),
+            one(flags.admin_listen),
+            one(flags.log),
+        ];
+        for ((key, flag), texts) in KEYS.into_iter().zip(texts) {
+            if !texts.is_empty() {
+                let place = || flag.to_owned();
+                let placed = texts.into_iter().map(|text| Placed {
+                    place: place(),
+                    text,
+                });
+                self.texts.insert(key, placed.collect());
+            }
+        }
+    }
+
+    pub(super) fn check(mut self) -> Result<Settings, Vec<Mistake>> {
+        self.require("servers");
+        let servers: Vec<Address> = self.every("servers", parsed);
+        self.require("nodeName");
+        let node_name: Option<NodeName> = self.optional("nodeName", parsed);
+        let credentials = self.credentials(node_name.as_ref());
+        let allow: Vec<Allow> = self.every("allow", parsed);
+        let transport = self.or("transport", "auto", check::transport);
+        let links = self.or("links", "3", check::count);
+        let kubelet_port = self.or("kubeletPort", "10250", check::port);
+        let data_dir = self.or("dataDir", "/var/lib/yurt-tunnel-agent", check::folder);
+        let admin_listen = self.or("adminListen", "127.0.0.1:10266", check::address);
+        let log = self.or("log", "info", check::log);
+
+        let settings = || {
+            let mut agent = Config::new(node_name?, servers, data_dir?);
+            agent.allow = allow;
+            agent.links = links?;
+            agent.kubelet_port = kubelet_port?;
+            agent.admin_listen = Some(admin_listen?);
+            Some(Settings {
+                agent,
+                credentials: credentials?,
+                transport: transport?,
+                log: log?,
+            })
+        };
+        match settings() {
+            Some(settings) if self.mistakes.is_empty() => Ok(settings),
+            _ => Err(self.mistakes),
+        }
+    }
+
+    /// The CA, the certificate and its key, which may be in the certificate's file.
+    fn credentials(&mut self, node: Option<&NodeName>) -> Option<Credentials> {
+        self.require("caFile");
+        self.require("certificate");
+        let place = match self.texts.get("certificate").and_then(|texts| texts.last()) {
+            Some(placed) => placed.place.clone(),
+            None => "certificate".to_owned(),
+        };
+        let path = |text: &str| Ok(PathBuf::from(text));
+        let ca = self.optional("caFile", path);
+        let certificate = self.optional("certificate", path);
+        let key = self.optional("key", path);
+        let key = key.or_else(|| certificate.clone());
+        let files = Files {
+            ca: ca?,
+            certificate: certificate?,
+            key: key?,
+        };
+        let checked = check::credentials(files).and_then(|credentials| {
+            if let Some(node) = node {
+                check::identity(&credentials, node)?;
+            }
+            Ok(credentials)
+        });
+        checked.map_err(|problem| self.mistake(place, problem)).ok()
+    }
+
+    /// Each text of a list.
+    fn every<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        let mut all = Vec::new();
+        for Placed { place, text } in self.texts.remove(key).unwrap_or_default() {
+            match parse(&text) {
+                Ok(one) => all.push(one),
+                Err(problem) => self.mistake(place, problem),
+            }
+        }
+        all
+    }
+
+    fn or<T>(
+        &mut self,
+        key: &str,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        if self.is_given(key) {
+            self.optional(key, parse)
+        } else {
+            parse(default)
+                .map_err(|problem| self.mistake(key, problem))
+                .ok()
+        }
+    }
+
+    fn optional<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let Placed { place, text } = self.texts.remove(key)?.pop()?;
+        parse(&text)
+            .map_err(|problem| self.mistake(place, problem))
+            .ok()
+    }
+
+    fn is_given(&self, key: &str) -> bool {
+        self.texts.get(key).is_some_and(|texts| !texts.is_empty())
+    }
+
+    fn require(&mut self, key: &str) {
+        if self.is_given(key) || self.is_file_unread {
+            return;
+        }
+        let known = KEYS.iter().find(|(known, _)| *known == key);
+        let flag = known.map_or("", |(_, flag)| flag);
+        self.mistake(key, format!("missing: set it in the file or by {flag}"));
+    }
+
+    fn mistake(&mut self, place: impl Into<String>, problem: impl Into<String>) {
+        self.mistakes.push(Mistake {
+            place: place.into(),
+            problem: problem.into(),
+        });
+    }
+}
+
+/// Reads the file's text; the error is one line with the place in the file.
+fn parse(text: &str) -> Result<BTreeMap<String, Value>, String> {
+    // Nothing but comments is a file without keys.
+    let keys: Option<_> = serde_saphyr::from_str(text).map_err(|error| {
+        let error = error.without_snippet();
+        let message = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        message.lines().next().unwrap_or_default().to_owned()
+    })?;
+    Ok(keys.unwrap_or_default())
+}
+
+/// A text, or a number or a boolean as it would be written.
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}

@@ -1,0 +1,143 @@
+//! The sessions that this agent has, for whoever wants to see them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use yurt_core::transport::{Acceptor, Stats};
+
+/// Every session, and what those that are over have counted.
+#[derive(Debug, Default)]
+pub(super) struct Board(Mutex<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    next: u64,
+    sessions: BTreeMap<u64, Entry>,
+    past: Totals,
+}
+
+#[derive(Debug)]
+struct Entry {
+    server: SocketAddr,
+    transport: &'static str,
+    session: Weak<dyn Acceptor>,
+    is_leaving: bool,
+    answered: Option<Instant>,
+}
+
+/// A session as it is seen.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) server: SocketAddr,
+    pub(super) transport: &'static str,
+    /// Whether it takes no new streams.
+    pub(super) is_leaving: bool,
+    /// How long ago the server has answered.
+    pub(super) answered: Option<Duration>,
+    pub(super) stats: Stats,
+}
+
+/// What is counted over all sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) opened: u64,
+    pub(super) reset: u64,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) stalls: u64,
+    pub(super) lost: u64,
+    pub(super) migrations: u64,
+}
+
+/// A session's place on the board; dropped, it is taken off.
+#[derive(Debug)]
+pub(super) struct Place {
+    board: Arc<Board>,
+    id: u64,
+    session: Arc<dyn Acceptor>,
+}
+
+impl Board {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        (server, transport): (SocketAddr, &'static str),
+        session: Arc<dyn Acceptor>,
+    ) -> Place {
+        let mut entries = self.0.lock();
+        let id = entries.next;
+        entries.next += 1;
+        let entry = Entry {
+            server,
+            transport,
+            session: Arc::downgrade(&session),
+            is_leaving: false,
+            answered: None,
+        };
+        entries.sessions.insert(id, entry);
+        Place {
+            board: self.clone(),
+            id,
+            session,
+        }
+    }
+
+    /// Returns every session, and what all have counted since the start.
+    pub(super) fn look(&self, now: Instant) -> (Vec<Seen>, Totals) {
+        let entries = self.0.lock();
+        let mut totals = entries.past;
+        let see = |entry: &Entry| {
+            let stats = entry.session.upgrade()?.stats();
+            totals.add(&stats);
+            Some(Seen {
+                server: entry.server,
+                transport: entry.transport,
+                is_leaving: entry.is_leaving,
+                answered: entry.answered.map(|at| now.saturating_duration_since(at)),
+                stats,
+            })
+        };
+        let seen = entries.sessions.values().filter_map(see).collect();
+        (seen, totals)
+    }
+}
+
+impl Place {
+    pub(super) fn answered(&self, now: Instant) {
+        self.change(|entry| entry.answered = Some(now));
+    }
+
+    pub(super) fn leaving(&self) {
+        self.change(|entry| entry.is_leaving = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.board.0.lock().sessions.get_mut(&self.id) {
+            change(entry);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let stats = self.session.stats();
+        let mut entries = self.board.0.lock();
+        entries.sessions.remove(&self.id);
+        entries.past.add(&stats);
+    }
+}
+
+impl Totals {
+    fn add(&mut self, stats: &Stats) {
+        self.opened += stats.opened;
+        self.reset += stats.reset;
+        self.sent += stats.sent;
+        self.received += stats.received;
+        self.stalls += stats.stalls;
+        self.lost += stats.lost;
+        self.migrations += stats.migrations;
+    }
+}

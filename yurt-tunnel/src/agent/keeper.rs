@@ -1,0 +1,395 @@
+//! Keeps the link to one server: connects, redials, and goes over to a better session without losing a stream.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use yurt_core::backoff::Backoff;
+use yurt_core::transport::{Acceptor, Error, State};
+
+use super::board::Place;
+use super::pulse::{Beat, Pulse};
+use super::race::{self, Goal, Race};
+use super::session::{self, finish};
+use super::tasks::with_sources;
+use super::want::{Current, Reason, Situation, Want, want};
+use super::winners::Network;
+use super::{Shared, Standing, local};
+
+/// How long one way of connecting may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Delays of redialling: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// A session that stood for this long is no failure when it ends.
+const STOOD: Duration = Duration::from_secs(10);
+
+/// Sessions that finish their streams; beyond, the oldest is closed.
+const MAX_LEAVING: usize = 8;
+
+/// How long before the end of the server's certificate a new session is made, and how often that is tried.
+const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
+const RENEW_EVERY: Duration = Duration::from_secs(60);
+
+type Attempt = Pin<Box<dyn Future<Output = Result<(usize, Arc<dyn Acceptor>), Error>> + Send>>;
+
+/// The link to one server.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    goal: Goal,
+    backoff: Backoff,
+    retry_at: Instant,
+    current: Option<Held>,
+    attempt: Option<(Reason, Attempt)>,
+    /// The lane that lets a session die soon after it was made: not the first of the next race.
+    distrusted: Option<usize>,
+    /// The tasks of the sessions: those that serve, and those that let streams finish.
+    sessions: JoinSet<()>,
+    leaving: VecDeque<CancellationToken>,
+}
+
+/// The session that takes new streams.
+struct Held {
+    session: Arc<dyn Acceptor>,
+    state: watch::Receiver<State>,
+    streams: watch::Receiver<usize>,
+    pulse: Pulse,
+    place: Place,
+    lane: usize,
+    certificate: u64,
+    local: Option<IpAddr>,
+    since: Instant,
+    renew_at: Option<Instant>,
+    probe_at: Option<Instant>,
+}
+
+/// What has happened to a link.
+enum Happened {
+    Attempted(Result<(usize, Arc<dyn Acceptor>), Error>),
+    Changed(State),
+    Beat(Beat),
+    NetworkChanged,
+    /// Something may be due.
+    Other,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>, address: SocketAddr, name: String) -> Self {
+        Self {
+            shared,
+            goal: Goal { address, name },
+            backoff: Backoff::new(PAUSES.0, PAUSES.1),
+            retry_at: Instant::now(),
+            current: None,
+            attempt: None,
+            distrusted: None,
+            sessions: JoinSet::new(),
+            leaving: VecDeque::new(),
+        }
+    }
+
+    /// Keeps the link until `stop`, then lets its streams finish; dropped, the link is cut.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut network = self.shared.network.subscribe();
+        let mut certificate = self.shared.certificate.subscribe();
+        while !stop.is_cancelled() {
+            let wake = self.begin_what_is_due();
+            let happened = tokio::select! {
+                () = stop.cancelled() => break,
+                result = attempted(&mut self.attempt) => Happened::Attempted(result),
+                happened = Held::next(&mut self.current) => happened,
+                _ = network.changed() => Happened::NetworkChanged,
+                _ = certificate.changed() => Happened::Other,
+                Some(_) = self.sessions.join_next() => Happened::Other,
+                () = sleep_until(wake.unwrap_or_else(far)), if wake.is_some() => Happened::Other,
+            };
+            match happened {
+                Happened::Attempted(result) => self.attempted(result),
+                Happened::Changed(state) => self.changed(&state),
+                Happened::Beat(beat) => self.heard(beat),
+                Happened::NetworkChanged => self.network_changed(),
+                Happened::Other => {}
+            }
+        }
+        self.attempt = None;
+        self.leave();
+        while self.sessions.join_next().await.is_some() {}
+    }
+
+    /// Begins an attempt if one is due; else returns when one will be.
+    fn begin_what_is_due(&mut self) -> Option<Instant> {
+        if self.attempt.is_some() {
+            return None;
+        }
+        let situation = Situation {
+            current: self.current.as_ref().map(Held::situation),
+            retry_at: self.retry_at,
+            certificate: *self.shared.certificate.borrow(),
+        };
+        match want(&situation, Instant::now()) {
+            Want::Wait(until) => until,
+            Want::Connect(reason) => {
+                self.connect(reason);
+                None
+            }
+        }
+    }
+
+    fn connect(&mut self, reason: Reason) {
+        let lanes = match reason {
+            Reason::Preferred => vec![0],
+            Reason::Missing | Reason::Silent | Reason::Renewal => self.lanes(),
+        };
+        let race = Race::new(lanes, self.shared.config.head_start, Instant::now());
+        let shared = self.shared.clone();
+        let transport = move |lane: usize| shared.carriers[lane].transport.clone();
+        let attempt = race::run(race, self.goal.clone(), CONNECT_LIMIT, transport);
+        self.attempt = Some((reason, Box::pin(attempt)));
+    }
+
+    /// Returns the lanes in the order in which they start: the winner of this network first.
+    fn lanes(&self) -> Vec<usize> {
+        let carriers = &self.shared.carriers;
+        let mut lanes: Vec<usize> = (0..carriers.len()).collect();
+        if let Some(network) = self.network() {
+            let winners = self.shared.winners.lock();
+            let winner = winners.of(&network);
+            lanes.sort_by_key(|&lane| winner != Some(carriers[lane].name));
+        }
+        lanes.sort_by_key(|lane| self.distrusted == Some(*lane));
+        lanes
+    }
+
+    fn network(&self) -> Option<Network> {
+        let server = self.goal.address;
+        let local = local::address_towards(server).ok()?;
+        Some(Network { local, server })
+    }
+
+    fn attempted(&mut self, result: Result<(usize, Arc<dyn Acceptor>), Error>) {
+        let Some((reason, _)) = self.attempt.take() else {
+            return;
+        };
+        self.shared.metrics.connected(reason, result.is_ok());
+        match result {
+            Ok((lane, session)) => self.take_up(lane, session, reason),
+            Err(error) => self.failed(reason, &error),
+        }
+    }
+
+    fn take_up(&mut self, lane: usize, session: Arc<dyn Acceptor>, reason: Reason) {
+        let now = Instant::now();
+        let shared = &self.shared;
+        let server = self.goal.address;
+        let transport = shared.carriers[lane].name;
+        let (count, streams) = watch::channel(0);
+        self.sessions.spawn(session::serve(
+            shared.clone(),
+            session.clone(),
+            server,
+            count,
+        ));
+        let config = &shared.config;
+        let probe_at = (lane != 0).then(|| now + jittered(config.probe_every));
+        let held = Held {
+            state: session.state(),
+            streams,
+            pulse: Pulse::new(session.clone(), (config.ping_every, config.patience), now),
+            place: shared.board.enter((server, transport), session.clone()),
+            lane,
+            certificate: *shared.certificate.borrow(),
+            local: local::address_towards(server).ok(),
+            since: now,
+            renew_at: self.renew_at(&*session, now),
+            probe_at,
+            session,
+        };
+        tracing::info!(%server, transport, ?reason, "the server is connected");
+        if let Some(network) = self.network() {
+            self.shared.winners.lock().won(network, transport);
+            self.shared.worth_keeping.notify_one();
+        }
+        // The new one takes streams before the old one takes none.
+        self.leave();
+        self.current = Some(held);
+        self.retry_at = now;
+        self.stand(Standing::Up);
+    }
+
+    /// Returns when the server's certificate is too near to its end, if it is not at its end already.
+    fn renew_at(&self, session: &dyn Acceptor, now: Instant) -> Option<Instant> {
+        let wall = (self.shared.config.clock)();
+        let left = session.peer().expires.duration_since(wall).ok()?;
+        now.checked_add(left.saturating_sub(RENEW_BEFORE).max(RENEW_EVERY))
+    }
+
+    fn failed(&mut self, reason: Reason, error: &Error) {
+        let now = Instant::now();
+        let server = self.goal.address;
+        match (reason, &mut self.current) {
+            (Reason::Preferred, Some(held)) => {
+                held.probe_at = Some(now + jittered(self.shared.config.probe_every));
+                tracing::debug!(%server, error = with_sources(error), "the preferred way is still closed");
+            }
+            (Reason::Preferred | Reason::Missing | Reason::Silent | Reason::Renewal, _) => {
+                self.pause(now);
+                tracing::warn!(%server, ?reason, error = with_sources(error), "the server cannot be reached");
+            }
+        }
+        if self.current.is_none() {
+            self.stand(Standing::Away);
+            self.shared.resolve_now.notify_one();
+        }
+    }
+
+    fn changed(&mut self, state: &State) {
+        let now = Instant::now();
+        let server = self.goal.address;
+        let Some(held) = &self.current else { return };
+        if now - held.since >= STOOD {
+            self.backoff.reset();
+            self.distrusted = None;
+        }
+        match state {
+            State::Open => return,
+            State::Draining => {
+                tracing::info!(%server, "the server takes no new streams");
+                self.leave();
+            }
+            State::Closed { kind, reason } => {
+                tracing::warn!(%server, ?kind, reason, "the session has ended");
+                if now - held.since < STOOD && self.shared.carriers.len() > 1 {
+                    self.distrusted = Some(held.lane);
+                }
+                self.current = None;
+            }
+        }
+        if matches!(self.attempt, Some((Reason::Preferred, _))) {
+            self.attempt = None;
+        }
+        self.pause(now);
+        self.stand(Standing::Away);
+    }
+
+    fn heard(&mut self, beat: Beat) {
+        let Some(held) = &self.current else { return };
+        match beat {
+            Beat::Answered => {
+                held.place.answered(Instant::now());
+                // It lives: nothing else is needed.
+                if matches!(self.attempt, Some((Reason::Silent, _))) {
+                    self.attempt = None;
+                }
+            }
+            Beat::Silent => {
+                tracing::info!(server = %self.goal.address, "the server does not answer");
+            }
+        }
+    }
+
+    /// A session on another address than before may be dead, or may have moved along: that is asked at once.
+    fn network_changed(&mut self) {
+        let now = Instant::now();
+        let Some(held) = &mut self.current else {
+            // A link that came back ends the pause.
+            self.backoff.reset();
+            let soon = now + self.backoff.next_delay(fastrand::f64());
+            self.retry_at = self.retry_at.min(soon);
+            return;
+        };
+        let local = local::address_towards(self.goal.address).ok();
+        if local != held.local {
+            held.local = local;
+            held.pulse.urge(self.shared.config.moved_patience, now);
+            self.retry_at = now;
+        }
+    }
+
+    /// Lets the current session finish its streams.
+    fn leave(&mut self) {
+        let Some(held) = self.current.take() else {
+            return;
+        };
+        let stop = CancellationToken::new();
+        self.leaving.retain(|leaving| !leaving.is_cancelled());
+        self.leaving.push_back(stop.clone());
+        if self.leaving.len() > MAX_LEAVING
+            && let Some(oldest) = self.leaving.pop_front()
+        {
+            oldest.cancel();
+        }
+        self.sessions
+            .spawn(finish(held.session, held.place, held.streams, stop));
+    }
+
+    fn pause(&mut self, now: Instant) {
+        self.retry_at = now + self.backoff.next_delay(fastrand::f64());
+    }
+
+    fn stand(&self, standing: Standing) {
+        self.shared.stand(self.goal.address, standing);
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("goal", &self.goal)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Held {
+    /// Returns what happens next to the session, if there is one.
+    async fn next(held: &mut Option<Self>) -> Happened {
+        let Some(held) = held else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            changed = held.state.changed() => match changed {
+                Ok(()) => Happened::Changed(held.state.borrow_and_update().clone()),
+                // Whoever knew the state is gone, and the session with it.
+                Err(_) => Happened::Changed(State::Closed {
+                    kind: yurt_core::transport::ErrorKind::Closed,
+                    reason: "the transport has dropped it".to_owned(),
+                }),
+            },
+            beat = held.pulse.beat() => Happened::Beat(beat),
+        }
+    }
+
+    fn situation(&self) -> Current {
+        Current {
+            certificate: self.certificate,
+            is_silent: self.pulse.is_silent(),
+            renew_at: self.renew_at,
+            probe_at: self.probe_at,
+        }
+    }
+}
+
+async fn attempted(
+    attempt: &mut Option<(Reason, Attempt)>,
+) -> Result<(usize, Arc<dyn Acceptor>), Error> {
+    match attempt {
+        Some((_, attempt)) => attempt.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A little less than a period, so that a site's nodes do not all come at once.
+fn jittered(period: Duration) -> Duration {
+    period.mul_f64(0.9 + fastrand::f64() / 10.0)
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(86_400)
+}

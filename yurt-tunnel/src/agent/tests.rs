@@ -1,0 +1,7 @@
+//! The agent on networks in memory.
+
+mod dials;
+mod links;
+mod lists;
+mod transports;
+mod world;

@@ -1,0 +1,318 @@
+//! What becomes of a stream that a server wants. The targets are real sockets of this machine, so the time is real.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use yurt_core::testing::transport::{memory_pair, node, server};
+use yurt_core::transport::{Acceptor, Error, ErrorKind, Open, Opener, Stream, Target};
+
+use super::world::{Cloud, NODE, Running, World, at, open};
+use crate::agent::Shared;
+use crate::agent::dial::Dialer;
+use crate::agent::memory::Remembered;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A session with an agent that may dial a listener of this machine.
+struct Site {
+    session: Arc<dyn Opener>,
+    listener: TcpListener,
+    target: SocketAddr,
+    _agent: Running,
+    _cloud: Cloud,
+    _world: World,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let world = World::new();
+        let cloud = Cloud::new(&world.udp, at(1)).await;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let mut config = world.config(&[at(1)]);
+        config.allow = vec![target.to_string().parse().unwrap()];
+        let agent = world.run(config);
+        Self {
+            session: cloud.next().await,
+            listener,
+            target,
+            _agent: agent,
+            _cloud: cloud,
+            _world: world,
+        }
+    }
+
+    async fn dial(&self, host: &str, port: u16) -> Result<Box<dyn Stream>, Error> {
+        open(&self.session, Target::dial(host, port).unwrap()).await
+    }
+
+    /// Returns both ends of a dial.
+    async fn connected(&self) -> (Box<dyn Stream>, TcpStream) {
+        let ends = tokio::join!(
+            self.dial("127.0.0.1", self.target.port()),
+            self.listener.accept()
+        );
+        (ends.0.unwrap(), ends.1.unwrap().0)
+    }
+}
+
+async fn kind(dialled: Result<Box<dyn Stream>, Error>) -> (ErrorKind, String) {
+    let error = dialled.unwrap_err();
+    (error.kind(), error.to_string())
+}
+
+#[tokio::test]
+async fn a_request_that_ends_gets_its_whole_answer() {
+    let site = Site::new().await;
+    let (mut stream, mut target) = site.connected().await;
+    stream.write_all(b"a question").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut question = String::new();
+    target.read_to_string(&mut question).await.unwrap();
+    assert_eq!(question, "a question");
+    let answer = vec![7; 1 << 20];
+    let sent = async {
+        target.write_all(&answer).await.unwrap();
+        target.shutdown().await.unwrap();
+    };
+    let mut received = Vec::new();
+    let (_, read) = tokio::join!(sent, stream.read_to_end(&mut received));
+    read.unwrap();
+    assert_eq!(received, answer);
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_first_leaves_the_request_open() {
+    let site = Site::new().await;
+    let (mut stream, mut target) = site.connected().await;
+    target.write_all(b"all I say").await.unwrap();
+    target.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "all I say");
+    stream.write_all(b"still asking").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut question = String::new();
+    target.read_to_string(&mut question).await.unwrap();
+    assert_eq!(question, "still asking");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_is_no_clean_end_for_the_target() {
+    let site = Site::new().await;
+    let (mut stream, mut target) = site.connected().await;
+    stream.write_all(b"half of a").await.unwrap();
+    let mut half = [0; 9];
+    target.read_exact(&mut half).await.unwrap();
+    stream.reset(7);
+    drop(stream);
+    let read = timeout(LIMIT, target.read_to_end(&mut Vec::new()))
+        .await
+        .unwrap();
+    assert_eq!(
+        read.unwrap_err().kind(),
+        std::io::ErrorKind::ConnectionReset
+    );
+}
+
+#[tokio::test]
+async fn a_target_that_breaks_off_is_no_clean_end_for_the_server() {
+    let site = Site::new().await;
+    let (mut stream, mut target) = site.connected().await;
+    target.write_all(b"half of an").await.unwrap();
+    let mut half = [0; 10];
+    stream.read_exact(&mut half).await.unwrap();
+    socket2::SockRef::from(&target)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(target);
+    let read = timeout(LIMIT, stream.read_to_end(&mut Vec::new()))
+        .await
+        .unwrap();
+    let error = read.unwrap_err();
+    assert!(
+        matches!(Error::of(&error).unwrap().kind(), ErrorKind::Reset(_)),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_dial_to_a_closed_port_is_refused() {
+    let mut site = Site::new().await;
+    let port = site.target.port();
+    site.listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (kind, message) = kind(site.dial("127.0.0.1", port).await).await;
+    assert_eq!(kind, ErrorKind::Refused, "{message}");
+    assert_eq!(
+        message,
+        format!("dial 127.0.0.1:{port}: the connection is refused")
+    );
+}
+
+#[tokio::test]
+async fn a_dial_that_no_rule_allows_is_forbidden_and_reaches_nobody() {
+    let site = Site::new().await;
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = other.local_addr().unwrap().port();
+    for host in ["127.0.0.1", "localhost", "::ffff:127.0.0.1", "0.0.0.0"] {
+        let (kind, message) = kind(site.dial(host, port).await).await;
+        assert_eq!(kind, ErrorKind::Forbidden, "{host}: {message}");
+    }
+    let (kind, message) = kind(site.dial("203.0.113.1", 443).await).await;
+    assert_eq!(
+        (kind, message.contains("servers")),
+        (ErrorKind::Forbidden, true),
+        "{message}"
+    );
+    assert!(
+        timeout(Duration::from_millis(100), other.accept())
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_stream_for_another_node_is_forbidden() {
+    let site = Site::new().await;
+    let dial = |node: &str| Target::Dial {
+        node: Some(node.parse().unwrap()),
+        host: "127.0.0.1".to_owned(),
+        port: site.target.port(),
+    };
+    let (kind, message) = kind(open(&site.session, dial("edge-2")).await).await;
+    assert_eq!(kind, ErrorKind::Forbidden, "{message}");
+    let (dialled, _) = tokio::join!(open(&site.session, dial("edge-1")), site.listener.accept());
+    dialled.unwrap();
+}
+
+/// A listener that takes no more connections, so that connecting to it does not end.
+struct Deaf {
+    listener: socket2::Socket,
+    _waiting: Vec<std::net::TcpStream>,
+}
+
+impl Deaf {
+    fn new() -> Self {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let listener = listener.unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50));
+        let waiting = std::iter::from_fn(|| connect().ok()).collect();
+        Self {
+            listener,
+            _waiting: waiting,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        self.listener
+            .local_addr()
+            .unwrap()
+            .as_socket()
+            .unwrap()
+            .port()
+    }
+}
+
+/// A session that the test answers by itself, with what the agent's parts share.
+fn desk(dials: usize) -> (Arc<dyn Opener>, Arc<dyn Acceptor>, Arc<Shared>) {
+    let (opener, acceptor) = memory_pair(server("cloud"), node(NODE));
+    let world = World::new();
+    let mut config = world.config(&[]);
+    config.allow = vec!["127.0.0.0/8:*".parse().unwrap()];
+    config.dials = dials;
+    let shared = Shared::new(config, Vec::new(), Remembered::default());
+    (opener, acceptor, Arc::new(shared))
+}
+
+#[tokio::test]
+async fn a_dial_that_the_server_gives_up_is_given_up() {
+    let deaf = Deaf::new();
+    let (opener, acceptor, shared) = desk(8);
+    let target = Target::dial("127.0.0.1", deaf.port()).unwrap();
+    let dialer = Arc::new(Dialer::new(shared.clone(), at(1)));
+    let opening = opener.open(Open::new(target, LIMIT));
+    let incoming = tokio::select! {
+        incoming = acceptor.accept() => incoming.unwrap(),
+        _ = opening => unreachable!("nobody has answered"),
+    };
+    // The opening was dropped with the select.
+    timeout(LIMIT / 4, dialer.answer(incoming)).await.unwrap();
+    let metrics = shared.metrics.text();
+    assert!(
+        metrics.contains(r#"dials_total{result="cancelled"} 1"#),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn a_dial_that_nobody_answers_ends_at_its_deadline() {
+    let deaf = Deaf::new();
+    let (opener, acceptor, shared) = desk(8);
+    let target = Target::dial("127.0.0.1", deaf.port()).unwrap();
+    let dialer = Arc::new(Dialer::new(shared.clone(), at(1)));
+    let answering = async { dialer.answer(acceptor.accept().await.unwrap()).await };
+    // The opener's own deadline is later than that of the open.
+    let deadline = Duration::from_millis(300);
+    let (_, opened) = tokio::join!(answering, opener.open(Open::new(target, deadline)));
+    assert_eq!(opened.unwrap_err().kind(), ErrorKind::Timeout);
+    let metrics = shared.metrics.text();
+    let is_counted =
+        |result: &str| metrics.contains(&format!("dials_total{{result=\"{result}\"}} 1"));
+    assert!(
+        is_counted("timeout") || is_counted("cancelled"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn more_dials_than_the_agent_takes_are_refused_as_overload() {
+    let deaf = Deaf::new();
+    let (opener, acceptor, shared) = desk(1);
+    let target = Target::dial("127.0.0.1", deaf.port()).unwrap();
+    let dialer = Arc::new(Dialer::new(shared, at(1)));
+    let mut answering = tokio::task::JoinSet::new();
+    let mut opening = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let (opener, target) = (opener.clone(), target.clone());
+        opening.spawn(async move { opener.open(Open::new(target, LIMIT)).await });
+        answering.spawn(dialer.clone().answer(acceptor.accept().await.unwrap()));
+    }
+    let first = timeout(LIMIT / 4, opening.join_next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(first.unwrap_err().kind(), ErrorKind::Overloaded);
+}
+
+#[tokio::test]
+async fn the_nodes_own_name_is_the_nodes_own_address() {
+    let (opener, acceptor, shared) = desk(1);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let server = listener.local_addr().unwrap();
+    let dialer = Arc::new(Dialer::new(shared, server));
+    let answering = async { dialer.answer(acceptor.accept().await.unwrap()).await };
+    let target = Target::dial(NODE.to_uppercase(), server.port()).unwrap();
+    let opening = async { drop(opener.open(Open::new(target, LIMIT)).await.unwrap()) };
+    let (_, _, accepted) = tokio::join!(answering, opening, listener.accept());
+    assert_eq!(accepted.unwrap().1.ip(), Ipv4Addr::LOCALHOST);
+}
+
+#[tokio::test]
+async fn what_is_sent_to_the_agent_itself_comes_back() {
+    let site = Site::new().await;
+    let mut stream = open(&site.session, Target::Echo).await.unwrap();
+    stream.write_all(b"is anybody there?").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut back = String::new();
+    stream.read_to_string(&mut back).await.unwrap();
+    assert_eq!(back, "is anybody there?");
+}

@@ -1,0 +1,149 @@
+//! Which way of connecting is taken, and how a session is succeeded by a better one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use testbed::pki::Pki;
+use tokio::time::Instant;
+use yurt_core::transport::{Opener, State, Target};
+
+use super::world::{Cloud, NODE, Running, World, at, is_alive, is_over, open, reached};
+use crate::identity::{Credentials, Files};
+
+async fn ends(world: &World) -> (Cloud, Cloud) {
+    let quic = Cloud::new(&world.udp, at(1)).await;
+    let h2 = Cloud::new(&world.tcp, at(1)).await;
+    (quic, h2)
+}
+
+/// Waits until a session is drained, and shows that its stream goes on and that it ends with it.
+async fn is_succeeded(
+    session: &Arc<dyn Opener>,
+    mut stream: Box<dyn yurt_core::transport::Stream>,
+) {
+    reached(session, |state| *state == State::Draining).await;
+    assert!(is_alive(&mut stream).await);
+    drop(stream);
+    reached(session, is_over).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_preferred_way_is_taken_when_both_are_open() {
+    let world = World::new();
+    let (quic, h2) = ends(&world).await;
+    let _agent = world.run(world.config(&[at(1)]));
+    let _session = quic.next().await;
+    assert!(!h2.is_called_within(Duration::from_secs(120)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_udp_is_closed_tcp_is_taken_and_udp_again_when_it_opens() {
+    let world = World::new();
+    let (quic, h2) = ends(&world).await;
+    world.udp.cut(at(1));
+    let began = Instant::now();
+    let _agent = world.run(world.config(&[at(1)]));
+    let session = h2.next().await;
+    assert!(
+        began.elapsed() < Duration::from_millis(1_500),
+        "{:?}",
+        began.elapsed()
+    );
+    let stream = open(&session, Target::Echo).await.unwrap();
+
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    assert_eq!(*session.state().borrow(), State::Open);
+    world.udp.mend(at(1));
+    let began = Instant::now();
+    let _better = quic.next().await;
+    assert!(
+        began.elapsed() <= Duration::from_secs(60),
+        "{:?}",
+        began.elapsed()
+    );
+    is_succeeded(&session, stream).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_winner_of_a_network_has_the_head_start_after_a_restart() {
+    let world = World::new();
+    let (quic, h2) = ends(&world).await;
+    world.udp.cut(at(1));
+    let mut agent = world.run(world.config(&[at(1)]));
+    let session = h2.next().await;
+    drop(open(&session, Target::Echo).await.unwrap());
+    agent.stop();
+    agent.ended().await;
+    drop(session);
+
+    world.udp.mend(at(1));
+    let _agent = world.run(world.config(&[at(1)]));
+    let _session = h2.next().await;
+    assert!(!quic.is_called_within(Duration::from_secs(1)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_certificate_gives_each_session_its_successor() {
+    let world = World::new();
+    let (quic, _h2) = ends(&world).await;
+    let files = Files {
+        ca: world.folder().join("ca.pem"),
+        certificate: world.folder().join("node.pem"),
+        key: world.folder().join("node.key"),
+    };
+    let pki = Pki::new();
+    put(&files.ca, pki.ca_pem());
+    let renew = || {
+        let (certificate, key) = pki.client(&format!("system:node:{NODE}"), &["system:nodes"]);
+        put(&files.certificate, &certificate);
+        put(&files.key, &key);
+    };
+    renew();
+    let credentials = Credentials::load(files.clone()).unwrap();
+    let agent = world.agent(world.config(&[at(1)]));
+    let _agent = Running::new(agent.with_credentials(credentials));
+    let session = quic.next().await;
+    let stream = open(&session, Target::Echo).await.unwrap();
+    assert!(!quic.is_called_within(Duration::from_secs(60)).await);
+
+    renew();
+    let began = Instant::now();
+    let _successor = quic.next().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        began.elapsed()
+    );
+    is_succeeded(&session, stream).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_without_its_key_leaves_the_session_as_it_is() {
+    let world = World::new();
+    let (quic, _h2) = ends(&world).await;
+    let files = Files {
+        ca: world.folder().join("ca.pem"),
+        certificate: world.folder().join("node.pem"),
+        key: world.folder().join("node.key"),
+    };
+    let pki = Pki::new();
+    let (certificate, key) = pki.client(&format!("system:node:{NODE}"), &["system:nodes"]);
+    put(&files.ca, pki.ca_pem());
+    put(&files.certificate, &certificate);
+    put(&files.key, &key);
+    let credentials = Credentials::load(files.clone()).unwrap();
+    let agent = world.agent(world.config(&[at(1)]));
+    let _agent = Running::new(agent.with_credentials(credentials));
+    let session = quic.next().await;
+    put(&files.certificate, "-----BEGIN CERTIFICATE-----\nMII");
+    assert!(!quic.is_called_within(Duration::from_secs(60)).await);
+    assert_eq!(*session.state().borrow(), State::Open);
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's file need not survive a crash"
+)]
+fn put(path: &std::path::Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+}

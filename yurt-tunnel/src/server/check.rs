@@ -1,0 +1,166 @@
+//! Whether a node can be reached, step by step, and where it breaks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use yurt_core::name::NodeName;
+use yurt_core::transport::{Stream, Target};
+
+use super::nodes::{Found, Node};
+use super::registry::Member;
+use super::{Shared, router};
+use crate::identity::{Credentials, Protocol};
+
+/// How long one step may take.
+const STEP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What was tried, and how it went.
+#[derive(Debug, Default)]
+pub(super) struct Report(Vec<(bool, String)>);
+
+impl Report {
+    /// Whether all went well.
+    pub(super) fn is_ok(&self) -> bool {
+        self.0.iter().all(|(is_ok, _)| *is_ok)
+    }
+
+    fn good(&mut self, said: impl Into<String>) {
+        self.0.push((true, said.into()));
+    }
+
+    fn bad(&mut self, said: impl Into<String>) {
+        self.0.push((false, said.into()));
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (is_ok, said) in &self.0 {
+            writeln!(f, "[{}] {said}", if *is_ok { '+' } else { '-' })?;
+        }
+        Ok(())
+    }
+}
+
+/// Tries every step of the way to a node's kubelet; stops at the first that fails.
+pub(super) async fn check(
+    shared: &Arc<Shared>,
+    credentials: &Credentials,
+    name: &NodeName,
+) -> Report {
+    let mut report = Report::default();
+    let nodes = shared.router.nodes.borrow().clone();
+    let Found::Node(node) = nodes.find(name.as_str()) else {
+        report.bad(format!(
+            "node {name} is not known: no Node object, and not in the file of nodes"
+        ));
+        return report;
+    };
+    let addresses = match node.addresses.as_slice() {
+        [] => "without an address".to_owned(),
+        addresses => format!("at {}", addresses.join(", ")),
+    };
+    if !node.edge {
+        report.good(format!(
+            "node {name} is known, {addresses}; it is not at the edge and dialled directly"
+        ));
+        return report;
+    }
+    report.good(format!(
+        "node {name} is known, at the edge, {addresses}, kubelet port {}",
+        node.kubelet_port
+    ));
+    if !connected(shared, name, &mut report).await {
+        return report;
+    }
+    let host = node.dialled(name.as_str()).to_owned();
+    let target = Target::Dial {
+        node: Some(name.clone()),
+        host: host.clone(),
+        port: node.kubelet_port,
+    };
+    let began = Instant::now();
+    match shared.router.through(name, target, STEP_LIMIT).await {
+        Ok(stream) => {
+            let took = millis(began);
+            report.good(format!(
+                "the agent has dialled {host}:{} in {took:.1} ms",
+                node.kubelet_port
+            ));
+            tls(credentials, node, &host, stream, &mut report).await;
+        }
+        Err(error) => report.bad(format!("dial {host}:{}: {error}", node.kubelet_port)),
+    }
+    report
+}
+
+/// Whether the agent is connected, here or elsewhere.
+async fn connected(shared: &Arc<Shared>, name: &NodeName, report: &mut Report) -> bool {
+    let sessions = shared.registry.open(&Member::Agent(name.clone()));
+    if sessions.is_empty() {
+        let peers = shared.registry.open(&Member::Peer).len();
+        if peers == 0 {
+            report.bad(format!(
+                "the agent of {name} is not connected, and there is no other server"
+            ));
+            return false;
+        }
+        report.good(format!(
+            "the agent of {name} is not connected here; {peers} other servers are asked"
+        ));
+        return true;
+    }
+    let mut is_alive = false;
+    for session in sessions {
+        let remote = session.remote();
+        match router::echo(&session, STEP_LIMIT).await {
+            Ok(trip) => {
+                let trip = trip.as_secs_f64() * 1000.0;
+                report.good(format!(
+                    "the agent is connected from {remote}; bytes come back in {trip:.1} ms"
+                ));
+                is_alive = true;
+            }
+            Err(error) => report.bad(format!("the agent is connected from {remote}: {error}")),
+        }
+    }
+    is_alive
+}
+
+/// Whether TLS answers, whoever it believes.
+async fn tls(
+    credentials: &Credentials,
+    node: &Node,
+    host: &str,
+    stream: Box<dyn Stream>,
+    report: &mut Report,
+) {
+    let name = ServerName::try_from(host.to_owned())
+        .or_else(|_| ServerName::try_from(node.name.as_str().to_owned()));
+    let Ok(name) = name else {
+        return report.bad(format!("{host} is no name that TLS knows"));
+    };
+    let connector = TlsConnector::from(credentials.client(Protocol::Door));
+    let shaken = timeout(STEP_LIMIT, connector.connect(name, stream)).await;
+    match shaken {
+        Ok(Ok(_)) => report.good("TLS answers with a certificate of our authority"),
+        Ok(Err(error)) => match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            Some(error) => report.good(format!(
+                "TLS answers; its certificate is not one we know ({error})"
+            )),
+            None => report.bad(format!("TLS does not answer: {error}")),
+        },
+        Err(_) => report.bad(format!("TLS does not answer in {} s", STEP_LIMIT.as_secs())),
+    }
+}
+
+fn millis(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}

@@ -1,0 +1,157 @@
+//! Other servers: this one connects to each, so that each can ask it for the agents that are connected here.
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::lookup_host;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use yurt_core::backoff::Backoff;
+use yurt_core::transport::{Acceptor, Error, ErrorKind, Incoming, Target};
+
+use super::dial::{ABORTED, Address};
+use super::router::Router;
+use super::{NamedTransport, Shared};
+use crate::splice;
+
+/// How often names are resolved: servers come and go behind one name.
+const RESOLVE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a resolver may take.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Links to the servers behind a name, until the shutdown.
+pub(super) async fn link(shared: Arc<Shared>, peer: Address, shutdown: CancellationToken) {
+    let mut links = JoinSet::new();
+    let mut linked = HashSet::new();
+    loop {
+        let addresses = timeout(RESOLVE_LIMIT, lookup_host((peer.host.as_str(), peer.port))).await;
+        match addresses {
+            Ok(Ok(addresses)) => {
+                for address in addresses.filter(|address| !is_own(&shared, *address)) {
+                    if linked.insert(address) {
+                        let (shared, name) = (shared.clone(), peer.host.clone());
+                        let shutdown = shutdown.clone();
+                        links.spawn(async move {
+                            keep(&shared, &name, address, &shutdown).await;
+                            address
+                        });
+                    }
+                }
+            }
+            Ok(Err(error)) => debug!(%peer, %error, "a server's name cannot be resolved"),
+            Err(_) => debug!(%peer, "nobody resolves a server's name"),
+        }
+        tokio::select! {
+            () = sleep(RESOLVE_EVERY) => {}
+            Some(Ok(address)) = links.join_next() => { linked.remove(&address); }
+            () = shutdown.cancelled() => break,
+        }
+    }
+    while links.join_next().await.is_some() {}
+}
+
+/// Whether an address is this server's own: behind one name are all servers.
+fn is_own(shared: &Shared, address: SocketAddr) -> bool {
+    shared.port == address.port() && UdpSocket::bind((address.ip(), 0)).is_ok()
+}
+
+/// Keeps a link to one server; gives up after some failures, as the name may have moved on.
+async fn keep(shared: &Arc<Shared>, name: &str, address: SocketAddr, shutdown: &CancellationToken) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    for _ in 0..10 {
+        let connected = tokio::select! {
+            connected = connect(&shared.transports, name, address) => connected,
+            () = shutdown.cancelled() => return,
+        };
+        match connected {
+            Ok((transport, session)) => {
+                info!(%address, transport, "linked to another server");
+                serve(&shared.router, &session, shutdown).await;
+                info!(%address, "a link to another server has ended");
+                return;
+            }
+            Err(error) => warn!(%address, %error, "another server cannot be reached"),
+        }
+        let pause = backoff.next_delay(fastrand::f64());
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Connects by the first transport that does.
+async fn connect(
+    transports: &[NamedTransport],
+    name: &str,
+    address: SocketAddr,
+) -> Result<(&'static str, Arc<dyn Acceptor>), Error> {
+    let mut failure = Error::new(ErrorKind::Other, "there is no transport");
+    for (label, transport) in transports {
+        match transport.connect(address, name).await {
+            Ok(session) => return Ok((label, session)),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Serves what the other server asks for, until the session is over.
+async fn serve(router: &Arc<Router>, session: &Arc<dyn Acceptor>, shutdown: &CancellationToken) {
+    let mut streams = JoinSet::new();
+    let mut is_draining = false;
+    loop {
+        tokio::select! {
+            Some(_) = streams.join_next() => {
+                if is_draining && streams.is_empty() {
+                    session.close("the server is gone").await;
+                }
+            }
+            incoming = session.accept() => match incoming {
+                Ok(incoming) => { streams.spawn(answer(router.clone(), incoming)); }
+                Err(_) => break,
+            },
+            () = shutdown.cancelled(), if !is_draining => {
+                session.drain();
+                is_draining = true;
+                if streams.is_empty() {
+                    session.close("the server is gone").await;
+                }
+            }
+        }
+    }
+    streams.shutdown().await;
+}
+
+async fn answer(router: Arc<Router>, mut incoming: Box<dyn Incoming>) {
+    let request = incoming.request().clone();
+    let Target::Dial {
+        node: Some(node), ..
+    } = &request.target
+    else {
+        let message = "servers ask each other for nodes only";
+        return incoming.reject(Error::new(ErrorKind::Forbidden, message));
+    };
+    let opened = tokio::select! {
+        opened = router.for_peer(node, request.target.clone(), request.deadline) => opened,
+        () = incoming.cancelled() => return,
+    };
+    let mut agent = match opened {
+        Ok(stream) => stream,
+        Err(error) => return incoming.reject(error),
+    };
+    let mut asker = match incoming.accept().await {
+        Ok(stream) => stream,
+        Err(_) => return agent.reset(ABORTED),
+    };
+    if let Err(error) = splice::both(&mut asker, &mut agent).await {
+        debug!(%node, stream = agent.id(), %error, "a stream for another server has failed");
+        asker.reset(ABORTED);
+        agent.reset(ABORTED);
+    }
+}

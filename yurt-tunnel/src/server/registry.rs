@@ -1,0 +1,130 @@
+//! Who is connected: the agent of which node, which other servers, and what they have cost so far.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use yurt_core::name::NodeName;
+use yurt_core::transport::{Opener, State, Stats};
+
+/// An agent has two while it moves from one to the next, and some that do not know yet that they are dead.
+const MAX_SESSIONS: usize = 8;
+
+/// Whose a session is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Member {
+    /// The agent of a node.
+    Agent(NodeName),
+    /// Another server.
+    Peer,
+}
+
+/// A session, and when it came.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// Each is greater than all before it.
+    pub(super) number: u64,
+    /// By which transport.
+    pub(super) transport: &'static str,
+    /// The session.
+    pub(super) session: Arc<dyn Opener>,
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(super) struct Registry(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    members: HashMap<Member, Vec<Entry>>,
+    /// What sessions that are over had counted.
+    past: Stats,
+}
+
+impl Registry {
+    /// Adds a session and returns its number, and a session of the same agent that is one too many.
+    pub(super) fn add(
+        &self,
+        member: Member,
+        transport: &'static str,
+        session: Arc<dyn Opener>,
+    ) -> (u64, Option<Arc<dyn Opener>>) {
+        let mut inner = self.0.lock();
+        inner.next += 1;
+        let number = inner.next;
+        let entry = Entry {
+            number,
+            transport,
+            session,
+        };
+        let is_agent = matches!(member, Member::Agent(_));
+        let entries = inner.members.entry(member).or_default();
+        entries.push(entry);
+        let is_crowded = is_agent && entries.len() > MAX_SESSIONS;
+        (number, is_crowded.then(|| entries[0].session.clone()))
+    }
+
+    /// Takes one session out; others of the same member stay.
+    pub(super) fn remove(&self, member: &Member, number: u64) {
+        let mut inner = self.0.lock();
+        let Some(entries) = inner.members.get_mut(member) else {
+            return;
+        };
+        let Some(at) = entries.iter().position(|entry| entry.number == number) else {
+            return;
+        };
+        let entry = entries.remove(at);
+        if entries.is_empty() {
+            inner.members.remove(member);
+        }
+        let last = entry.session.stats();
+        add(&mut inner.past, &last);
+    }
+
+    /// Returns a member's sessions that take streams, the newest first: it is the one that the member has
+    /// chosen, and an older one may not know yet that it is dead.
+    #[must_use]
+    pub(super) fn open(&self, member: &Member) -> Vec<Arc<dyn Opener>> {
+        let inner = self.0.lock();
+        let entries = inner.members.get(member).into_iter().flatten().rev();
+        let open = entries.filter(|entry| *entry.session.state().borrow() == State::Open);
+        open.map(|entry| entry.session.clone()).collect()
+    }
+
+    /// Returns every session with whose it is.
+    #[must_use]
+    pub(super) fn all(&self) -> Vec<(Member, Entry)> {
+        let inner = self.0.lock();
+        let members = inner.members.iter();
+        members
+            .flat_map(|(member, entries)| {
+                entries.iter().map(|entry| (member.clone(), entry.clone()))
+            })
+            .collect()
+    }
+
+    /// Returns what all sessions, those that are over included, have counted.
+    #[must_use]
+    pub(super) fn stats(&self) -> Stats {
+        let mut sum = self.0.lock().past;
+        for (_, entry) in self.all() {
+            let stats = entry.session.stats();
+            sum.streams += stats.streams;
+            sum.credit += stats.credit;
+            add(&mut sum, &stats);
+        }
+        sum
+    }
+}
+
+/// Adds what only ever grows.
+fn add(sum: &mut Stats, stats: &Stats) {
+    sum.opened += stats.opened;
+    sum.reset += stats.reset;
+    sum.sent += stats.sent;
+    sum.received += stats.received;
+    sum.stalls += stats.stalls;
+    sum.lost += stats.lost;
+    sum.migrations += stats.migrations;
+}

@@ -1,0 +1,214 @@
+//! Makes the connections that the doors ask for: through an agent, through another server, or directly.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+use yurt_core::name::NodeName;
+use yurt_core::transport::{Error, ErrorKind, Open, Opener, Stream, Target};
+
+use super::dial::{Address, Caller, Dial, Dialled};
+use super::figures::Figures;
+use super::nodes::NodeTable;
+use super::pick::{Road, pick};
+use super::registry::{Member, Registry};
+use crate::egress::Policy;
+
+/// How long a target of our own may take to take a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A connection that is silent for so long is asked whether its other end lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// What makes connections.
+pub(super) struct Router {
+    pub(super) registry: Arc<Registry>,
+    pub(super) nodes: watch::Receiver<Arc<NodeTable>>,
+    pub(super) policy: Policy,
+    pub(super) figures: Figures,
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Dial for Router {
+    async fn dial(
+        &self,
+        caller: &Caller,
+        address: &Address,
+        deadline: Duration,
+    ) -> Result<Dialled, Error> {
+        let began = Instant::now();
+        let nodes = self.nodes.borrow().clone();
+        let (road, dialled) = match pick(caller, address, &nodes, &self.policy) {
+            Err(error) => ("none", Err(error)),
+            Ok(Road::Direct) => (
+                "direct",
+                direct(address, deadline).await.map(Dialled::Direct),
+            ),
+            Ok(Road::Agent { node, host }) => {
+                let target = Target::Dial {
+                    node: Some(node.clone()),
+                    host,
+                    port: address.port,
+                };
+                let dialled = self.through(&node, target, deadline).await;
+                ("agent", dialled.map(Dialled::Stream))
+            }
+        };
+        self.figures
+            .dialled(road, dialled.as_ref().err(), began.elapsed());
+        dialled
+    }
+}
+
+impl Router {
+    /// Opens a stream to the node's agent: here, or at the server that it is connected to.
+    pub(super) async fn through(
+        &self,
+        node: &NodeName,
+        target: Target,
+        deadline: Duration,
+    ) -> Result<Box<dyn Stream>, Error> {
+        let end = Instant::now() + deadline;
+        let mut agents = self.registry.open(&Member::Agent(node.clone()));
+        let peers = self.registry.open(&Member::Peer);
+        let known = agents.len();
+        agents.extend(peers);
+        let mut last = None;
+        for (number, session) in agents.iter().enumerate() {
+            match open(session, &target, end).await {
+                Ok(stream) => return Ok(stream),
+                // Nothing was done for this open, so that another may do it.
+                Err(error) if is_untouched(error.kind()) => {
+                    if number < known || last.is_none() {
+                        last = Some(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last
+            .filter(|error| error.kind() != ErrorKind::NoPeer)
+            .unwrap_or_else(|| {
+                let peers = agents.len() - known;
+                let message = match peers {
+                    0 => format!("no agent of node {node} is connected"),
+                    1 => {
+                        format!("no agent of node {node} is connected, here or to the other server")
+                    }
+                    peers => format!(
+                        "no agent of node {node} is connected, here or to {peers} other servers"
+                    ),
+                };
+                Error::new(ErrorKind::NoPeer, message)
+            }))
+    }
+
+    /// Opens a stream to an agent that is connected here, for another server.
+    pub(super) async fn for_peer(
+        &self,
+        node: &NodeName,
+        target: Target,
+        deadline: Duration,
+    ) -> Result<Box<dyn Stream>, Error> {
+        let end = Instant::now() + deadline;
+        let mut last = None;
+        for session in self.registry.open(&Member::Agent(node.clone())) {
+            match open(&session, &target, end).await {
+                Err(error) if is_untouched(error.kind()) => last = Some(error),
+                opened => return opened,
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(
+                ErrorKind::NoPeer,
+                format!("no agent of node {node} is connected here"),
+            )
+        }))
+    }
+}
+
+async fn open(
+    session: &Arc<dyn Opener>,
+    target: &Target,
+    end: Instant,
+) -> Result<Box<dyn Stream>, Error> {
+    let left = end.saturating_duration_since(Instant::now());
+    session.open(Open::new(target.clone(), left)).await
+}
+
+/// Whether an open that failed so has reached nobody who acted on it.
+fn is_untouched(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::NoPeer | ErrorKind::Draining | ErrorKind::Overloaded | ErrorKind::Closed
+    )
+}
+
+/// Connects by a socket of our own.
+async fn direct(address: &Address, deadline: Duration) -> Result<TcpStream, Error> {
+    let connect = TcpStream::connect((address.host.as_str(), address.port));
+    let late = |_| {
+        let message = format!("{address} does not take the connection in time");
+        Error::new(ErrorKind::Timeout, message)
+    };
+    let connected = timeout(CONNECT_LIMIT.min(deadline), connect)
+        .await
+        .map_err(late)?;
+    let socket = connected.map_err(|source| failed(address, source))?;
+    let options = SockRef::from(&socket);
+    // A socket without them works too.
+    let _ = options.set_tcp_nodelay(true);
+    let _ = options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
+    Ok(socket)
+}
+
+fn failed(address: &Address, source: io::Error) -> Error {
+    let (kind, message) = match source.kind() {
+        io::ErrorKind::ConnectionRefused => (
+            ErrorKind::Refused,
+            format!("{address} refuses the connection"),
+        ),
+        io::ErrorKind::TimedOut => (ErrorKind::Timeout, format!("{address} does not answer")),
+        _ => (
+            ErrorKind::Unreachable,
+            format!("{address} cannot be reached"),
+        ),
+    };
+    Error::new(kind, message).with_source(source)
+}
+
+/// Waits for a round trip of bytes through a session: what a probe of the path is.
+pub(super) async fn echo(session: &Arc<dyn Opener>, limit: Duration) -> Result<Duration, Error> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let began = Instant::now();
+    let end = began + limit;
+    let mut stream = open(session, &Target::Echo, end).await?;
+    let exchange = async {
+        stream.write_all(b"yurt").await?;
+        stream.shutdown().await?;
+        let mut back = Vec::new();
+        (&mut stream).take(16).read_to_end(&mut back).await?;
+        Ok::<_, io::Error>(back)
+    };
+    let back = timeout_at(end, exchange).await;
+    let back = back.map_err(|_| Error::new(ErrorKind::Timeout, "the echo does not come back"))?;
+    match back {
+        Ok(back) if back == b"yurt" => Ok(began.elapsed()),
+        Ok(_) => Err(Error::new(ErrorKind::Protocol, "the echo is another")),
+        Err(source) => {
+            Err(Error::new(ErrorKind::Closed, "the echo breaks off").with_source(source))
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Sessions of agents and of other servers, from the handshake to the end.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, State, Target};
+
+use super::registry::Member;
+use super::{SERVERS_GROUP, Shared};
+use crate::identity::Refusal;
+
+/// How long an agent may take to hear of the servers.
+const LIST_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long agents have to go elsewhere when nothing flows any more.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Takes sessions until the shutdown, and then waits for the end of those that it has.
+pub(super) async fn accept(
+    shared: Arc<Shared>,
+    transport: &'static str,
+    listener: Box<dyn Listener>,
+    shutdown: CancellationToken,
+) {
+    let mut sessions = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = sessions.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok(session) => {
+                    let hold = hold(shared.clone(), transport, session, shutdown.clone());
+                    sessions.spawn(hold);
+                }
+                Err(error) if error.kind() == ErrorKind::Closed && error.source().is_none() => break,
+                Err(error) => refused(&shared, &error).await,
+            },
+        }
+    }
+    drop(listener);
+    while sessions.join_next().await.is_some() {}
+}
+
+async fn refused(shared: &Shared, error: &Error) {
+    let refusal = error
+        .source()
+        .and_then(|source| source.downcast_ref::<Refusal>());
+    shared
+        .figures
+        .refused(refusal.copied().unwrap_or(Refusal::Other));
+    match refusal {
+        Some(refusal) => debug!(%error, %refusal, "a peer was not let in"),
+        None => debug!(%error, source = ?error.source(), "a peer did not come in"),
+    }
+    if error.kind() == ErrorKind::Other {
+        // Out of file descriptors, most likely: let something end first.
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Keeps a session in the registry as long as it lives.
+async fn hold(
+    shared: Arc<Shared>,
+    transport: &'static str,
+    session: Arc<dyn Opener>,
+    shutdown: CancellationToken,
+) {
+    let peer = session.peer();
+    let remote = session.remote();
+    let member = match peer.node() {
+        Some(node) => Member::Agent(node),
+        None if peer.groups.iter().any(|group| group == SERVERS_GROUP) => Member::Peer,
+        None => {
+            shared.figures.refused(Refusal::Stranger);
+            warn!(user = peer.user, %remote, "a peer that is neither a node nor a server was not let in");
+            return session.close("only nodes and servers come in here").await;
+        }
+    };
+    let (number, surplus) = shared
+        .registry
+        .add(member.clone(), transport, session.clone());
+    info!(user = peer.user, %remote, transport, session = number, "connected");
+    if let Some(surplus) = surplus {
+        surplus.close("too many sessions of one peer").await;
+    }
+    if matches!(member, Member::Agent(_)) {
+        tell_servers(&shared, &session).await;
+    }
+    let reason = live(&session, &shutdown).await;
+    shared.registry.remove(&member, number);
+    info!(user = session.peer().user, %remote, session = number, reason, "disconnected");
+}
+
+/// Waits for the end; at the shutdown it tells the peer to go elsewhere, and goes when nothing flows.
+async fn live(session: &Arc<dyn Opener>, shutdown: &CancellationToken) -> String {
+    let mut state = session.state();
+    let closed = async {
+        let last = state
+            .wait_for(|state| matches!(state, State::Closed { .. }))
+            .await;
+        match last.as_deref() {
+            Ok(State::Closed { reason, .. }) => reason.clone(),
+            _ => "the session is gone".to_owned(),
+        }
+    };
+    tokio::pin!(closed);
+    tokio::select! {
+        reason = &mut closed => return reason,
+        () = shutdown.cancelled() => session.drain(),
+    }
+    let since = Instant::now();
+    loop {
+        tokio::select! {
+            reason = &mut closed => return reason,
+            () = sleep(Duration::from_millis(100)) => {
+                if session.stats().streams == 0 && since.elapsed() > FAREWELL {
+                    session.close("the server is gone").await;
+                }
+            }
+        }
+    }
+}
+
+/// Tells an agent where the servers are.
+async fn tell_servers(shared: &Shared, session: &Arc<dyn Opener>) {
+    let told = async {
+        let mut stream = session.open(Open::new(Target::Servers, LIST_LIMIT)).await?;
+        let written = async {
+            stream.write_all(&shared.servers).await?;
+            stream.shutdown().await?;
+            // The agent ends its direction when it has read the list.
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+        };
+        let written = tokio::time::timeout(LIST_LIMIT, written).await;
+        let late = |_| Error::new(ErrorKind::Timeout, "the agent does not read the list");
+        let lost = |source| Error::new(ErrorKind::Closed, "send the list").with_source(source);
+        written.map_err(late)?.map_err(lost)
+    };
+    if let Err(error) = told.await {
+        debug!(user = session.peer().user, %error, "an agent was not told of the servers");
+    }
+}

@@ -1,0 +1,130 @@
+//! What a server shows of itself: health, metrics, and the check of one node.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use prometheus_client::encoding::text;
+use prometheus_client::registry::Registry as Metrics;
+use tokio_util::sync::CancellationToken;
+
+use super::figures::Sessions;
+use super::registry::Member;
+use super::{Shared, check, router};
+use crate::admin::{Page, Pages};
+use crate::egress;
+use crate::identity::Credentials;
+
+/// How long the probe of a path may take.
+const PROBE_LIMIT: Duration = Duration::from_secs(3);
+
+/// How many paths are probed before the server is not ready: one agent that is away is no fault of ours.
+const PROBES: usize = 3;
+
+/// Shows a server.
+pub(super) struct Status {
+    shared: Arc<Shared>,
+    metrics: Mutex<Metrics>,
+    credentials: Credentials,
+    shutdown: CancellationToken,
+}
+
+impl std::fmt::Debug for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Status").finish_non_exhaustive()
+    }
+}
+
+impl Status {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        doors: &egress::Figures,
+        credentials: Credentials,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let mut metrics = Metrics::with_prefix("yurt_tunnel_server");
+        shared.figures.register(&mut metrics);
+        doors.register(&mut metrics);
+        metrics.register_collector(Box::new(Sessions(shared.registry.clone())));
+        Self {
+            shared,
+            metrics: Mutex::new(metrics),
+            credentials,
+            shutdown,
+        }
+    }
+
+    /// Ready means: bytes come back from an agent, if there is one.
+    async fn readyz(&self) -> (bool, String) {
+        if self.shutdown.is_cancelled() {
+            return (false, "[-] the server is draining\nnot ready\n".to_owned());
+        }
+        let mut report = String::new();
+        let all = self.shared.registry.all();
+        let agents: Vec<_> = all
+            .into_iter()
+            .filter_map(|(member, entry)| match member {
+                Member::Agent(node) => Some((node, entry)),
+                Member::Peer => None,
+            })
+            .collect();
+        if agents.is_empty() {
+            return (true, "[+] no agent is connected\nready\n".to_owned());
+        }
+        let first = fastrand::usize(..agents.len());
+        let probed = agents
+            .iter()
+            .cycle()
+            .skip(first)
+            .take(PROBES.min(agents.len()));
+        for (node, entry) in probed {
+            match router::echo(&entry.session, PROBE_LIMIT).await {
+                Ok(trip) => {
+                    let millis = trip.as_secs_f64() * 1000.0;
+                    let _ = writeln!(report, "[+] bytes come back from {node} in {millis:.1} ms");
+                    report.push_str("ready\n");
+                    return (true, report);
+                }
+                Err(error) => {
+                    let _ = writeln!(report, "[-] {node}: {error}");
+                }
+            }
+        }
+        report.push_str("not ready\n");
+        (false, report)
+    }
+
+    fn metrics(&self) -> String {
+        let mut body = String::new();
+        // Text can only fail to be written where there is no memory.
+        let _ = text::encode(&mut body, &self.metrics.lock());
+        body
+    }
+}
+
+#[async_trait]
+impl Pages for Status {
+    async fn page(&self, path: &str, query: &str) -> Page {
+        match path {
+            "/healthz" | "/livez" => Page::text(true, "ok\n"),
+            "/readyz" => {
+                let (is_ready, report) = self.readyz().await;
+                Page::text(is_ready, report)
+            }
+            "/metrics" => Page::metrics(self.metrics()),
+            "/check" => match query.strip_prefix("node=").map(str::parse) {
+                Some(Ok(node)) => {
+                    let report = check::check(&self.shared, &self.credentials, &node).await;
+                    Page::text(report.is_ok(), report.to_string())
+                }
+                _ => Page {
+                    code: "400 Bad Request",
+                    ..Page::text(true, "say which node: /check?node=NAME\n")
+                },
+            },
+            path => Page::missing(path, "/healthz, /readyz, /metrics, /check?node=NAME"),
+        }
+    }
+}

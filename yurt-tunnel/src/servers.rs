@@ -1,0 +1,115 @@
+//! What a server tells an agent about where its like are: a JSON document on a stream of its own.
+
+use serde::{Deserialize, Serialize};
+
+use crate::server::Address;
+
+/// No list is longer, in bytes.
+pub const MAX_BYTES: usize = 64 << 10;
+
+/// No list names more servers.
+pub const MAX_SERVERS: usize = 64;
+
+/// Why bytes are not a list of servers.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidServers {
+    /// There are too many bytes.
+    #[error("the list of servers is longer than {MAX_BYTES} bytes")]
+    TooLong,
+    /// There are too many servers.
+    #[error("the list names {0} servers, more than {MAX_SERVERS}")]
+    TooMany(usize),
+    /// It is not the document that it should be.
+    #[error("parse the list of servers")]
+    Parse(#[source] serde_json::Error),
+    /// An entry is not `host:port`.
+    #[error("{0:?} is not host:port")]
+    Entry(String),
+}
+
+/// The document; a later version may say more.
+#[derive(Serialize, Deserialize)]
+struct Document {
+    servers: Vec<String>,
+}
+
+/// Returns the document that names these servers: the first of them, if there are too many.
+#[must_use]
+pub fn encode(servers: &[Address]) -> Vec<u8> {
+    let servers = servers.iter().take(MAX_SERVERS).map(ToString::to_string);
+    let document = Document {
+        servers: servers.collect(),
+    };
+    serde_json::to_vec(&document).expect("texts are JSON")
+}
+
+/// Returns the servers that a document names.
+///
+/// # Errors
+/// When it is too long, names too many, or is not `{"servers":["host:port",…]}`.
+pub fn decode(bytes: &[u8]) -> Result<Vec<Address>, InvalidServers> {
+    if bytes.len() > MAX_BYTES {
+        return Err(InvalidServers::TooLong);
+    }
+    let document: Document = serde_json::from_slice(bytes).map_err(InvalidServers::Parse)?;
+    if document.servers.len() > MAX_SERVERS {
+        return Err(InvalidServers::TooMany(document.servers.len()));
+    }
+    let parse = |text: String| text.parse().map_err(|_| InvalidServers::Entry(text));
+    document.servers.into_iter().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<Address> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_told_is_understood() {
+        let servers = addresses(&["tunnel.example:8443", "192.0.2.7:443", "[2001:db8::1]:443"]);
+        let document = encode(&servers);
+        let text = String::from_utf8(document.clone()).unwrap();
+        let expected = r#"{"servers":["tunnel.example:8443","192.0.2.7:443","[2001:db8::1]:443"]}"#;
+        assert_eq!(text, expected);
+        assert_eq!(decode(&document).unwrap(), servers);
+    }
+
+    #[test]
+    fn what_a_later_version_says_besides_is_passed_over() {
+        let document = br#"{"version":2,"servers":["a:1"],"zones":{"a":["b"]}}"#;
+        assert_eq!(decode(document).unwrap(), addresses(&["a:1"]));
+    }
+
+    #[test]
+    fn the_longest_list_that_is_told_is_understood() {
+        let name = "a".repeat(253);
+        let servers: Vec<Address> = (1..=100)
+            .map(|port| format!("{name}:{port}").parse().unwrap())
+            .collect();
+        let understood = decode(&encode(&servers)).unwrap();
+        assert_eq!(understood, servers[..MAX_SERVERS]);
+    }
+
+    #[test]
+    fn what_is_no_list_of_servers_is_an_error() {
+        let many = format!(r#"{{"servers":[{}]}}"#, vec![r#""a:1""#; 65].join(","));
+        let long = format!(r#"{{"servers":[]}}{}"#, " ".repeat(MAX_BYTES));
+        for wrong in [
+            "",
+            "[]",
+            "{}",
+            r#"{"servers":"a:1"}"#,
+            r#"{"servers":["a"]}"#,
+            r#"{"servers":["a:0"]}"#,
+            r#"{"servers":[1]}"#,
+            &many,
+            &long,
+        ] {
+            assert!(decode(wrong.as_bytes()).is_err(), "{:.40}", wrong);
+        }
+    }
+}

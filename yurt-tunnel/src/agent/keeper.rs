@@ -330,8 +330,11 @@ impl Keeper {
             .spawn(finish(held.session, held.place, held.streams, stop));
     }
 
+    /// Waits before the next attempt, at least a quarter of what it may be: with many small draws in a row the
+    /// delays would grow while hardly any time has passed.
     fn pause(&mut self, now: Instant) {
-        self.retry_at = now + self.backoff.next_delay(fastrand::f64());
+        let random = 0.25 + fastrand::f64() * 0.75;
+        self.retry_at = now + self.backoff.next_delay(random);
     }
 
     fn stand(&self, standing: Standing) {

@@ -46,7 +46,7 @@ async fn a_thousand_agents_come_back_within_seconds_and_not_all_at_once() {
     }
     assert!(back.elapsed() < Duration::from_secs(5), "{arrivals:?}");
     let most = arrivals.values().max().unwrap();
-    assert!(*most < AGENTS / 5, "{arrivals:?}");
+    assert!(*most < AGENTS / 3, "{arrivals:?}");
     // Whoever is back stays.
     assert!(!cloud.is_called_within(Duration::from_secs(60)).await);
 }

@@ -91,6 +91,22 @@ impl Pki {
         self.sign(params)
     }
 
+    /// Signs a certificate for DNS names and IP addresses that is shown to clients and, as one of `group`, to
+    /// servers: `(certificate, key)`, PEM.
+    pub fn both(&self, names: &[&str], group: &str) -> (String, String) {
+        let mut params = params(names, Validity::default());
+        let name = names.first().copied().unwrap_or("server");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, group);
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        self.sign(params)
+    }
+
     /// Signs a client certificate for a user (CN) in groups (O, two at most): `(certificate, key)`, PEM.
     pub fn client(&self, user: &str, groups: &[&str]) -> (String, String) {
         self.client_for(user, groups, Validity::default())

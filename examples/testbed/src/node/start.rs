@@ -136,7 +136,17 @@ impl Node {
         let busybox = run(&mut words("which busybox"))?;
         let busybox = Path::new(busybox.trim());
         let shell = [
-            "cat", "httpd", "ls", "mkdir", "nc", "nslookup", "sh", "sleep", "wget",
+            "cat",
+            "httpd",
+            "ls",
+            "mkdir",
+            "nc",
+            "nslookup",
+            "sh",
+            "sha256sum",
+            "sleep",
+            "tar",
+            "wget",
         ];
         let busybox = |name, entrypoint| Image {
             name,

@@ -292,9 +292,8 @@ impl Serving {
         let Some(shared) = known.and_then(|known| known.upgrade()) else {
             return respond.send_reset(Reason::REFUSED_STREAM);
         };
-        if let Ok(send) = respond.send_response(Response::new(()), false) {
-            shared.go_on(send, Leg::Open(request.into_body()));
-        }
+        let send = respond.send_response(Response::new(()), false).ok();
+        shared.go_on(send, Leg::Open(request.into_body()));
     }
 
     fn begin(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -343,11 +342,23 @@ async fn serve(
     serving: Arc<Serving>,
     mut connection: ::h2::server::Connection<ConnectedTls, Bytes>,
 ) -> std::result::Result<(), ::h2::Error> {
+    let _ending = Ending(&serving);
     while let Some(request) = connection.accept().await {
         let (request, respond) = request?;
         serving.take(request, respond);
     }
     Ok(())
+}
+
+/// Tells the pipes when a connection ends, in whatever way: one may wait for what was to come on it.
+struct Ending<'a>(&'a Serving);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        for shared in self.0.known.lock().values().filter_map(Weak::upgrade) {
+            shared.lose();
+        }
+    }
 }
 
 /// A name that nobody can guess.

@@ -43,6 +43,8 @@ struct Next {
     send: Option<SendStream<Bytes>>,
     receive: Option<Leg>,
     reader: Option<Waker>,
+    /// The connection is gone, and with it whatever was to come.
+    is_lost: bool,
 }
 
 /// This end's direction of a pipe.
@@ -59,6 +61,8 @@ pub(super) struct H2Receive {
     leg: Leg,
     shared: Arc<Shared>,
     unread: Bytes,
+    /// The first stream has ended by moving; trailers are told once.
+    has_moved: bool,
     is_ended: bool,
 }
 
@@ -82,6 +86,7 @@ pub(super) fn pipe(
         leg,
         shared,
         unread: Bytes::new(),
+        has_moved: false,
         is_ended: false,
     };
     (send, receive)
@@ -90,12 +95,21 @@ pub(super) fn pipe(
 // === Shared ===
 
 impl Shared {
-    /// Gives the pipe a second stream to go on in.
-    pub(super) fn go_on(&self, send: SendStream<Bytes>, receive: Leg) {
+    /// Gives the pipe a second stream to go on in; one that is reset already can only be read, to learn why.
+    pub(super) fn go_on(&self, send: Option<SendStream<Bytes>>, receive: Leg) {
         let mut next = self.next.lock();
         next.is_done = true;
-        next.send = Some(send);
+        next.send = send;
         next.receive = Some(receive);
+        if let Some(reader) = next.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Tells a reader that waits for a second stream that there will be none.
+    pub(super) fn lose(&self) {
+        let mut next = self.next.lock();
+        next.is_lost = true;
         if let Some(reader) = next.reader.take() {
             reader.wake();
         }
@@ -111,7 +125,7 @@ impl Shared {
             next.is_wanted && !next.is_done
         };
         if is_due && let Some((send, response)) = mover.second() {
-            self.go_on(send, Leg::Asked(response));
+            self.go_on(Some(send), Leg::Asked(response));
         }
     }
 }
@@ -225,13 +239,15 @@ impl ReceivePipe for H2Receive {
 
 impl H2Receive {
     /// Goes on in the second stream, when there is one.
-    fn poll_follow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_follow(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut next = self.shared.next.lock();
         match next.receive.take() {
             Some(leg) => {
                 self.leg = leg;
-                Poll::Ready(())
+                self.has_moved = false;
+                Poll::Ready(Ok(()))
             }
+            None if next.is_lost => Poll::Ready(Err(lost_error("the connection is gone"))),
             None => {
                 next.reader = Some(cx.waker().clone());
                 Poll::Pending
@@ -242,6 +258,9 @@ impl H2Receive {
     /// Bytes, or none at the end of both streams.
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
+            if self.has_moved {
+                ready!(self.poll_follow(cx))?;
+            }
             let stream = match &mut self.leg {
                 Leg::Open(stream) => stream,
                 Leg::Asked(response) => {
@@ -261,7 +280,7 @@ impl H2Receive {
                     if !trailers.is_some_and(|trailers| trailers.contains_key(MOVED)) {
                         return Poll::Ready(Ok(None));
                     }
-                    ready!(self.poll_follow(cx));
+                    self.has_moved = true;
                 }
             }
         }

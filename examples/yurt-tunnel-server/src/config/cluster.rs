@@ -1,0 +1,48 @@
+//! How the API server is reached that says which nodes there are.
+
+use std::env;
+use std::path::Path;
+
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+/// What a pod has by which it finds the API server.
+const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
+
+/// An API server, and as whom to ask it.
+#[derive(Debug)]
+pub(crate) enum Cluster {
+    /// By a kubeconfig.
+    File(Box<Kubeconfig>),
+    /// By the service account of this pod.
+    Pod(Box<Config>),
+}
+
+impl Cluster {
+    pub(super) fn by_file(path: &Path) -> Result<Self, String> {
+        Kubeconfig::read_from(path)
+            .map(|file| Self::File(Box::new(file)))
+            .map_err(|error| crate::with_sources(&error))
+    }
+
+    pub(super) fn of_pod() -> Result<Self, String> {
+        if env::var_os(SERVICE_HOST).is_none() {
+            return Err(
+                "missing: set it, or a nodesFile; this is no pod with a service account".to_owned(),
+            );
+        }
+        Config::incluster()
+            .map(|config| Self::Pod(Box::new(config)))
+            .map_err(|error| crate::with_sources(&error))
+    }
+
+    /// Returns how a client of it is set up.
+    pub(crate) async fn config(self) -> Result<Config, KubeconfigError> {
+        match self {
+            Self::File(file) => {
+                Config::from_custom_kubeconfig(*file, &KubeConfigOptions::default()).await
+            }
+            Self::Pod(config) => Ok(*config),
+        }
+    }
+}

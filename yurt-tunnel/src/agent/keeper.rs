@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use yurt_core::backoff::Backoff;
-use yurt_core::transport::{Acceptor, Error, State};
+use yurt_core::transport::{Acceptor, Error, ErrorKind, State};
 
 use super::board::Place;
 use super::pulse::{Beat, Pulse};
@@ -60,6 +60,8 @@ pub(super) struct Keeper {
 struct Held {
     session: Arc<dyn Acceptor>,
     state: watch::Receiver<State>,
+    /// The state that is known: a session may have ended before anybody looked.
+    seen: State,
     streams: watch::Receiver<usize>,
     pulse: Pulse,
     place: Place,
@@ -201,6 +203,7 @@ impl Keeper {
         let probe_at = (lane != 0).then(|| now + jittered(config.probe_every));
         let held = Held {
             state: session.state(),
+            seen: State::Open,
             streams,
             pulse: Pulse::new(session.clone(), (config.ping_every, config.patience), now),
             place: shared.board.enter((server, transport), session.clone()),
@@ -330,8 +333,11 @@ impl Keeper {
             .spawn(finish(held.session, held.place, held.streams, stop));
     }
 
+    /// Waits before the next attempt, at least a quarter of what it may be: with many small draws in a row the
+    /// delays would grow while hardly any time has passed.
     fn pause(&mut self, now: Instant) {
-        self.retry_at = now + self.backoff.next_delay(fastrand::f64());
+        let random = 0.25 + fastrand::f64() * 0.75;
+        self.retry_at = now + self.backoff.next_delay(random);
     }
 
     fn stand(&self, standing: Standing) {
@@ -353,15 +359,13 @@ impl Held {
         let Some(held) = held else {
             return std::future::pending().await;
         };
+        let seen = held.seen.clone();
         tokio::select! {
-            changed = held.state.changed() => match changed {
-                Ok(()) => Happened::Changed(held.state.borrow_and_update().clone()),
-                // Whoever knew the state is gone, and the session with it.
-                Err(_) => Happened::Changed(State::Closed {
-                    kind: yurt_core::transport::ErrorKind::Closed,
-                    reason: "the transport has dropped it".to_owned(),
-                }),
-            },
+            changed = held.state.wait_for(|state| *state != seen) => {
+                // Whoever knew the state may be gone, and the session with it.
+                held.seen = changed.map_or_else(|_| dropped(), |state| state.clone());
+                Happened::Changed(held.seen.clone())
+            }
             beat = held.pulse.beat() => Happened::Beat(beat),
         }
     }
@@ -373,6 +377,13 @@ impl Held {
             renew_at: self.renew_at,
             probe_at: self.probe_at,
         }
+    }
+}
+
+fn dropped() -> State {
+    State::Closed {
+        kind: ErrorKind::Closed,
+        reason: "the transport has dropped it".to_owned(),
     }
 }
 

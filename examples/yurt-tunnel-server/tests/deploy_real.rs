@@ -1,10 +1,5 @@
 //! What `deploy/` holds is what an API server, and the program itself, take.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test takes for granted fails the test"
-)]
-
 use std::process::Command;
 
 use testbed::cluster::{Cluster, ClusterConfig, Kubectl, shared};

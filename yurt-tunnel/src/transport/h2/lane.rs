@@ -13,7 +13,7 @@ use yurt_core::transport::{Error, ErrorKind, Peer, Result};
 
 use crate::identity::{self, Credentials, Protocol, Refusal};
 use crate::link::Config;
-use crate::transport::refusal;
+use crate::transport::handshake::refusal;
 
 /// What TLS makes of a socket, for the end that listened and for the end that connected.
 pub(super) type ListenedTls = tokio_rustls::server::TlsStream<TcpStream>;

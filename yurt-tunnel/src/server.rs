@@ -44,6 +44,11 @@ pub const SERVERS_GROUP: &str = "yurt:tunnel-servers";
 /// A transport, and what it is called in logs and metrics.
 pub type NamedTransport = (&'static str, Arc<dyn Transport>);
 
+type Listeners = Vec<(&'static str, Box<dyn Listener>)>;
+
+/// How many free ports are tried until one is free for every transport.
+const FREE_PORTS: usize = 16;
+
 /// How a server is set up.
 #[derive(Debug)]
 pub struct Config {
@@ -89,7 +94,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    listeners: Vec<(&'static str, Box<dyn Listener>)>,
+    listeners: Listeners,
     admin: Option<TcpListener>,
     source: Box<dyn NodeSource>,
     table: watch::Sender<Arc<NodeTable>>,
@@ -124,19 +129,7 @@ impl Server {
         transports: Vec<NamedTransport>,
         (source, nodes): (Box<dyn NodeSource>, NodeTable),
     ) -> Result<Self, Error> {
-        let mut listeners: Vec<(&'static str, Box<dyn Listener>)> = Vec::new();
-        let mut address = config.listen;
-        for (label, transport) in &transports {
-            let failed = |source| Error::Listen {
-                address,
-                transport: label,
-                source,
-            };
-            let listener = transport.listen(address).await.map_err(failed)?;
-            // The first one's free port is the port of all.
-            address.set_port(listener.address().port());
-            listeners.push((label, listener));
-        }
+        let (listeners, address) = listen(config.listen, &transports).await?;
         let admin = match config.admin_listen {
             None => None,
             Some(address) => {
@@ -241,7 +234,42 @@ impl Server {
             warn!(streams, "streams did not end in time");
         }
         tasks.shutdown().await;
+        self.shared.registry.close().await;
         end.cancel();
         admin_tasks.shutdown().await;
     }
+}
+
+/// Listens by every transport at one address.
+async fn listen(
+    address: SocketAddr,
+    transports: &[NamedTransport],
+) -> Result<(Listeners, SocketAddr), Error> {
+    let mut attempts = if address.port() == 0 { FREE_PORTS } else { 1 };
+    loop {
+        attempts -= 1;
+        match listen_once(address, transports).await {
+            // The first one's free port is another's with the next.
+            Err(_) if attempts > 0 => {}
+            done => return done,
+        }
+    }
+}
+
+async fn listen_once(
+    mut address: SocketAddr,
+    transports: &[NamedTransport],
+) -> Result<(Listeners, SocketAddr), Error> {
+    let mut listeners = Listeners::new();
+    for (label, transport) in transports {
+        let failed = |source| Error::Listen {
+            address,
+            transport: label,
+            source,
+        };
+        let listener = transport.listen(address).await.map_err(failed)?;
+        address.set_port(listener.address().port());
+        listeners.push((label, listener));
+    }
+    Ok((listeners, address))
 }

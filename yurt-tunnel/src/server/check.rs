@@ -152,10 +152,13 @@ async fn tls(
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<rustls::Error>())
         {
-            Some(error) => report.good(format!(
-                "TLS answers; its certificate is not one we know ({error})"
+            Some(rustls::Error::InvalidCertificate(why)) => report.good(format!(
+                "TLS answers; its certificate is not one we know ({why})"
             )),
-            None => report.bad(format!("TLS does not answer: {error}")),
+            Some(rustls::Error::AlertReceived(alert)) => {
+                report.good(format!("TLS answers, to say {alert:?} of our certificate"));
+            }
+            _ => report.bad(format!("TLS does not answer: {error}")),
         },
         Err(_) => report.bad(format!("TLS does not answer in {} s", STEP_LIMIT.as_secs())),
     }

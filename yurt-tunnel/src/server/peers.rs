@@ -27,6 +27,9 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a server is tried before its name is resolved again.
 const ATTEMPTS: usize = 10;
 
+/// How long the other server may take to read the last bytes.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// A link that ends sooner is as good as none: the other end lets us in and out again.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -119,24 +122,23 @@ async fn connect(
 /// Serves what the other server asks for, until the session is over.
 async fn serve(router: &Arc<Router>, session: &Arc<dyn Acceptor>, shutdown: &CancellationToken) {
     let mut streams = JoinSet::new();
-    let mut is_draining = false;
+    let leave = async {
+        shutdown.cancelled().await;
+        session.drain();
+    };
+    tokio::pin!(leave);
+    let mut is_leaving = false;
     loop {
         tokio::select! {
-            Some(_) = streams.join_next() => {
-                if is_draining && streams.is_empty() {
-                    session.close("the server is gone").await;
-                }
-            }
+            Some(_) = streams.join_next() => {}
             incoming = session.accept() => match incoming {
                 Ok(incoming) => { streams.spawn(answer(router.clone(), incoming)); }
                 Err(_) => break,
             },
-            () = shutdown.cancelled(), if !is_draining => {
-                session.drain();
-                is_draining = true;
-                if streams.is_empty() {
-                    session.close("the server is gone").await;
-                }
+            () = &mut leave, if !is_leaving => is_leaving = true,
+            // The other server closes when it has read what there was; it need not be there any more.
+            () = sleep(FAREWELL), if is_leaving && streams.is_empty() => {
+                session.close("the server is gone").await;
             }
         }
     }

@@ -2,13 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use yurt_core::name::NodeName;
 use yurt_core::transport::{Opener, State, Stats};
 
 /// An agent has two while it moves from one to the next, and some that do not know yet that they are dead.
 const MAX_SESSIONS: usize = 8;
+
+/// How long the last words to all may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Whose a session is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -102,6 +108,17 @@ impl Registry {
                 entries.iter().map(|entry| (member.clone(), entry.clone()))
             })
             .collect()
+    }
+
+    /// Closes every session that there still is.
+    pub(super) async fn close(&self) {
+        let mut closing = JoinSet::new();
+        for (_, entry) in self.all() {
+            closing.spawn(async move { entry.session.close("the server is gone").await });
+        }
+        // A peer that does not listen any more must not hold up the end.
+        let closed = async { while closing.join_next().await.is_some() {} };
+        let _ = timeout(CLOSE_LIMIT, closed).await;
     }
 
     /// Returns what all sessions, those that are over included, have counted.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, State, Target};
@@ -18,8 +18,12 @@ use crate::identity::Refusal;
 /// How long an agent may take to hear of the servers.
 const LIST_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long agents have to go elsewhere when nothing flows any more.
+/// How long agents have to go elsewhere before the first of them is left.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How often a session that ends is looked at, and how often it has to be found without a stream.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const QUIET_LOOKS: u32 = 10;
 
 /// Takes sessions until the shutdown, and then waits for the end of those that it has.
 pub(super) async fn accept(
@@ -99,9 +103,9 @@ async fn hold(
     info!(user = session.peer().user, %remote, session = number, reason, "disconnected");
 }
 
-/// Waits for the end; at the shutdown it tells the peer to go elsewhere, and goes when nothing flows.
+/// Waits for the end. When either end drains, it closes the session as soon as nothing flows any more.
 async fn live(session: &Arc<dyn Opener>, shutdown: &CancellationToken) -> String {
-    let mut state = session.state();
+    let (mut state, mut changing) = (session.state(), session.state());
     let closed = async {
         let last = state
             .wait_for(|state| matches!(state, State::Closed { .. }))
@@ -112,20 +116,34 @@ async fn live(session: &Arc<dyn Opener>, shutdown: &CancellationToken) -> String
         }
     };
     tokio::pin!(closed);
-    tokio::select! {
-        reason = &mut closed => return reason,
-        () = shutdown.cancelled() => session.drain(),
-    }
-    let since = Instant::now();
-    loop {
+    let leave = async {
+        let drained = async { drop(changing.wait_for(|state| *state != State::Open).await) };
         tokio::select! {
-            reason = &mut closed => return reason,
-            () = sleep(Duration::from_millis(100)) => {
-                if session.stats().streams == 0 && since.elapsed() > FAREWELL {
-                    session.close("the server is gone").await;
-                }
+            () = drained => {}
+            () = shutdown.cancelled() => {
+                session.drain();
+                sleep(FAREWELL).await;
             }
         }
+        quiet(session).await;
+        session.close("nothing is left to be done").await;
+    };
+    tokio::select! {
+        reason = &mut closed => reason,
+        () = leave => closed.await,
+    }
+}
+
+/// Waits until no stream has been open for a while: the last bytes of one may be on their way.
+async fn quiet(session: &Arc<dyn Opener>) {
+    let mut looks = 0;
+    while looks < QUIET_LOOKS {
+        sleep(LOOK_EVERY).await;
+        looks = if session.stats().streams == 0 {
+            looks + 1
+        } else {
+            0
+        };
     }
 }
 

@@ -15,7 +15,10 @@ async fn a_server_is_ready_without_agents_and_with_one_that_answers() {
     let _agent = world.agent("edge-1", &server, Manner::Echoes).await;
     let (code, said) = server.page("/readyz").await;
     assert_eq!(code, 200);
-    assert!(said.starts_with("[+] bytes come back from edge-1 in "), "{said}");
+    assert!(
+        said.starts_with("[+] bytes come back from edge-1 in "),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -25,7 +28,10 @@ async fn a_server_is_not_ready_when_no_agent_answers_and_is_when_one_does() {
     let _silent = world.agent("edge-1", &server, Manner::Hangs).await;
     let (code, said) = server.page("/readyz").await;
     assert_eq!(code, 503, "{said}");
-    assert!(said.starts_with("[-] edge-1: ") && said.ends_with("not ready\n"), "{said}");
+    assert!(
+        said.starts_with("[-] edge-1: ") && said.ends_with("not ready\n"),
+        "{said}"
+    );
     let _agent = world.agent("edge-2", &server, Manner::Echoes).await;
     let (code, said) = server.page("/readyz").await;
     assert_eq!(code, 200, "{said}");
@@ -86,7 +92,10 @@ async fn what_is_not_asked_for_as_it_should_be_has_an_answer_that_says_so() {
         (b"GET /secrets HTTP/1.1\r\n\r\n", "HTTP/1.1 404 "),
         (b"GET /check HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "),
         (b"GET /check?node=../a HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "HTTP/1.1 400 "),
+        (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            "HTTP/1.1 400 ",
+        ),
         (long.as_bytes(), "HTTP/1.1 400 "),
     ] {
         let said = server.ask(request).await;

@@ -15,15 +15,16 @@ const KNOWN: &str = "[+] node edge-1 is known, at the edge, at 10.1.0.1, kubelet
 /// The report with times and ports left out.
 async fn report(server: &Running, node: &str) -> (u16, String) {
     let (code, text) = server.page(&format!("/check?node={node}")).await;
-    let without_times = text.split(" in ").enumerate().map(|(index, part)| {
-        if index == 0 {
-            return part.to_owned();
-        }
-        let rest = part.split_once(" ms").map_or(part, |(_, rest)| rest);
-        format!(" in N ms{rest}")
-    });
-    let text: String = without_times.collect();
-    let from = text.find("198.51.100.1:").map(|at| at + "198.51.100.1:".len());
+    let mut parts = text.split(" in ");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let is_time = part.starts_with(|c: char| c.is_ascii_digit());
+        let rest = part.split_once(" ms").filter(|_| is_time);
+        text += &rest.map_or(format!(" in {part}"), |(_, rest)| format!(" in N ms{rest}"));
+    }
+    let from = text
+        .find("198.51.100.1:")
+        .map(|at| at + "198.51.100.1:".len());
     let text = match from {
         None => text,
         Some(from) => {
@@ -70,8 +71,16 @@ async fn a_way_to_the_kubelet_is_told_step_by_step_up_to_its_certificate() {
     let world = World::new();
     let server = world.alone().await;
     for (shows, code, last) in [
-        (Shows::OurCertificate, 200, "[+] TLS answers with a certificate of our authority"),
-        (Shows::AnotherCertificate, 200, "[+] TLS answers; its certificate is not one we know"),
+        (
+            Shows::OurCertificate,
+            200,
+            "[+] TLS answers with a certificate of our authority",
+        ),
+        (
+            Shows::AnotherCertificate,
+            200,
+            "[+] TLS answers; its certificate is not one we know",
+        ),
         (Shows::NoTls, 503, "[-] TLS does not answer"),
     ] {
         let (address, _kubelet) = kubelet(&world, shows).await;
@@ -83,7 +92,10 @@ async fn a_way_to_the_kubelet_is_told_step_by_step_up_to_its_certificate() {
              [+] the agent has dialled 10.1.0.1:10250 in N ms\n\
              {last}"
         );
-        assert!(report.0 == code && report.1.starts_with(&steps), "{report:?}");
+        assert!(
+            report.0 == code && report.1.starts_with(&steps),
+            "{report:?}"
+        );
         agent.session.close("the next one").await;
         while server.metric("yurt_tunnel_server_agents").await > 0.0 {}
     }
@@ -106,15 +118,20 @@ async fn a_way_that_breaks_is_told_up_to_where_it_does() {
     );
     assert_eq!(report(&server, "edge-1").await, (503, refused));
     drop(agent);
-    let direct = "[+] node cloud-1 is known, at 127.0.0.1; it is not at the edge and dialled directly\n";
+    let direct =
+        "[+] node cloud-1 is known, at 127.0.0.1; it is not at the edge and dialled directly\n";
     assert_eq!(report(&server, "cloud-1").await, (200, direct.to_owned()));
 }
 
 #[tokio::test]
 async fn a_node_whose_agent_is_elsewhere_is_checked_through_the_other_server() {
     let world = World::new();
-    let first = world.server(at(1), |config| config.peers = vec![at(2).into()]).await;
-    let second = world.server(at(2), |config| config.peers = vec![at(1).into()]).await;
+    let first = world
+        .server(at(1), |config| config.peers = vec![at(2).into()])
+        .await;
+    let second = world
+        .server(at(2), |config| config.peers = vec![at(1).into()])
+        .await;
     let _agent = world.agent("edge-1", &second, Manner::Refuses).await;
     while first.metric("yurt_tunnel_server_peers").await < 1.0 {}
     let expected = format!(

@@ -45,7 +45,10 @@ async fn what_is_not_at_the_edge_is_dialled_directly() {
     drop(target);
     let refused = server.dial(&address.to_string()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Refused);
-    assert_eq!(refused.to_string(), format!("{address} refuses the connection"));
+    assert_eq!(
+        refused.to_string(),
+        format!("{address} refuses the connection")
+    );
 }
 
 #[tokio::test]
@@ -78,7 +81,10 @@ async fn an_agent_that_says_nothing_costs_the_deadline_and_no_more() {
     let error = server.dial("edge-1:10250").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     let took = began.elapsed();
-    assert!(took >= DIAL && took < DIAL + Duration::from_secs(1), "{took:?}");
+    assert!(
+        took >= DIAL && took < DIAL + Duration::from_secs(1),
+        "{took:?}"
+    );
     eventually(|| agent.session.stats().streams == 0).await;
 }
 
@@ -109,7 +115,11 @@ async fn a_session_that_is_dead_without_knowing_holds_a_dial_up_for_half_a_secon
     let began = Instant::now();
     let mut dialled = server.dial("edge-1:10250").await.unwrap();
     assert!(is_alive(&mut dialled).await);
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]

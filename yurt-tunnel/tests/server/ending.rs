@@ -24,7 +24,11 @@ async fn a_drain_tells_agents_at_once_and_waits_for_the_last_stream() {
     echoes(&mut stream).await;
     let began = Instant::now();
     server.ended().await;
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(matches!(*state.borrow(), State::Closed { .. }));
 }
 
@@ -50,7 +54,11 @@ async fn an_agent_that_goes_by_itself_is_not_waited_for() {
     server.shut_down();
     agent.session.close("it has another server").await;
     server.ended().await;
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,6 +102,9 @@ async fn a_server_that_drains_is_alive_and_not_ready() {
     assert_eq!(server.page("/readyz").await.0, 200);
     server.shut_down();
     let (code, said) = server.page("/readyz").await;
-    assert_eq!((code, said.as_str()), (503, "[-] the server is draining\nnot ready\n"));
+    assert_eq!(
+        (code, said.as_str()),
+        (503, "[-] the server is draining\nnot ready\n")
+    );
     assert_eq!(server.page("/healthz").await.0, 200);
 }

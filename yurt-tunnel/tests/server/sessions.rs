@@ -18,7 +18,11 @@ async fn a_peer_that_is_neither_a_node_nor_a_server_is_sent_away_and_counted() {
     let session = world.connect(stranger, server.address).await.unwrap();
     let mut state = session.state();
     let closed = state.wait_for(|state| matches!(state, State::Closed { .. }));
-    let closed = timeout(SOON, closed).await.expect("it is sent away").unwrap().clone();
+    let closed = timeout(SOON, closed)
+        .await
+        .expect("it is sent away")
+        .unwrap()
+        .clone();
     let State::Closed { reason, .. } = closed else {
         unreachable!("it was waited for");
     };

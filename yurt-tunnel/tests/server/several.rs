@@ -101,7 +101,10 @@ async fn when_one_of_two_servers_is_killed_dials_go_on_through_the_other_at_once
     let mut dialled = first.dial("edge-1:10250").await.unwrap();
     assert!(is_alive(&mut dialled).await && is_alive(&mut kept).await);
     assert!(began.elapsed() < Duration::from_secs(1));
-    assert!(matches!(*on_second.session.state().borrow(), State::Closed { .. }));
+    assert!(matches!(
+        *on_second.session.state().borrow(),
+        State::Closed { .. }
+    ));
     assert_eq!(*on_first.session.state().borrow(), State::Open);
 }
 
@@ -111,11 +114,17 @@ async fn a_server_that_was_killed_is_linked_again_when_it_is_back() {
     let [first, second] = world.two().await;
     first.kill(&world.network).await;
     world.network.mend(at(1));
-    let first = world.server(at(1), |config| config.peers = vec![at(2).into()]).await;
+    let first = world
+        .server(at(1), |config| config.peers = vec![at(2).into()])
+        .await;
     let _agent = world.agent("edge-1", &first, Manner::Echoes).await;
     let began = Instant::now();
     echoes(&mut second.reaches("edge-1:10250").await).await;
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -127,7 +136,10 @@ async fn an_agent_on_both_servers_is_asked_by_each_over_its_own_session() {
     for server in [&first, &second, &first, &second] {
         echoes(&mut server.dial("edge-1:10250").await.unwrap()).await;
     }
-    assert_eq!((on_first.dialled().len(), on_second.dialled().len()), (2, 2));
+    assert_eq!(
+        (on_first.dialled().len(), on_second.dialled().len()),
+        (2, 2)
+    );
     for agent in [&on_first, &on_second] {
         assert_eq!(*agent.session.state().borrow(), State::Open);
     }
@@ -138,7 +150,9 @@ async fn a_server_that_lets_nobody_stay_is_not_hammered() {
     let world = World::new();
     let other = world.network.transport(server("192.0.2.9"));
     let listener = other.listen(at(9)).await.unwrap();
-    let _server = world.server(at(1), |config| config.peers = vec![at(9).into()]).await;
+    let _server = world
+        .server(at(1), |config| config.peers = vec![at(9).into()])
+        .await;
     let mut links = 0;
     let count = async {
         while let Ok(session) = listener.accept().await {
@@ -153,7 +167,8 @@ async fn a_server_that_lets_nobody_stay_is_not_hammered() {
 #[tokio::test]
 async fn a_server_does_not_link_to_itself() {
     let world = World::new();
-    let itself = |config: &mut yurt_tunnel::server::Config| config.peers = vec![at(1).into(), at(2).into()];
+    let itself =
+        |config: &mut yurt_tunnel::server::Config| config.peers = vec![at(1).into(), at(2).into()];
     let first = world.server(at(1), itself).await;
     let second = world.server(at(2), itself).await;
     for server in [&first, &second] {

@@ -102,7 +102,11 @@ pub(crate) fn nodes() -> Vec<Node> {
         edge: false,
         ..edge("cloud-1", "127.0.0.1")
     };
-    vec![edge("edge-1", "10.1.0.1"), edge("edge-2", "10.1.0.2"), cloud]
+    vec![
+        edge("edge-1", "10.1.0.1"),
+        edge("edge-2", "10.1.0.2"),
+        cloud,
+    ]
 }
 
 impl World {
@@ -208,7 +212,10 @@ impl Running {
         credentials: Credentials,
         transports: Vec<(&'static str, Arc<dyn Transport>)>,
     ) -> Self {
-        let nodes = (Box::new(Still) as Box<dyn NodeSource>, NodeTable::new(nodes()));
+        let nodes = (
+            Box::new(Still) as Box<dyn NodeSource>,
+            NodeTable::new(nodes()),
+        );
         let server = Server::open(config, credentials, transports, nodes);
         let server = server.await.unwrap();
         let (address, admin) = (server.address().unwrap(), server.admin_address().unwrap());
@@ -269,7 +276,9 @@ impl Running {
         let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
         let answer = self.ask(request.as_bytes()).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let code = head.strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
+        let code = head.strip_prefix("HTTP/1.1 ").unwrap()[..3]
+            .parse()
+            .unwrap();
         (code, body.to_owned())
     }
 

@@ -85,7 +85,9 @@ async fn nodes_come_change_and_go_and_the_last_one_too() {
     let (how, what) = (PatchParams::default(), Patch::Merge(status));
     nodes.patch_status("one", &how, &what).await.unwrap();
     let has_address = |table: &Arc<NodeTable>| matches!(table.find("192.0.2.1"), Found::Node(_));
-    let found = timeout(SOON, shown.table.wait_for(has_address)).await.is_ok();
+    let found = timeout(SOON, shown.table.wait_for(has_address))
+        .await
+        .is_ok();
     assert!(found, "a node's address is found");
     for (gone, left) in [("two", &["one"][..]), ("one", &[])] {
         nodes.delete(gone, &DeleteParams::default()).await.unwrap();

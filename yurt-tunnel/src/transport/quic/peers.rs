@@ -140,8 +140,10 @@ fn of_code(code: u64, reason: &str) -> Option<Refusal> {
     let alert = u8::try_from(code & 0xff).unwrap_or_default();
     // TLS has one alert for several faults of a certificate, rustls has words for each.
     Some(match Refusal::of_alert(AlertDescription::from(alert)) {
-        Refusal::Other if reason.contains("not valid yet") => Refusal::NotYetValid,
+        Refusal::Expired if reason.contains("not valid yet") => Refusal::NotYetValid,
         Refusal::Other if reason.contains("not valid for name") => Refusal::WrongName,
+        // An authority of the same name, as every cluster's is, and another key.
+        Refusal::Other if reason.contains("BadSignature") => Refusal::UnknownAuthority,
         refusal => refusal,
     })
 }

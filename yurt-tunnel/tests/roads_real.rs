@@ -6,6 +6,9 @@
 )]
 #![expect(clippy::print_stdout, reason = "how long things took")]
 
+#[path = "roads/shaped.rs"]
+mod shaped;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -35,11 +35,13 @@ async fn main() -> Result<(), Fault> {
     }
     for way in [Way::Quic, Way::H2, Way::Floor] {
         if arguments.is_empty() || arguments.iter().any(|word| word == way.label()) {
-            let setup = Setup::start(way).await?;
-            rows::all(&setup).await?;
+            // Memory is that of processes that have done nothing else before.
+            rows::idle_streams(&Setup::start(way).await?).await?;
             if way != Way::Floor {
-                agents::rows(&setup).await?;
+                agents::rows(&Setup::start(way).await?).await?;
             }
+            rows::unread_streams(&Setup::start(way).await?).await?;
+            rows::all(&Setup::start(way).await?).await?;
         }
     }
     Ok(())

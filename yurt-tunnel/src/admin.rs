@@ -18,7 +18,10 @@ const CONNECTIONS: usize = 32;
 /// The longest head of a request.
 const MAX_HEAD: usize = 8 << 10;
 
-/// How long a client may take for one request, and the answer for being made.
+/// How long a client may take to ask: those that never do must not keep a probe out for long.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the answer may take to be made and read.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is shown.
@@ -101,18 +104,23 @@ pub(crate) async fn serve(
 }
 
 async fn answer(mut stream: TcpStream, pages: &dyn Pages) -> io::Result<()> {
-    let Some(request) = head(&mut stream).await? else {
+    let Ok(asked) = timeout(HEAD_LIMIT, head(&mut stream)).await else {
         return Ok(());
     };
-    let page = match request {
-        Some(target) => {
+    let page = match asked? {
+        Asked::Get(target) => {
             let (path, query) = target.split_once('?').unwrap_or((&target, ""));
             pages.page(path, query).await
         }
-        None => Page {
+        Asked::Otherwise => Page {
             code: "405 Method Not Allowed",
             ..Page::text(true, "only GET\n")
         },
+        Asked::Nonsense => Page {
+            code: "400 Bad Request",
+            ..Page::text(true, "that is no request of HTTP\n")
+        },
+        Asked::Nothing => return Ok(()),
     };
     let Page {
         code,
@@ -128,23 +136,36 @@ async fn answer(mut stream: TcpStream, pages: &dyn Pages) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// Reads a request's head: nothing if it is none, and no target if its method is not GET.
-async fn head(stream: &mut TcpStream) -> io::Result<Option<Option<String>>> {
+/// What a client wants.
+enum Asked {
+    /// What is at this target.
+    Get(String),
+    /// Something by another method.
+    Otherwise,
+    /// It has sent what is no head of a request, or none of ours for its length.
+    Nonsense,
+    /// It has gone.
+    Nothing,
+}
+
+async fn head(stream: &mut TcpStream) -> io::Result<Asked> {
     let mut head = Vec::new();
     loop {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(&head) {
             Ok(httparse::Status::Complete(_)) => {
-                let target = request.path.unwrap_or_default();
-                let is_get = request.method == Some("GET");
-                return Ok(Some(is_get.then(|| target.to_owned())));
+                let target = request.path.unwrap_or_default().to_owned();
+                return Ok(match request.method {
+                    Some("GET") => Asked::Get(target),
+                    _ => Asked::Otherwise,
+                });
             }
             Ok(httparse::Status::Partial) if head.len() < MAX_HEAD => {}
-            Ok(httparse::Status::Partial) | Err(_) => return Ok(None),
+            Ok(httparse::Status::Partial) | Err(_) => return Ok(Asked::Nonsense),
         }
         if stream.read_buf(&mut head).await? == 0 {
-            return Ok(None);
+            return Ok(Asked::Nothing);
         }
     }
 }

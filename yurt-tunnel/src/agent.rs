@@ -12,6 +12,7 @@ mod config;
 mod dial;
 mod keeper;
 mod known;
+mod links;
 mod local;
 mod memory;
 mod metrics;
@@ -31,31 +32,26 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use yurt_core::transport::Transport;
 
 pub use self::allow::{Allow, InvalidAllow};
 use self::board::Board;
 pub use self::config::Config;
-use self::keeper::Keeper;
 use self::known::Known;
+use self::links::Links;
 use self::memory::{Memory, MemoryError, Remembered};
 use self::metrics::Metrics;
 use self::policy::Policy;
 use self::winners::Winners;
 use crate::identity::Credentials;
 use crate::server::Address;
-
-/// How long a replacement is kept after the server that it replaced is back, so that one which comes and goes does
-/// not take the others along.
-const LINGER: Duration = Duration::from_secs(10);
 
 /// A way of connecting, and what it is called in logs and metrics.
 #[derive(Clone, Debug)]
@@ -143,22 +139,6 @@ struct Shared {
 enum Standing {
     Up,
     Away,
-}
-
-/// A link that is kept.
-#[derive(Debug)]
-struct Link {
-    stop: CancellationToken,
-    name: String,
-    /// Since when it is not wanted.
-    spare_since: Option<Instant>,
-}
-
-/// The links that are kept, and those that let their streams finish.
-#[derive(Debug, Default)]
-struct Links {
-    kept: BTreeMap<SocketAddr, Link>,
-    keepers: JoinSet<()>,
 }
 
 // === Agent ===
@@ -295,66 +275,5 @@ impl Shared {
             servers: self.known.lock().remember(),
             winners: self.winners.lock().remember(),
         }
-    }
-}
-
-// === Links ===
-
-impl Links {
-    /// Begins and ends links as they are wanted now; returns when to look again.
-    fn settle(&mut self, shared: &Arc<Shared>, now: Instant) -> Option<Instant> {
-        let servers = shared.known.lock().servers();
-        let order = pick::order(&shared.config.node_name, servers.keys().copied());
-        let wanted = {
-            let standings = shared.standings.lock();
-            let is_away = |server: &SocketAddr| standings.get(server) == Some(&Standing::Away);
-            pick::wanted(&order, shared.config.links, is_away)
-        };
-        let wanted = &order[..wanted];
-        self.kept.retain(|server, link| {
-            let is_same = servers.get(server) == Some(&link.name);
-            if wanted.contains(server) && is_same {
-                link.spare_since = None;
-                return true;
-            }
-            let since = *link.spare_since.get_or_insert(now);
-            let is_kept = is_same && now < since + LINGER;
-            if !is_kept {
-                link.stop.cancel();
-                shared.standings.lock().remove(server);
-            }
-            is_kept
-        });
-        for server in wanted {
-            if let (false, Some(name)) = (self.kept.contains_key(server), servers.get(server)) {
-                self.begin(shared, *server, name);
-            }
-        }
-        let spares = self.kept.values().filter_map(|link| link.spare_since);
-        spares.map(|since| since + LINGER).min()
-    }
-
-    fn begin(&mut self, shared: &Arc<Shared>, server: SocketAddr, name: &str) {
-        let stop = CancellationToken::new();
-        let keeper = Keeper::new(shared.clone(), server, name.to_owned());
-        self.keepers.spawn(keeper.run(stop.clone()));
-        let link = Link {
-            stop,
-            name: name.to_owned(),
-            spare_since: None,
-        };
-        self.kept.insert(server, link);
-    }
-
-    /// Lets every stream finish, for so long; what is left then is cut.
-    async fn end(mut self, limit: Duration) {
-        for link in self.kept.values() {
-            link.stop.cancel();
-        }
-        let finished = async { while self.keepers.join_next().await.is_some() {} };
-        if timeout(limit, finished).await.is_err() {
-            tracing::warn!(?limit, "streams are cut that have not finished in time");
-        }
-        self.keepers.shutdown().await;
     }
 }

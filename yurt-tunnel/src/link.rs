@@ -295,7 +295,7 @@ impl Link {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Ok(None);
         };
-        let round_trip = self.liveness.round_trip().unwrap_or_default();
+        let round_trip = self.liveness.shortest();
         match stream.received(bytes, now, round_trip, &mut self.budget) {
             Ok(Some(limit)) => {
                 let credit = Frame::Credit { stream: id, limit };

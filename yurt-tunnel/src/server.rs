@@ -107,8 +107,8 @@ pub(crate) struct Shared {
     figures: Figures,
     /// The list for agents, encoded.
     servers: Vec<u8>,
-    /// The port that agents connect to.
-    port: u16,
+    /// Where agents connect.
+    address: SocketAddr,
 }
 
 impl Server {
@@ -165,7 +165,7 @@ impl Server {
             transports,
             figures,
             servers: crate::servers::encode(&known),
-            port: address.port(),
+            address,
         });
         Ok(Self {
             shared,

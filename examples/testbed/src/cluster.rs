@@ -10,12 +10,13 @@ mod controllers;
 mod egress;
 mod kubeconfig;
 mod kubectl;
+mod metrics;
 mod servers;
 mod shared;
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -31,6 +32,7 @@ pub use self::{
     egress::Egress,
     kubeconfig::kubeconfig,
     kubectl::Kubectl,
+    metrics::MetricsServer,
     shared::shared,
 };
 use crate::{endpoint::Endpoint, pki::Pki};
@@ -109,7 +111,7 @@ pub enum Error {
     #[error("no free port on {address}")]
     PickPort {
         /// Where it was sought.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Why.
         source: io::Error,
     },
@@ -131,9 +133,11 @@ pub enum Error {
         /// The last lines that it printed.
         log: String,
     },
-    /// The API server runs but does not become ready.
-    #[error("kube-apiserver is not ready after {} s, its log is in {folder}: {why}", START_LIMIT.as_secs())]
+    /// A server runs but does not become ready.
+    #[error("{name} is not ready after {} s, its log is in {folder}: {why}", START_LIMIT.as_secs())]
     NotReady {
+        /// The server.
+        name: &'static str,
         /// What it said the last time.
         why: String,
         /// The servers' files and logs, kept.
@@ -307,42 +311,56 @@ async fn wait_until_ready(
     kubectl: &Kubectl,
     config: &ClusterConfig,
 ) -> Result<(), Error> {
-    let deadline = Instant::now() + START_LIMIT;
     // The namespace is made after the server calls itself ready, and tests write into it at once.
     let mut paths = vec!["--raw=/readyz", "--raw=/api/v1/namespaces/default"];
     if config.controllers.is_some() {
         paths.push("--raw=/api/v1/namespaces/default/serviceaccounts/default");
     }
     for path in paths {
-        while let Err(error) = kubectl.run(&["get", path]).await {
-            servers.check()?;
-            if Instant::now() > deadline {
-                return Err(Error::NotReady {
-                    why: error.to_string(),
-                    folder: servers.keep_files().to_owned(),
-                });
-            }
-            // kubectl itself takes a tenth of a second of the processor that the server starts on.
-            sleep(Duration::from_millis(100)).await;
-        }
+        answered(servers, kubectl, "kube-apiserver", path).await?;
     }
     servers.check()
+}
+
+/// Waits until the API server answers for a path, by itself or by the server of this name.
+async fn answered(
+    servers: &mut Servers,
+    kubectl: &Kubectl,
+    name: &'static str,
+    path: &str,
+) -> Result<(), Error> {
+    let deadline = Instant::now() + START_LIMIT;
+    while let Err(error) = kubectl.run(&["get", path]).await {
+        servers.check()?;
+        if Instant::now() > deadline {
+            return Err(Error::NotReady {
+                name,
+                why: error.to_string(),
+                folder: servers.keep_files().to_owned(),
+            });
+        }
+        // kubectl itself takes a tenth of a second of the processor that the server starts on.
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 /// Picks ports that are free now, the last one where the API server listens; all are held until the last is
 /// picked, so that they differ.
 fn free_ports(address: Ipv4Addr) -> Result<[SocketAddr; 3], Error> {
-    let pick = |address: Ipv4Addr| {
-        let bound = TcpListener::bind((address, 0));
-        let bound = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
-        bound.map_err(|source| Error::PickPort { address, source })
-    };
     let held = [
-        pick(Ipv4Addr::LOCALHOST)?,
-        pick(Ipv4Addr::LOCALHOST)?,
-        pick(address)?,
+        pick(Ipv4Addr::LOCALHOST.into())?,
+        pick(Ipv4Addr::LOCALHOST.into())?,
+        pick(address.into())?,
     ];
     Ok(held.map(|(picked, _listener)| picked))
+}
+
+/// Picks a port that is free for as long as the listener is held.
+fn pick(address: IpAddr) -> Result<(SocketAddr, TcpListener), Error> {
+    let bound = TcpListener::bind((address, 0));
+    let bound = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    bound.map_err(|source| Error::PickPort { address, source })
 }
 
 fn write_files(folder: &Path, pki: &Pki, config: &ClusterConfig) -> Result<(), Error> {
@@ -361,6 +379,8 @@ fn write_files(folder: &Path, pki: &Pki, config: &ClusterConfig) -> Result<(), E
     let (kubelet_client, kubelet_key) =
         pki.client("kube-apiserver-kubelet-client", &["system:masters"]);
     let service_accounts = pki.service_account_keys();
+    let front_proxy = Pki::new();
+    let (proxy_client, proxy_key) = front_proxy.client("front-proxy-client", &[]);
     let admin = Token {
         token: ADMIN_TOKEN.to_owned(),
         user: "admin".to_owned(),
@@ -377,6 +397,9 @@ fn write_files(folder: &Path, pki: &Pki, config: &ClusterConfig) -> Result<(), E
         ("serving.key", &key),
         ("kubelet-client.pem", &kubelet_client),
         ("kubelet-client.key", &kubelet_key),
+        ("front-proxy-ca.pem", front_proxy.ca_pem()),
+        ("front-proxy-client.pem", &proxy_client),
+        ("front-proxy-client.key", &proxy_key),
         ("service-accounts.pub", &service_accounts.public_pem),
         ("service-accounts.key", &service_accounts.private_pem),
         ("tokens.csv", &tokens),

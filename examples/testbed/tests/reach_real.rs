@@ -9,7 +9,7 @@ use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use testbed::{
-    cluster::{Cluster, ClusterConfig, Controllers, Egress, Version},
+    cluster::{Cluster, ClusterConfig, Controllers, Egress, MetricsServer, Version},
     node::{Network, Node, NodeConfig, eventually},
     workload::Workload,
 };
@@ -168,6 +168,37 @@ async fn the_oldest_api_server_reaches_a_node_by_the_door_alone() {
 #[ignore = "needs a real node: root, containerd, kubelet"]
 async fn the_newest_api_server_reaches_a_node_by_the_door_alone() {
     reaches_by_the_door_alone(Version::Newest).await;
+}
+
+async fn top_shows_a_node(version: Version) {
+    let network = Network::new().unwrap();
+    let mut cluster = cluster(&network, version, None).await;
+    let _node = node(&network, &cluster, false).await;
+    let server = MetricsServer::default();
+    cluster.start_metrics_server(&server).await.unwrap();
+    let top = ["top", "node", "edge-1", "--no-headers"];
+    let shown = eventually("figures", PATIENCE, async || {
+        let shown = cluster.kubectl().run(&top).await;
+        shown.map_err(|error| error.to_string())
+    });
+    let shown = shown.await.unwrap();
+    let figures: Vec<&str> = shown.split_whitespace().collect();
+    assert!(
+        figures[1].ends_with('m') && figures[3].ends_with("Mi"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs a real node: root, containerd, kubelet"]
+async fn kubectl_top_shows_a_node_of_the_oldest_cluster() {
+    top_shows_a_node(Version::Oldest).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real node: root, containerd, kubelet"]
+async fn kubectl_top_shows_a_node_of_the_newest_cluster() {
+    top_shows_a_node(Version::Newest).await;
 }
 
 #[tokio::test]

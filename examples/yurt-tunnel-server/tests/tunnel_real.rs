@@ -219,6 +219,27 @@ async fn a_server_without_the_link_asks_the_one_that_has_it_and_goes_on_when_tha
 
 #[tokio::test]
 #[ignore = "needs a real node: root, containerd, kubelet"]
+async fn top_shows_what_metrics_server_has_scraped_through_the_connect_door() {
+    let mut site = Site::start(Version::Newest, "auto", &[Which::First, Which::Second]).await;
+    site.start_metrics_server().await;
+    let top = eventually("figures of the node", PATIENCE, async || {
+        let top = site
+            .kubectl(&["top", "node", "--no-headers"])
+            .output()
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&top.stdout).into_owned();
+        if top.status.success() && said.starts_with("edge-1") {
+            return Ok(said);
+        }
+        Err(format!("{said}{}", String::from_utf8_lossy(&top.stderr)))
+    });
+    let top = top.await.unwrap();
+    assert!(!top.contains("<unknown>"), "{top}");
+}
+
+#[tokio::test]
+#[ignore = "needs a real node: root, containerd, kubelet"]
 async fn an_agent_that_was_stopped_for_a_while_loses_nothing() {
     let site = Site::start(Version::Newest, "auto", &[Which::First]).await;
     let arguments = ["exec", "-i", &site.pod, "--", "sh", "-c", "cat; echo end"];

@@ -1,8 +1,10 @@
 //! Keeps the link to one server: connects, redials, and goes over to a better session without losing a stream.
 
+mod held;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::backoff::Backoff;
 use yurt_core::transport::{Acceptor, Error, State};
 
-use super::board::Place;
+use self::held::{Held, News};
 use super::pulse::{Beat, Pulse};
 use super::race::{self, Goal, Race};
 use super::session::{self, finish};
 use super::tasks::with_sources;
-use super::want::{Current, Reason, Situation, Want, want};
+use super::want::{Reason, Situation, Want, want};
 use super::winners::Network;
 use super::{Shared, Standing, local};
 
@@ -56,26 +58,10 @@ pub(super) struct Keeper {
     leaving: VecDeque<CancellationToken>,
 }
 
-/// The session that takes new streams.
-struct Held {
-    session: Arc<dyn Acceptor>,
-    state: watch::Receiver<State>,
-    streams: watch::Receiver<usize>,
-    pulse: Pulse,
-    place: Place,
-    lane: usize,
-    certificate: u64,
-    local: Option<IpAddr>,
-    since: Instant,
-    renew_at: Option<Instant>,
-    probe_at: Option<Instant>,
-}
-
 /// What has happened to a link.
 enum Happened {
     Attempted(Result<(usize, Arc<dyn Acceptor>), Error>),
-    Changed(State),
-    Beat(Beat),
+    Heard(News),
     NetworkChanged,
     /// Something may be due.
     Other,
@@ -105,7 +91,7 @@ impl Keeper {
             let happened = tokio::select! {
                 () = stop.cancelled() => break,
                 result = attempted(&mut self.attempt) => Happened::Attempted(result),
-                happened = Held::next(&mut self.current) => happened,
+                news = Held::next(&mut self.current) => Happened::Heard(news),
                 _ = network.changed() => Happened::NetworkChanged,
                 _ = certificate.changed() => Happened::Other,
                 Some(_) = self.sessions.join_next() => Happened::Other,
@@ -113,8 +99,8 @@ impl Keeper {
             };
             match happened {
                 Happened::Attempted(result) => self.attempted(result),
-                Happened::Changed(state) => self.changed(&state),
-                Happened::Beat(beat) => self.heard(beat),
+                Happened::Heard(News::Changed(state)) => self.changed(&state),
+                Happened::Heard(News::Beat(beat)) => self.heard(beat),
                 Happened::NetworkChanged => self.network_changed(),
                 Happened::Other => {}
             }
@@ -201,6 +187,7 @@ impl Keeper {
         let probe_at = (lane != 0).then(|| now + jittered(config.probe_every));
         let held = Held {
             state: session.state(),
+            seen: State::Open,
             streams,
             pulse: Pulse::new(session.clone(), (config.ping_every, config.patience), now),
             place: shared.board.enter((server, transport), session.clone()),
@@ -330,8 +317,11 @@ impl Keeper {
             .spawn(finish(held.session, held.place, held.streams, stop));
     }
 
+    /// Waits before the next attempt, at least a quarter of what it may be: with many small draws in a row the
+    /// delays would grow while hardly any time has passed.
     fn pause(&mut self, now: Instant) {
-        self.retry_at = now + self.backoff.next_delay(fastrand::f64());
+        let random = 0.25 + fastrand::f64() * 0.75;
+        self.retry_at = now + self.backoff.next_delay(random);
     }
 
     fn stand(&self, standing: Standing) {
@@ -344,35 +334,6 @@ impl fmt::Debug for Keeper {
         f.debug_struct("Keeper")
             .field("goal", &self.goal)
             .finish_non_exhaustive()
-    }
-}
-
-impl Held {
-    /// Returns what happens next to the session, if there is one.
-    async fn next(held: &mut Option<Self>) -> Happened {
-        let Some(held) = held else {
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            changed = held.state.changed() => match changed {
-                Ok(()) => Happened::Changed(held.state.borrow_and_update().clone()),
-                // Whoever knew the state is gone, and the session with it.
-                Err(_) => Happened::Changed(State::Closed {
-                    kind: yurt_core::transport::ErrorKind::Closed,
-                    reason: "the transport has dropped it".to_owned(),
-                }),
-            },
-            beat = held.pulse.beat() => Happened::Beat(beat),
-        }
-    }
-
-    fn situation(&self) -> Current {
-        Current {
-            certificate: self.certificate,
-            is_silent: self.pulse.is_silent(),
-            renew_at: self.renew_at,
-            probe_at: self.probe_at,
-        }
     }
 }
 

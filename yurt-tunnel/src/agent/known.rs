@@ -175,6 +175,8 @@ mod tests {
         before.resolved(&name("b:443"), vec![at(8)]);
         let mut after = Known::new(vec![name("tunnel:443")], before.remember());
         assert_eq!(of(&after), of(&before));
+        after.told(at(77), Vec::new());
+        assert_eq!(of(&after), of(&before));
         after.told(at(2), Vec::new());
         assert_eq!(of(&after), of(&headless()));
     }

@@ -140,16 +140,19 @@ pub(super) async fn watch_network(shared: Arc<Shared>) {
 /// Keeps on disk what a restart has to know, until `stop`, and then for the last time.
 pub(super) async fn remember(shared: Arc<Shared>, memory: Memory, stop: CancellationToken) {
     let memory = Arc::new(Mutex::new(memory));
-    while !stop.is_cancelled() {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = shared.worth_keeping.notified() => {}
-        }
+    loop {
+        let is_last = tokio::select! {
+            () = stop.cancelled() => true,
+            () = shared.worth_keeping.notified() => false,
+        };
         let (memory, remembered) = (memory.clone(), shared.remember());
         let kept = tokio::task::spawn_blocking(move || memory.lock().keep(&remembered));
         if let Err(error) = kept.await.expect("writing a file does not panic") {
             let error = with_sources(&error);
             tracing::warn!(error, "the servers are not remembered");
+        }
+        if is_last {
+            return;
         }
     }
 }

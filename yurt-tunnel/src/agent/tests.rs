@@ -3,5 +3,6 @@
 mod dials;
 mod links;
 mod lists;
+mod storm;
 mod transports;
 mod world;

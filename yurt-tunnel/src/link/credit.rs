@@ -90,7 +90,8 @@ impl Inflow {
         if self.exposure() > self.window / 2 {
             return Ok(None);
         }
-        // Half a window in less than two round trips: the sender waits for credit more than it sends.
+        // Half a window in less than two of the shortest round trips: the sender waits for credit more than it sends.
+        // Much more than a way holds is not given, as it would only wait in a queue before somebody else's.
         if now.saturating_sub(self.granted) < QUICK.max(round_trip * 2) {
             self.window = budget.grown(self.window);
         }

@@ -14,6 +14,9 @@ const MEASURE: Duration = Duration::from_secs(30);
 /// Pings of which the answer is awaited; beyond, the oldest are forgotten.
 const MAX_PINGS: usize = 64;
 
+/// How many round trips are remembered.
+const RECENT: usize = 8;
+
 /// Signs of life, and their absence.
 #[derive(Debug)]
 pub(super) struct Liveness {
@@ -24,6 +27,8 @@ pub(super) struct Liveness {
     next_ping: u64,
     pings: VecDeque<(u64, Duration)>,
     round_trip: Option<Duration>,
+    /// The last round trips.
+    recent: VecDeque<Duration>,
 }
 
 /// What has come due.
@@ -48,6 +53,7 @@ impl Liveness {
             next_ping: 0,
             pings: VecDeque::new(),
             round_trip: None,
+            recent: VecDeque::new(),
         }
     }
 
@@ -57,6 +63,11 @@ impl Liveness {
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.round_trip
+    }
+
+    /// Returns the shortest of the last round trips: what the way takes without what waits on it.
+    pub(super) fn shortest(&self) -> Duration {
+        self.recent.iter().copied().min().unwrap_or_default()
     }
 
     pub(super) fn ping(&mut self, now: Duration) -> u64 {
@@ -75,6 +86,10 @@ impl Liveness {
         let at = self.pings.iter().position(|(asked, _)| *asked == number)?;
         let (_, asked) = self.pings.remove(at)?;
         let sample = now.saturating_sub(asked);
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(sample);
         // The smoothing of RFC 6298.
         self.round_trip = Some(self.round_trip.map_or(sample, |old| (old * 7 + sample) / 8));
         Some(sample)
@@ -85,7 +100,7 @@ impl Liveness {
     }
 
     pub(super) fn on_timeout(&mut self, now: Duration) -> Due {
-        if now > self.timeout() + STOOD_STILL {
+        if self.asked.is_some() && now > self.timeout() + STOOD_STILL {
             // What the peer sent meanwhile may lie unread: it gets the time to be heard.
             self.heard = self
                 .heard
@@ -101,9 +116,12 @@ impl Liveness {
         Due::Nothing
     }
 
+    /// The first question is asked at once: how far the peer is decides how much credit a fast reader gives.
     fn next_question(&self) -> Duration {
-        let silent = self.heard.max(self.asked.unwrap_or_default()) + self.keep_alive;
-        let unmeasured = self.asked.unwrap_or_default() + MEASURE;
-        silent.min(unmeasured)
+        let Some(asked) = self.asked else {
+            return Duration::ZERO;
+        };
+        let silent = self.heard.max(asked) + self.keep_alive;
+        silent.min(asked + MEASURE)
     }
 }

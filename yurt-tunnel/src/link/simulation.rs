@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use self::world::{Fate, World};
 
 /// Lives per run.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 1000;
 
 fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok()?.parse().ok()

@@ -71,6 +71,7 @@ fn an_open_beyond_the_peers_limit_begins_when_a_stream_ends() {
 #[test]
 fn an_open_fails_at_its_deadline_whether_it_waits_or_was_asked() {
     let mut link = link(Role::Opener, &small());
+    link.on_timeout(Duration::ZERO);
     for seconds in [3, 1, 2] {
         link.open(&echo(seconds), Duration::ZERO).unwrap();
     }
@@ -175,8 +176,12 @@ fn an_old_limit_takes_no_credit_back() {
 fn silence_is_asked_about_and_then_it_is_the_end() {
     let config = Config::default();
     let mut link = link(Role::Acceptor, &config);
-    assert_eq!(link.timeout(), Some(SECOND * 5));
-    for asked in 1..6 {
+    assert_eq!(
+        link.timeout(),
+        Some(Duration::ZERO),
+        "how far it is is asked first"
+    );
+    for asked in 0..6 {
         link.on_timeout(SECOND * 5 * asked);
         assert!(events(&mut link)[0].starts_with("Send(Ping"), "at {asked}");
     }
@@ -195,6 +200,8 @@ fn silence_is_asked_about_and_then_it_is_the_end() {
 #[test]
 fn who_stood_still_gives_the_peer_time_to_be_heard() {
     let mut link = link(Role::Opener, &Config::default());
+    link.on_timeout(Duration::ZERO);
+    events(&mut link);
     link.on_timeout(SECOND * 1000);
     assert_eq!(
         *link.state(),

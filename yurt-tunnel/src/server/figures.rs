@@ -1,6 +1,7 @@
 //! What a server counts, in Prometheus' words. Label sets are bounded: roads, results, reasons, and nodes that are
 //! connected.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,17 +156,21 @@ impl Collector for Sessions {
             None,
             prometheus_client::metrics::MetricType::Gauge,
         )?;
+        // Of several sessions of one node by one transport the newest counts.
+        let mut newest = BTreeMap::new();
         for (member, entry) in &all {
-            let (Member::Agent(node), Some(trip)) = (member, entry.session.stats().round_trip)
-            else {
+            if let Member::Agent(node) = member {
+                let kept = newest.entry((node, entry.transport)).or_insert(entry);
+                if kept.number < entry.number {
+                    *kept = entry;
+                }
+            }
+        }
+        for ((node, transport), entry) in newest {
+            let Some(trip) = entry.session.stats().round_trip else {
                 continue;
             };
-            let number = entry.number.to_string();
-            let labels = [
-                ("node", node.as_str()),
-                ("transport", entry.transport),
-                ("session", number.as_str()),
-            ];
+            let labels = [("node", node.as_str()), ("transport", transport)];
             let encoder = family.encode_family(&labels)?;
             ConstGauge::new(trip.as_secs_f64()).encode(encoder)?;
         }

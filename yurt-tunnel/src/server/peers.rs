@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use yurt_core::backoff::Backoff;
@@ -23,6 +23,12 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a resolver may take.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often a server is tried before its name is resolved again.
+const ATTEMPTS: usize = 10;
+
+/// A link that ends sooner is as good as none: the other end lets us in and out again.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// Links to the servers behind a name, until the shutdown.
 pub(super) async fn link(shared: Arc<Shared>, peer: Address, shutdown: CancellationToken) {
@@ -57,13 +63,20 @@ pub(super) async fn link(shared: Arc<Shared>, peer: Address, shutdown: Cancellat
 
 /// Whether an address is this server's own: behind one name are all servers.
 fn is_own(shared: &Shared, address: SocketAddr) -> bool {
-    shared.port == address.port() && UdpSocket::bind((address.ip(), 0)).is_ok()
+    let own = shared.address;
+    let is_here = if own.ip().is_unspecified() {
+        UdpSocket::bind((address.ip(), 0)).is_ok()
+    } else {
+        own.ip() == address.ip()
+    };
+    is_here && own.port() == address.port()
 }
 
-/// Keeps a link to one server; gives up after some failures, as the name may have moved on.
+/// Keeps a link to one server until a good one ends, or several attempts have failed: the name may have moved on.
 async fn keep(shared: &Arc<Shared>, name: &str, address: SocketAddr, shutdown: &CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-    for _ in 0..10 {
+    for _ in 0..ATTEMPTS {
+        let began = Instant::now();
         let connected = tokio::select! {
             connected = connect(&shared.transports, name, address) => connected,
             () = shutdown.cancelled() => return,
@@ -73,7 +86,9 @@ async fn keep(shared: &Arc<Shared>, name: &str, address: SocketAddr, shutdown: &
                 info!(%address, transport, "linked to another server");
                 serve(&shared.router, &session, shutdown).await;
                 info!(%address, "a link to another server has ended");
-                return;
+                if began.elapsed() >= STEADY {
+                    return;
+                }
             }
             Err(error) => warn!(%address, %error, "another server cannot be reached"),
         }

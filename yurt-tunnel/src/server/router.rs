@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use yurt_core::name::NodeName;
 use yurt_core::transport::{Error, ErrorKind, Open, Opener, Stream, Target};
 
@@ -22,6 +23,9 @@ use crate::egress::Policy;
 
 /// How long a target of our own may take to take a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A session that has not answered for so long may be dead without knowing: another one is tried beside it.
+const HEDGE: Duration = Duration::from_millis(500);
 
 /// A connection that is silent for so long is asked whether its other end lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -81,27 +85,37 @@ impl Router {
         deadline: Duration,
     ) -> Result<Box<dyn Stream>, Error> {
         let end = Instant::now() + deadline;
-        let mut agents = self.registry.open(&Member::Agent(node.clone()));
-        let peers = self.registry.open(&Member::Peer);
-        let known = agents.len();
-        agents.extend(peers);
+        let mut sessions = self.registry.open(&Member::Agent(node.clone()));
+        let known = sessions.len();
+        sessions.extend(self.registry.open(&Member::Peer));
+        let peers = sessions.len() - known;
+        let mut untried = sessions.into_iter().enumerate();
+        let mut tries = JoinSet::new();
         let mut last = None;
-        for (number, session) in agents.iter().enumerate() {
-            match open(session, &target, end).await {
-                Ok(stream) => return Ok(stream),
-                // Nothing was done for this open, so that another may do it.
-                Err(error) if is_untouched(error.kind()) => {
-                    if number < known || last.is_none() {
-                        last = Some(error);
+        loop {
+            if tries.is_empty() && !begin(&mut tries, &mut untried, &target, end) {
+                break;
+            }
+            tokio::select! {
+                Some(tried) = tries.join_next() => match tried {
+                    Ok((_, Ok(stream))) => return Ok(stream),
+                    // Nothing was done for this open, so that another may do it.
+                    Ok((number, Err(error))) if is_untouched(error.kind()) => {
+                        if number < known || last.is_none() {
+                            last = Some(error);
+                        }
                     }
+                    Ok((_, Err(error))) => return Err(error),
+                    Err(_) => return Err(Error::new(ErrorKind::Other, "an open was aborted")),
+                },
+                () = sleep(HEDGE), if untried.len() > 0 => {
+                    begin(&mut tries, &mut untried, &target, end);
                 }
-                Err(error) => return Err(error),
             }
         }
         Err(last
             .filter(|error| error.kind() != ErrorKind::NoPeer)
             .unwrap_or_else(|| {
-                let peers = agents.len() - known;
                 let message = match peers {
                     0 => format!("no agent of node {node} is connected"),
                     1 => {
@@ -137,6 +151,21 @@ impl Router {
             )
         }))
     }
+}
+
+/// Opens by the next session beside those that have not answered; returns whether there was one.
+fn begin(
+    tries: &mut JoinSet<(usize, Result<Box<dyn Stream>, Error>)>,
+    untried: &mut impl Iterator<Item = (usize, Arc<dyn Opener>)>,
+    target: &Target,
+    end: Instant,
+) -> bool {
+    let Some((number, session)) = untried.next() else {
+        return false;
+    };
+    let target = target.clone();
+    tries.spawn(async move { (number, open(&session, &target, end).await) });
+    true
 }
 
 async fn open(

@@ -89,10 +89,12 @@ async fn hold(
     if let Some(surplus) = surplus {
         surplus.close("too many sessions of one peer").await;
     }
-    if matches!(member, Member::Agent(_)) {
-        tell_servers(&shared, &session).await;
-    }
-    let reason = live(&session, &shutdown).await;
+    let told = async {
+        if matches!(member, Member::Agent(_)) {
+            tell_servers(&shared, &session).await;
+        }
+    };
+    let (reason, ()) = tokio::join!(live(&session, &shutdown), told);
     shared.registry.remove(&member, number);
     info!(user = session.peer().user, %remote, session = number, reason, "disconnected");
 }

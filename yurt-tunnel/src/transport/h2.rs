@@ -20,8 +20,8 @@ use yurt_core::transport::{Acceptor, Listener, Result, Transport};
 use self::carrier::AcceptingCarrier;
 use self::lane::Place;
 use self::listener::H2Listener;
+use super::handshake::{HANDSHAKE_LIMIT, slow};
 use super::session::Handle;
-use super::{HANDSHAKE_LIMIT, slow};
 use crate::identity::Credentials;
 use crate::link::{Config, Role};
 

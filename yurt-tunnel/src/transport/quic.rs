@@ -3,7 +3,7 @@
 mod carrier;
 mod config;
 mod congestion;
-mod handshake;
+mod peers;
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,9 +17,9 @@ use tokio::time::timeout;
 use yurt_core::transport::{Acceptor, Error, ErrorKind, Listener, Opener, Result, Transport};
 
 use self::carrier::QuicCarrier;
-use self::handshake::{Handshakes, refused};
+use self::peers::{Handshakes, refused};
+use super::handshake::{HANDSHAKE_LIMIT, slow};
 use super::session::Handle;
-use super::{HANDSHAKE_LIMIT, slow};
 use crate::identity::{Credentials, Protocol};
 use crate::link::{Config, Role};
 
@@ -91,7 +91,7 @@ impl Transport for QuicTransport {
             .map_err(failed)?;
         let shake = async {
             let connection = connecting.await.map_err(|error| refused(address, error))?;
-            let peer = handshake::peer(&connection)?;
+            let peer = peers::peer(&connection)?;
             let carrier = QuicCarrier::new(connection);
             Handle::begin(carrier.clone(), peer, Role::Acceptor, self.config.clone())
                 .await

@@ -1,4 +1,4 @@
-//! How etcd and kube-apiserver are started.
+//! How etcd, kube-apiserver and metrics-server are started.
 
 use std::net::SocketAddr;
 
@@ -44,6 +44,15 @@ pub(super) fn apiserver(
         "--kubelet-client-key=kubelet-client.key",
         "--kubelet-certificate-authority=ca.pem",
         "--kubelet-preferred-address-types=InternalIP",
+        // Aggregated APIs: the API server vouches for its callers there, and has no kube-proxy beside it.
+        "--requestheader-client-ca-file=front-proxy-ca.pem",
+        "--requestheader-allowed-names=front-proxy-client",
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        "--proxy-client-cert-file=front-proxy-client.pem",
+        "--proxy-client-key-file=front-proxy-client.key",
+        "--enable-aggregator-routing=true",
     ];
     arguments.extend(fixed.map(str::to_owned));
     if config.address.is_loopback() {
@@ -58,5 +67,29 @@ pub(super) fn apiserver(
         arguments.push(format!("--egress-selector-config-file={}", egress::FILE));
     }
     arguments.extend_from_slice(&config.arguments);
+    arguments
+}
+
+pub(super) fn metrics_server(listen: SocketAddr) -> Vec<String> {
+    let mut arguments = vec![
+        format!("--bind-address={}", listen.ip()),
+        format!("--secure-port={}", listen.port()),
+    ];
+    let fixed = [
+        "--kubeconfig=metrics-server.conf",
+        "--authentication-kubeconfig=metrics-server.conf",
+        "--authorization-kubeconfig=metrics-server.conf",
+        "--tls-cert-file=metrics-server.pem",
+        "--tls-private-key-file=metrics-server.key",
+        "--kubelet-certificate-authority=ca.pem",
+        "--kubelet-client-certificate=metrics-client.pem",
+        "--kubelet-client-key=metrics-client.key",
+        "--kubelet-preferred-address-types=InternalIP",
+        "--kubelet-use-node-status-port",
+        // The shortest that it takes.
+        "--metric-resolution=10s",
+        "--kubelet-request-timeout=9s",
+    ];
+    arguments.extend(fixed.map(str::to_owned));
     arguments
 }

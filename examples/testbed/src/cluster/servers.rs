@@ -75,12 +75,29 @@ impl Servers {
         program: &Path,
         arguments: &[String],
     ) -> Result<(), Error> {
+        self.start(name, Command::new(program).args(arguments))
+    }
+
+    /// Starts a server with an environment of its own.
+    pub(super) fn spawn_with(
+        &mut self,
+        name: &'static str,
+        program: &Path,
+        arguments: &[String],
+        environment: &[(String, String)],
+    ) -> Result<(), Error> {
+        let environment = environment.iter().map(|(name, value)| (name, value));
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().envs(environment);
+        self.start(name, &mut command)
+    }
+
+    fn start(&mut self, name: &'static str, command: &mut Command) -> Result<(), Error> {
         let path = self.log(name);
         let log = File::create(&path).map_err(|source| Error::WriteFile { path, source })?;
         let group = i32::try_from(self.watchdog.id()).expect("Linux has no larger process ids");
         let spawned = log.try_clone().and_then(|errors| {
-            Command::new(program)
-                .args(arguments)
+            command
                 .current_dir(self.folder())
                 .stdin(Stdio::null())
                 .stdout(log)

@@ -19,7 +19,7 @@ pub(crate) enum Cluster {
 }
 
 impl Cluster {
-    pub(super) fn by_file(path: &Path) -> Result<Self, String> {
+    pub(crate) fn by_file(path: &Path) -> Result<Self, String> {
         Kubeconfig::read_from(path)
             .map(|file| Self::File(Box::new(file)))
             .map_err(|error| crate::with_sources(&error))

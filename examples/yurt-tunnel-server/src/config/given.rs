@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use yurt_tunnel::egress::Policy;
 use yurt_tunnel::identity::{Credentials, Files};
 use yurt_tunnel::server::SERVERS_GROUP;
@@ -34,8 +34,8 @@ pub(super) const KEYS: [(&str, &str); 15] = [
 /// The keys whose values are lists.
 const LISTS: [&str; 2] = ["advertise", "peers"];
 
-/// The key that no flag has.
-pub(super) const POLICY: &str = "policy";
+/// The keys that no flag has: who may come in by which door, and who may reach what.
+const POLICY: [&str; 2] = ["apiServers", "clients"];
 
 const ADMIN: &str = "127.0.0.1:10265";
 
@@ -43,7 +43,8 @@ const ADMIN: &str = "127.0.0.1:10265";
 #[derive(Default)]
 pub(super) struct Given {
     texts: BTreeMap<&'static str, Vec<Placed>>,
-    policy: Option<(String, Value)>,
+    /// The file's name, and what its keys of the policy hold.
+    policy: Option<(String, Map<String, Value>)>,
     mistakes: Vec<Mistake>,
     /// What is missing may be in the file that could not be read: that it could not is told already.
     is_file_unread: bool,
@@ -67,9 +68,13 @@ impl Given {
             .and_then(|text| check::yaml(&text).map_err(|problem| (name.clone(), problem)));
         match entries {
             Ok(entries) => {
+                let (policy, entries): (Map<_, _>, Map<_, _>) = entries
+                    .into_iter()
+                    .partition(|(key, _)| POLICY.contains(&key.as_str()));
                 for (key, value) in entries {
                     self.take_entry(&format!("{name}: {key}"), &key, value);
                 }
+                self.policy = Some((name, policy));
             }
             Err((place, problem)) => {
                 self.is_file_unread = true;
@@ -80,10 +85,6 @@ impl Given {
 
     fn take_entry(&mut self, place: &str, key: &str, value: Value) {
         if value.is_null() {
-            return;
-        }
-        if key == POLICY {
-            self.policy = Some((place.to_owned(), value));
             return;
         }
         let Some((key, _)) = KEYS.iter().find(|(known, _)| *known == key) else {
@@ -118,6 +119,11 @@ impl Given {
     }
 
     pub(super) fn lay_over(&mut self, flags: Flags) {
+        if flags.nodes_file.is_some() || flags.kubeconfig.is_some() {
+            // A flag for one source of nodes wins over the file's other one.
+            self.texts.remove("nodesFile");
+            self.texts.remove("kubeconfig");
+        }
         let one = |flag: Option<String>| flag.into_iter().collect();
         let texts: [Vec<String>; KEYS.len()] = [
             one(flags.listen),
@@ -136,11 +142,6 @@ impl Given {
             one(flags.drain),
             one(flags.log),
         ];
-        // A flag for one source of nodes wins over the file's other one.
-        if !texts[9].is_empty() || !texts[10].is_empty() {
-            self.texts.remove("nodesFile");
-            self.texts.remove("kubeconfig");
-        }
         for ((key, flag), texts) in KEYS.into_iter().zip(texts) {
             if !texts.is_empty() {
                 let placed = texts.into_iter().map(|text| Placed {
@@ -229,19 +230,15 @@ impl Given {
     }
 
     fn policy(&mut self) -> Option<Policy> {
-        let Some((place, value)) = self.policy.take() else {
+        let Some((file, policy)) = self.policy.take() else {
             return Some(Policy::default());
         };
-        let mistakes = match Policy::read(&value) {
+        let mistakes = match Policy::read(&Value::Object(policy)) {
             Ok(policy) => return Some(policy),
             Err(mistakes) => mistakes,
         };
         for mistake in mistakes {
-            let place = match mistake.place.as_str() {
-                "" => place.clone(),
-                inner => format!("{place}.{inner}"),
-            };
-            self.mistake(place, mistake.problem);
+            self.mistake(format!("{file}: {}", mistake.place), mistake.problem);
         }
         None
     }

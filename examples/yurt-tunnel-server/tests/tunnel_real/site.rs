@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use testbed::cluster::{Cluster, ClusterConfig, Controllers, Egress, Version};
+use testbed::cluster::{Cluster, ClusterConfig, Controllers, Egress, MetricsServer, Version};
 use testbed::node::{CA_FILE, NODE_CERTIFICATE, Network, Node, NodeConfig, Program, eventually};
 use testbed::workload::Workload;
 use tokio::time::timeout;
@@ -31,6 +31,8 @@ pub(crate) struct Site {
     servers: [Option<Server>; 2],
     addresses: [SocketAddr; 2],
     admins: [SocketAddr; 2],
+    /// Where the first server takes those who ask by HTTP CONNECT.
+    connect: SocketAddr,
     agent: Program,
     node: Node,
     cluster: Cluster,
@@ -67,8 +69,9 @@ impl Site {
         let mut node = Node::start(&network, &cluster, config).await.unwrap();
         node.ready(&cluster, PATIENCE).await.unwrap();
         let free = || TcpListener::bind((network.address(), 0)).unwrap();
-        let held = [free(), free(), free(), free()];
-        let [one, two, three, four] = held.each_ref().map(|held| held.local_addr().unwrap());
+        let held = [free(), free(), free(), free(), free()];
+        let [one, two, three, four, connect] =
+            held.each_ref().map(|held| held.local_addr().unwrap());
         drop(held);
         let addresses = [one, two];
         let agent = add_agent(&mut node, transport, told, addresses);
@@ -78,6 +81,7 @@ impl Site {
             servers: [None, None],
             addresses,
             admins: [three, four],
+            connect,
             agent,
             node,
             cluster,
@@ -148,6 +152,14 @@ impl Site {
             ))
             .arg("--log=debug,h2=info,rustls=info,hyper=info,kube=info,tower=info");
         if which == Which::First {
+            let config = folder.join("config.yaml");
+            write(
+                &config,
+                "clients: [{users: [metrics-server], nodes: ['*']}]\n",
+            );
+            command
+                .arg(format!("--config={}", config.display()))
+                .arg(format!("--connect-listen={}", self.connect));
             command.arg(format!(
                 "--egress-socket={}",
                 folder.join("egress.sock").display()
@@ -163,6 +175,22 @@ impl Site {
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         self.servers[own] = Some(Server(command.spawn().unwrap()));
+    }
+
+    /// Starts a metrics-server that reaches kubelets by the first server's door for all others.
+    pub(crate) async fn start_metrics_server(&mut self) {
+        let own = self.connect.ip().to_string();
+        let config = MetricsServer {
+            environment: vec![
+                (
+                    "HTTPS_PROXY".to_owned(),
+                    format!("https://{}", self.connect),
+                ),
+                ("NO_PROXY".to_owned(), own),
+            ],
+            ..MetricsServer::default()
+        };
+        self.cluster.start_metrics_server(&config).await.unwrap();
     }
 
     /// Ends a server as a power cut does.

@@ -76,6 +76,19 @@ async fn a_lost_server_is_replaced_at_once_and_gets_its_link_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_was_never_there_is_replaced() {
+    let world = World::new();
+    let mut clouds = clouds(&world, 4).await;
+    let servers = addresses(&clouds);
+    drop(clouds.remove(0));
+    let _agent = world.run(world.config(&servers));
+    let mut sessions = Vec::new();
+    for cloud in &clouds {
+        sessions.push(cloud.next().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_drains_is_left_and_its_streams_finish() {
     let world = World::new();
     let clouds = clouds(&world, 2).await;

@@ -40,7 +40,7 @@ pub(super) struct Cloud {
 }
 
 pub(super) fn at(last: u8) -> SocketAddr {
-    ([203, 0, 113, last], 443).into()
+    ([127, 1, 0, last], 443).into()
 }
 
 impl World {
@@ -66,12 +66,15 @@ impl World {
     }
 
     pub(super) fn agent(&self, config: Config) -> Agent {
+        Agent::new(config, self.carriers())
+    }
+
+    pub(super) fn carriers(&self) -> Vec<Carrier> {
         let carrier = |name, network: &MemoryNetwork| Carrier {
             name,
             transport: Arc::new(network.transport(node(NODE))),
         };
-        let carriers = vec![carrier("quic", &self.udp), carrier("h2", &self.tcp)];
-        Agent::new(config, carriers)
+        vec![carrier("quic", &self.udp), carrier("h2", &self.tcp)]
     }
 
     pub(super) fn run(&self, config: Config) -> Running {

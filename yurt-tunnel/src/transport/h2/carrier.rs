@@ -20,7 +20,7 @@ use yurt_core::transport::{Peer, Priority, Result};
 
 use super::lane::{self, ConnectedTls, Place, h2_refusal};
 use super::pipe::{H2Receive, H2Send, Leg, Shared, pipe};
-use crate::transport::HANDSHAKE_LIMIT;
+use crate::transport::handshake::HANDSHAKE_LIMIT;
 use crate::transport::pipe::{Carrier, Path, lost_error};
 
 /// The session that a connection belongs to, known to its two ends only.

@@ -13,7 +13,7 @@ use yurt_core::transport::{Error, ErrorKind, Peer, Result};
 
 use crate::identity::{self, Credentials, Protocol, Refusal};
 use crate::link::Config;
-use crate::transport::refusal;
+use crate::transport::handshake::refusal;
 
 /// What TLS makes of a socket, for the end that listened and for the end that connected.
 pub(super) type ListenedTls = tokio_rustls::server::TlsStream<TcpStream>;
@@ -27,6 +27,9 @@ const SEND_BUFFER: usize = 256 << 10;
 
 /// Bytes that the kernel holds beyond what is on its way: the rest waits where it can still be overtaken.
 const UNSENT: u32 = 64 << 10;
+
+/// What fits in the packets that every path of IPv6 carries, 1280 bytes.
+const SEGMENT: u32 = 1220;
 
 /// Where to connect, and as who.
 #[derive(Clone)]
@@ -55,11 +58,12 @@ pub(super) async fn connect(
     } else {
         TcpSocket::new_v6()
     };
-    let socket = socket
-        .map_err(failed)?
-        .connect(address)
-        .await
-        .map_err(failed)?;
+    let socket = socket.map_err(failed)?;
+    if !address.ip().is_loopback() {
+        // Both ends keep to it: a path of tunnels that swallows larger packets, and ICMP with them, is not found out.
+        let _ = SockRef::from(&socket).set_tcp_mss(SEGMENT);
+    }
+    let socket = socket.connect(address).await.map_err(failed)?;
     tune(&socket, &place.config);
     let name = ServerName::try_from(place.name.clone())
         .map_err(|_| refusal(address, Refusal::WrongName))?;

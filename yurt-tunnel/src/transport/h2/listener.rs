@@ -20,8 +20,8 @@ use super::carrier::{
 use super::lane::{self, h2_refusal};
 use crate::identity::{Credentials, Refusal};
 use crate::link::{Config, Role};
+use crate::transport::handshake::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, refusal, slow};
 use crate::transport::session::Handle;
-use crate::transport::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, refusal, slow};
 
 /// Connections that wait for the process.
 const BACKLOG: i32 = 4096;

@@ -13,7 +13,7 @@ use quinn::{Connection, ReadError, RecvStream, SendStream, StoppedError, VarInt,
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use yurt_core::transport::{Error, Priority};
 
-use super::handshake::refused;
+use super::peers::refused;
 use crate::transport::pipe::{
     Carrier, Path, ReceivePipe, SendPipe, lost_error, reset_error, sent_code,
 };

@@ -14,8 +14,8 @@ use super::carrier::QuicCarrier;
 use super::config;
 use crate::identity::{self, Credentials, Protocol, Refusal};
 use crate::link::{Config, Role};
+use crate::transport::handshake::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, refusal, slow};
 use crate::transport::session::Handle;
-use crate::transport::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, refusal, slow};
 
 /// From here on a peer has to show that its address is its own before it costs anything.
 const RETRY_FROM: usize = MAX_HANDSHAKES / 4;

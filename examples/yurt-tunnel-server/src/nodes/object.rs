@@ -1,0 +1,79 @@
+//! As much of a Node object as says how the node is reached. The rest, tens of kilobytes of it, is passed over.
+
+use std::borrow::Cow;
+
+use k8s_openapi::ClusterResourceScope;
+use k8s_openapi::api::core::v1::{Node as KubeNode, NodeAddress, NodeDaemonEndpoints};
+use kube::Resource;
+use kube::core::ObjectMeta;
+use serde::Deserialize;
+use yurt_tunnel::server::{KUBELET_PORT, Node};
+
+/// Nodes with this label are at the edge (OpenYurt's well-known label).
+pub(super) const EDGE_LABEL: &str = "openyurt.io/is-edge-worker";
+
+/// A Node, less what nobody asks for.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct NodeObject {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Status {
+    addresses: Vec<NodeAddress>,
+    daemon_endpoints: NodeDaemonEndpoints,
+}
+
+impl Resource for NodeObject {
+    type DynamicType = ();
+    type Scope = ClusterResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        KubeNode::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        KubeNode::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        KubeNode::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        KubeNode::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// What a Node object says of itself; nothing if its name is none.
+pub(super) fn known(object: &NodeObject) -> Option<Node> {
+    let name = object.metadata.name.as_deref()?.parse().ok()?;
+    let status = object.status.clone();
+    // The address by which nodes reach each other is the one to dial.
+    let mut addresses = status.addresses;
+    addresses.sort_by_key(|address| address.type_ != "InternalIP");
+    let port = status
+        .daemon_endpoints
+        .kubelet_endpoint
+        .and_then(|endpoint| u16::try_from(endpoint.port).ok())
+        .filter(|port| *port != 0);
+    let labels = object.metadata.labels.as_ref();
+    let label = labels.and_then(|labels| labels.get(EDGE_LABEL));
+    Some(Node {
+        name,
+        addresses: addresses.into_iter().map(|one| one.address).collect(),
+        edge: label.is_some_and(|value| value == "true"),
+        kubelet_port: port.unwrap_or(KUBELET_PORT),
+    })
+}

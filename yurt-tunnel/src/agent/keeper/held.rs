@@ -1,0 +1,69 @@
+//! The session of a link that takes new streams, and what is heard of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use yurt_core::transport::{Acceptor, ErrorKind, State};
+
+use crate::agent::board::Place;
+use crate::agent::pulse::{Beat, Pulse};
+use crate::agent::want::Current;
+
+/// The session that takes new streams.
+pub(super) struct Held {
+    pub(super) session: Arc<dyn Acceptor>,
+    pub(super) state: watch::Receiver<State>,
+    /// The state that is known: a session may have ended before anybody looked.
+    pub(super) seen: State,
+    pub(super) streams: watch::Receiver<usize>,
+    pub(super) pulse: Pulse,
+    pub(super) place: Place,
+    pub(super) lane: usize,
+    pub(super) certificate: u64,
+    pub(super) local: Option<IpAddr>,
+    pub(super) since: Instant,
+    pub(super) renew_at: Option<Instant>,
+    pub(super) probe_at: Option<Instant>,
+}
+
+/// What is heard of a session.
+pub(super) enum News {
+    Changed(State),
+    Beat(Beat),
+}
+
+impl Held {
+    /// Returns what happens next to the session, if there is one.
+    pub(super) async fn next(held: &mut Option<Self>) -> News {
+        let Some(held) = held else {
+            return std::future::pending().await;
+        };
+        let seen = held.seen.clone();
+        tokio::select! {
+            changed = held.state.wait_for(|state| *state != seen) => {
+                // Whoever knew the state may be gone, and the session with it.
+                held.seen = changed.map_or_else(|_| dropped(), |state| state.clone());
+                News::Changed(held.seen.clone())
+            }
+            beat = held.pulse.beat() => News::Beat(beat),
+        }
+    }
+
+    pub(super) fn situation(&self) -> Current {
+        Current {
+            certificate: self.certificate,
+            is_silent: self.pulse.is_silent(),
+            renew_at: self.renew_at,
+            probe_at: self.probe_at,
+        }
+    }
+}
+
+fn dropped() -> State {
+    State::Closed {
+        kind: ErrorKind::Closed,
+        reason: "the transport has dropped it".to_owned(),
+    }
+}

@@ -1,0 +1,76 @@
+//! Who comes in, and what it is told.
+
+use yurt_core::testing::transport::node;
+use yurt_core::transport::{Peer, State};
+
+use crate::world::{Agent, Manner, SOON, World, at, eventually};
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn a_peer_that_is_neither_a_node_nor_a_server_is_sent_away_and_counted() {
+    let world = World::new();
+    let server = world.alone().await;
+    let stranger = Peer {
+        user: "system:node:edge-1".to_owned(),
+        groups: vec!["developers".to_owned()],
+        ..node("edge-1")
+    };
+    let session = world.connect(stranger, server.address).await.unwrap();
+    let mut state = session.state();
+    let closed = state.wait_for(|state| matches!(state, State::Closed { .. }));
+    let closed = timeout(SOON, closed).await.expect("it is sent away").unwrap().clone();
+    let State::Closed { reason, .. } = closed else {
+        unreachable!("it was waited for");
+    };
+    assert_eq!(reason, "only nodes and servers come in here");
+    let refusals = r#"yurt_tunnel_server_refusals_total{reason="stranger"}"#;
+    assert!((server.metric(refusals).await - 1.0).abs() < f64::EPSILON);
+    assert!(server.metric("yurt_tunnel_server_agents").await < 1.0);
+}
+
+#[tokio::test]
+async fn an_agent_is_told_of_this_server_and_of_the_others() {
+    let world = World::new();
+    let server = world.server(at(1), |config| {
+        config.advertise = vec!["tunnel.example:443".parse().unwrap()];
+        config.peers = vec![at(2).into(), "[2001:db8::7]:443".parse().unwrap()];
+    });
+    let server = server.await;
+    let agent = world.agent("edge-1", &server, Manner::Echoes).await;
+    let expected = r#"{"servers":["tunnel.example:443","192.0.2.2:443","[2001:db8::7]:443"]}"#;
+    assert_eq!(agent.servers(), [expected]);
+}
+
+#[tokio::test]
+async fn of_too_many_sessions_of_one_agent_the_oldest_goes() {
+    let world = World::new();
+    let server = world.alone().await;
+    let mut agents = Vec::new();
+    for _ in 0..9 {
+        agents.push(world.agent("edge-1", &server, Manner::Echoes).await);
+    }
+    let is_closed = |agent: &Agent| matches!(*agent.session.state().borrow(), State::Closed { .. });
+    eventually(|| is_closed(&agents[0])).await;
+    assert!(!agents[1..].iter().any(is_closed));
+    let _other = world.agent("edge-2", &server, Manner::Echoes).await;
+    assert!(!agents[1..].iter().any(is_closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_does_not_read_the_list_is_served_all_the_same() {
+    let world = World::new();
+    let server = world.alone().await;
+    let session = world.connect(node("edge-1"), server.address).await.unwrap();
+    // It takes the stream of the list, and no more.
+    let list = session.accept().await.unwrap().accept().await.unwrap();
+    let agent = Agent::serve(session, Manner::Echoes);
+    server.dial("edge-1:10250").await.unwrap();
+    server.shut_down();
+    let mut state = agent.session.state();
+    let drained = state.wait_for(|state| *state == State::Draining);
+    timeout(std::time::Duration::from_secs(1), drained)
+        .await
+        .expect("it hears of the drain at once")
+        .unwrap();
+    drop(list);
+}

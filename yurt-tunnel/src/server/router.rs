@@ -97,7 +97,7 @@ impl Router {
                 break;
             }
             tokio::select! {
-                Some(tried) = tries.join_next() => match tried {
+                Some(tried) = tries.join_next() => match tried.map(|tried| (tried.number, tried.opened)) {
                     Ok((_, Ok(stream))) => return Ok(stream),
                     // Nothing was done for this open, so that another may do it.
                     Ok((number, Err(error))) if is_untouched(error.kind()) => {
@@ -153,9 +153,15 @@ impl Router {
     }
 }
 
+/// What came of the open by one of the sessions.
+struct Tried {
+    number: usize,
+    opened: Result<Box<dyn Stream>, Error>,
+}
+
 /// Opens by the next session beside those that have not answered; returns whether there was one.
 fn begin(
-    tries: &mut JoinSet<(usize, Result<Box<dyn Stream>, Error>)>,
+    tries: &mut JoinSet<Tried>,
     untried: &mut impl Iterator<Item = (usize, Arc<dyn Opener>)>,
     target: &Target,
     end: Instant,
@@ -164,7 +170,10 @@ fn begin(
         return false;
     };
     let target = target.clone();
-    tries.spawn(async move { (number, open(&session, &target, end).await) });
+    tries.spawn(async move {
+        let opened = open(&session, &target, end).await;
+        Tried { number, opened }
+    });
     true
 }
 

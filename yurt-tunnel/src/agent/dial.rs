@@ -84,10 +84,8 @@ impl Dialer {
             .dialled(Outcome::Connected, began.elapsed());
         match incoming.accept().await {
             Ok(stream) => self.carry(stream, tcp, host, port).await,
-            // The server gave up in between: the target sees a reset, never an end.
             Err(error) => {
                 tracing::debug!(server = %self.server, host, port, %error, "nobody wants the stream");
-                abort(&tcp);
             }
         }
     }
@@ -97,11 +95,13 @@ impl Dialer {
         let server = self.server;
         tracing::debug!(%server, stream = id, host, port, "a stream begins");
         match splice::both(&mut stream, &mut tcp).await {
-            Ok(()) => tracing::debug!(%server, stream = id, "a stream has ended"),
+            Ok(()) => {
+                tracing::debug!(%server, stream = id, "a stream has ended");
+                end_cleanly(&tcp);
+            }
             Err(error) => {
                 tracing::debug!(%server, stream = id, %error, "a stream is broken off");
                 stream.reset(ABORTED);
-                abort(&tcp);
             }
         }
     }
@@ -219,7 +219,8 @@ async fn echo(incoming: Box<dyn Incoming>) {
     }
 }
 
-/// Small writes go at once, and a target that is gone is noticed.
+/// Small writes go at once, and a target that is gone is noticed. Dropped, or left by an agent that is killed, the
+/// connection is reset: what breaks off must never look like an end.
 fn prepared(tcp: TcpStream) -> TcpStream {
     let socket = SockRef::from(&tcp);
     let keep_alive = TcpKeepalive::new()
@@ -228,13 +229,14 @@ fn prepared(tcp: TcpStream) -> TcpStream {
     // A system that knows neither still carries the bytes.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keep_alive);
+    let _ = socket.set_linger(Some(Duration::ZERO));
     tcp
 }
 
-/// Ends a connection by a reset when it is dropped.
-fn abort(tcp: &TcpStream) {
+/// Lets the last bytes of a connection whose two directions have ended arrive after it is dropped.
+fn end_cleanly(tcp: &TcpStream) {
     // An error is a connection that is gone already.
-    let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+    let _ = SockRef::from(tcp).set_linger(None);
 }
 
 fn failure(target: &Target, error: &io::Error) -> Error {

@@ -120,6 +120,23 @@ async fn a_stream_that_is_reset_is_no_clean_end_for_the_target() {
 }
 
 #[tokio::test]
+async fn an_agent_that_ends_at_once_is_no_clean_end_for_its_targets() {
+    let site = Site::new().await;
+    let (mut stream, mut target) = site.connected().await;
+    stream.write_all(b"half of a").await.unwrap();
+    let mut half = [0; 9];
+    target.read_exact(&mut half).await.unwrap();
+    drop(site);
+    let read = timeout(LIMIT, target.read_to_end(&mut Vec::new()))
+        .await
+        .unwrap();
+    assert_eq!(
+        read.unwrap_err().kind(),
+        std::io::ErrorKind::ConnectionReset
+    );
+}
+
+#[tokio::test]
 async fn a_target_that_breaks_off_is_no_clean_end_for_the_server() {
     let site = Site::new().await;
     let (mut stream, mut target) = site.connected().await;

@@ -16,6 +16,8 @@ mod dialling;
 mod ending;
 #[path = "server/letting_in.rs"]
 mod letting_in;
+#[path = "server/roads.rs"]
+mod roads;
 #[path = "server/sessions.rs"]
 mod sessions;
 #[path = "server/several.rs"]

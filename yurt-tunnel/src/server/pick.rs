@@ -17,8 +17,11 @@ pub(super) enum Road {
         /// What its agent dials.
         host: String,
     },
-    /// By a socket of our own.
-    Direct,
+    /// By a socket of our own, to this host.
+    Direct {
+        /// A node's address, or what was asked for.
+        host: String,
+    },
 }
 
 /// Returns the road to an address for this caller.
@@ -36,13 +39,18 @@ pub(super) fn pick(
             let message = format!("more than one node claims {}", address.host);
             return Err(Error::new(ErrorKind::NoPeer, message));
         }
-        Found::Nobody => (Destination::Elsewhere, Road::Direct),
+        Found::Nobody => {
+            let host = address.host.clone();
+            (Destination::Elsewhere, Road::Direct { host })
+        }
         Found::Node(node) => {
             let (name, kubelet_port) = (&node.name, node.kubelet_port);
+            // Who was allowed a node by its name gets that node, wherever a resolver would lead.
+            let host = node.dialled(&address.host).to_owned();
             if node.edge {
                 let road = Road::Agent {
                     node: name.clone(),
-                    host: node.dialled(&address.host).to_owned(),
+                    host,
                 };
                 (
                     Destination::Edge {
@@ -57,7 +65,7 @@ pub(super) fn pick(
                         node: name,
                         kubelet_port,
                     },
-                    Road::Direct,
+                    Road::Direct { host },
                 )
             }
         }
@@ -107,7 +115,7 @@ mod tests {
         };
         let road = pick(caller, &to.parse().unwrap(), &table(), &policy);
         road.map_err(|error| error.kind()).map(|road| match road {
-            Road::Direct => "direct".to_owned(),
+            Road::Direct { host } => format!("direct to {host}"),
             Road::Agent { node, host } => format!("{node} by {host}"),
         })
     }
@@ -128,8 +136,10 @@ mod tests {
             ("192.0.2.1:10250", Ok("edge-1 by 192.0.2.1")),
             ("edge-1:9100", Ok("edge-1 by 192.0.2.1")),
             ("192.0.2.9:10250", Err(ErrorKind::NoPeer)),
-            ("cloud-1:10250", Ok("direct")),
-            ("10.96.0.10:443", Ok("direct")),
+            ("cloud-1:10250", Ok("direct to 192.0.2.3")),
+            ("192.0.2.3:10250", Ok("direct to 192.0.2.3")),
+            ("10.96.0.10:443", Ok("direct to 10.96.0.10")),
+            ("webhook.example:443", Ok("direct to webhook.example")),
         ] {
             assert_eq!(road(&Caller::ApiServer, to), by.map(str::to_owned), "{to}");
         }

@@ -56,10 +56,11 @@ impl Dial for Router {
         let nodes = self.nodes.borrow().clone();
         let (road, dialled) = match pick(caller, address, &nodes, &self.policy) {
             Err(error) => ("none", Err(error)),
-            Ok(Road::Direct) => (
-                "direct",
-                direct(address, deadline).await.map(Dialled::Direct),
-            ),
+            Ok(Road::Direct { host }) => {
+                let port = address.port;
+                let dialled = direct(&Address { host, port }, deadline).await;
+                ("direct", dialled.map(Dialled::Direct))
+            }
             Ok(Road::Agent { node, host }) => {
                 let target = Target::Dial {
                     node: Some(node.clone()),

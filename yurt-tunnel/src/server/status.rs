@@ -1,5 +1,6 @@
 //! What a server shows of itself: health, metrics, and the check of one node.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry as Metrics;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use yurt_core::name::NodeName;
+use yurt_core::transport::{Opener, State};
 
 use super::figures::Sessions;
 use super::registry::Member;
@@ -20,7 +24,7 @@ use crate::identity::Credentials;
 /// How long the probe of a path may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 
-/// How many paths are probed before the server is not ready: one agent that is away is no fault of ours.
+/// How many paths are probed at once: one agent that is away is no fault of ours, and costs a probe no time.
 const PROBES: usize = 3;
 
 /// Shows a server.
@@ -56,31 +60,28 @@ impl Status {
         }
     }
 
-    /// Ready means: bytes come back from an agent, if there is one.
+    /// Ready means: the nodes are known, and bytes come back from an agent, if there is one.
     async fn readyz(&self) -> (bool, String) {
         if self.shutdown.is_cancelled() {
             return (false, "[-] the server is draining\nnot ready\n".to_owned());
         }
-        let mut report = String::new();
-        let all = self.shared.registry.all();
-        let agents: Vec<_> = all
-            .into_iter()
-            .filter_map(|(member, entry)| match member {
-                Member::Agent(node) => Some((node, entry)),
-                Member::Peer => None,
-            })
-            .collect();
+        if self.shared.router.nodes.borrow().nodes().next().is_none() {
+            // Until then every node is taken for one that is dialled directly.
+            return (false, "[-] no node is known yet\nnot ready\n".to_owned());
+        }
+        let mut agents = self.agents();
         if agents.is_empty() {
             return (true, "[+] no agent is connected\nready\n".to_owned());
         }
-        let first = fastrand::usize(..agents.len());
-        let probed = agents
-            .iter()
-            .cycle()
-            .skip(first)
-            .take(PROBES.min(agents.len()));
-        for (node, entry) in probed {
-            match router::echo(&entry.session, PROBE_LIMIT).await {
+        fastrand::shuffle(&mut agents);
+        let mut probes = JoinSet::new();
+        for (node, session) in agents.into_iter().take(PROBES) {
+            probes.spawn(async move { (node, router::echo(&session, PROBE_LIMIT).await) });
+        }
+        let mut report = String::new();
+        while let Some(probe) = probes.join_next().await {
+            let (node, came_back) = probe.expect("a probe neither panics nor is aborted");
+            match came_back {
                 Ok(trip) => {
                     let millis = trip.as_secs_f64() * 1000.0;
                     let _ = writeln!(report, "[+] bytes come back from {node} in {millis:.1} ms");
@@ -94,6 +95,18 @@ impl Status {
         }
         report.push_str("not ready\n");
         (false, report)
+    }
+
+    /// Returns the agents that take streams, each with its newest session.
+    fn agents(&self) -> Vec<(NodeName, Arc<dyn Opener>)> {
+        let mut newest = BTreeMap::new();
+        for (member, entry) in self.shared.registry.all() {
+            let is_open = *entry.session.state().borrow() == State::Open;
+            if let (Member::Agent(node), true) = (member, is_open) {
+                newest.insert(node, entry.session);
+            }
+        }
+        newest.into_iter().collect()
     }
 
     fn metrics(&self) -> String {

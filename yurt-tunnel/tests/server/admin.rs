@@ -2,9 +2,9 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
-use crate::world::{Manner, World, echoes};
+use crate::world::{Manner, World, echoes, is_alive};
 
 #[tokio::test]
 async fn a_server_is_ready_without_agents_and_with_one_that_answers() {
@@ -35,6 +35,43 @@ async fn a_server_is_not_ready_when_no_agent_answers_and_is_when_one_does() {
     let _agent = world.agent("edge-2", &server, Manner::Echoes).await;
     let (code, said) = server.page("/readyz").await;
     assert_eq!(code, 200, "{said}");
+}
+
+#[tokio::test]
+async fn agents_that_are_away_do_not_hold_up_a_probe() {
+    let world = World::new();
+    let server = world.alone().await;
+    let _away = world.agent("edge-1", &server, Manner::Hangs).await;
+    let _agent = world.agent("edge-2", &server, Manner::Echoes).await;
+    for _ in 0..10 {
+        let began = Instant::now();
+        let (code, said) = server.page("/readyz").await;
+        assert_eq!(code, 200, "{said}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_goes_over_to_another_server_makes_this_one_no_less_ready() {
+    let world = World::new();
+    let server = world.alone().await;
+    let agent = world.agent("edge-1", &server, Manner::Echoes).await;
+    let mut kept = server.dial("edge-1:10250").await.unwrap();
+    agent.session.drain();
+    let expected = (200, "[+] no agent is connected\nready\n".to_owned());
+    let ready = async { while server.page("/readyz").await != expected {} };
+    timeout(Duration::from_secs(5), ready)
+        .await
+        .expect("it is ready");
+    assert!(is_alive(&mut kept).await);
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_node_is_not_ready() {
+    let world = World::new();
+    let server = world.ignorant().await;
+    let expected = (503, "[-] no node is known yet\nnot ready\n".to_owned());
+    assert_eq!(server.page("/readyz").await, expected);
 }
 
 #[tokio::test]

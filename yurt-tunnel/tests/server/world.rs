@@ -27,6 +27,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(600);
 /// How long a door lets a dial take.
 pub(crate) const DIAL: Duration = Duration::from_secs(8);
 
+/// Where nobody listens.
+const CLOUD_KUBELET: u16 = 1;
+
 /// A network, and certificates for what needs some.
 pub(crate) struct World {
     pub(crate) network: MemoryNetwork,
@@ -63,6 +66,8 @@ pub(crate) enum Manner {
     Dials(SocketAddr),
     /// Says that the target refuses.
     Refuses,
+    /// Says that it does not have the node.
+    Lacks,
     /// Says nothing.
     Hangs,
 }
@@ -100,6 +105,7 @@ pub(crate) fn edge(name: &str, address: &str) -> Node {
 pub(crate) fn nodes() -> Vec<Node> {
     let cloud = Node {
         edge: false,
+        kubelet_port: CLOUD_KUBELET,
         ..edge("cloud-1", "127.0.0.1")
     };
     vec![
@@ -142,6 +148,19 @@ impl World {
         let mut config = config(address);
         change(&mut config);
         Running::open(config, self.credentials("192.0.2.1"), transports).await
+    }
+
+    /// A server that nobody has told of any node.
+    pub(crate) async fn ignorant(&self) -> Running {
+        let transports = Vec::new();
+        let nodes = NodeTable::default();
+        Running::knowing(
+            config(at(1)),
+            self.credentials("192.0.2.1"),
+            transports,
+            nodes,
+        )
+        .await
     }
 
     /// Certificates for an address, as a server's or as a client's.
@@ -212,13 +231,21 @@ impl Running {
         credentials: Credentials,
         transports: Vec<(&'static str, Arc<dyn Transport>)>,
     ) -> Self {
-        let nodes = (
-            Box::new(Still) as Box<dyn NodeSource>,
-            NodeTable::new(nodes()),
-        );
+        Self::knowing(config, credentials, transports, NodeTable::new(nodes())).await
+    }
+
+    async fn knowing(
+        config: Config,
+        credentials: Credentials,
+        transports: Vec<(&'static str, Arc<dyn Transport>)>,
+        nodes: NodeTable,
+    ) -> Self {
+        let nodes = (Box::new(Still) as Box<dyn NodeSource>, nodes);
         let server = Server::open(config, credentials, transports, nodes);
         let server = server.await.unwrap();
-        let (address, admin) = (server.address().unwrap(), server.admin_address().unwrap());
+        // A server without a transport has no address.
+        let address = server.address().unwrap_or(at(0));
+        let admin = server.admin_address().unwrap();
         let (dial, shutdown) = (server.dial(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(egress::Figures::default(), shutdown.clone()));
@@ -376,6 +403,10 @@ async fn dial(incoming: Box<dyn Incoming>, manner: Manner) {
         Manner::Refuses => {
             let kind = yurt_core::transport::ErrorKind::Refused;
             incoming.reject(Error::new(kind, "the kubelet refuses the connection"));
+        }
+        Manner::Lacks => {
+            let kind = yurt_core::transport::ErrorKind::NoPeer;
+            incoming.reject(Error::new(kind, "no agent of the node is connected here"));
         }
         Manner::Hangs => {
             let mut incoming = incoming;

@@ -15,7 +15,9 @@ use yurt_core::transport::{Acceptor, Error, ErrorKind, Incoming, Target};
 
 use super::dial::{ABORTED, Address};
 use super::router::Router;
+use super::sessions::is_server;
 use super::{NamedTransport, Shared};
+use crate::identity::Refusal;
 use crate::splice;
 
 /// How often names are resolved: servers come and go behind one name.
@@ -85,6 +87,12 @@ async fn keep(shared: &Arc<Shared>, name: &str, address: SocketAddr, shutdown: &
             () = shutdown.cancelled() => return,
         };
         match connected {
+            Ok((_, session)) if !is_server(session.peer()) => {
+                let user = &session.peer().user;
+                warn!(%address, user, "who answers for another server is none");
+                shared.figures.refused(Refusal::Stranger);
+                session.close("only servers ask for another's nodes").await;
+            }
             Ok((transport, session)) => {
                 info!(%address, transport, "linked to another server");
                 serve(&shared.router, &session, shutdown).await;

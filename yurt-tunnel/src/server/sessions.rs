@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, State, Target};
+use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, Peer, State, Target};
 
 use super::registry::Member;
 use super::{SERVERS_GROUP, Shared};
@@ -68,6 +68,11 @@ async fn refused(shared: &Shared, error: &Error) {
     }
 }
 
+/// Whether a peer's certificate is that of a server.
+pub(super) fn is_server(peer: &Peer) -> bool {
+    peer.groups.iter().any(|group| group == SERVERS_GROUP)
+}
+
 /// Keeps a session in the registry as long as it lives.
 async fn hold(
     shared: Arc<Shared>,
@@ -79,7 +84,7 @@ async fn hold(
     let remote = session.remote();
     let member = match peer.node() {
         Some(node) => Member::Agent(node),
-        None if peer.groups.iter().any(|group| group == SERVERS_GROUP) => Member::Peer,
+        None if is_server(peer) => Member::Peer,
         None => {
             shared.figures.refused(Refusal::Stranger);
             warn!(user = peer.user, %remote, "a peer that is neither a node nor a server was not let in");

@@ -1,9 +1,12 @@
 //! Which of several roads is taken, and what makes a road one.
 
 use tokio::net::TcpListener;
+use tokio::time::timeout;
+use yurt_core::testing::transport::server;
+use yurt_core::transport::{Peer, State, Transport};
 use yurt_tunnel::server::Dialled;
 
-use crate::world::World;
+use crate::world::{SOON, World, at};
 
 #[tokio::test]
 async fn a_cloud_node_that_is_asked_for_by_its_name_is_dialled_at_its_address() {
@@ -18,4 +21,26 @@ async fn a_cloud_node_that_is_asked_for_by_its_name_is_dialled_at_its_address() 
     };
     let (_, from) = target.accept().await.unwrap();
     assert_eq!(socket.local_addr().unwrap(), from);
+}
+
+#[tokio::test]
+async fn who_answers_in_a_servers_place_without_a_servers_certificate_asks_for_nothing() {
+    let world = World::new();
+    let impostor = Peer {
+        groups: vec!["system:nodes".to_owned()],
+        ..server("192.0.2.9")
+    };
+    let listener = world.network.transport(impostor);
+    let listener = listener.listen(at(9)).await.unwrap();
+    let linking = world.server(at(1), |config| config.peers = vec![at(9).into()]);
+    let (linking, session) = tokio::join!(linking, listener.accept());
+    let mut state = session.unwrap().state();
+    let closed = state.wait_for(|state| matches!(state, State::Closed { .. }));
+    let closed = timeout(SOON, closed).await.expect("it is sent away");
+    let State::Closed { reason, .. } = closed.unwrap().clone() else {
+        unreachable!("it was waited for");
+    };
+    assert_eq!(reason, "only servers ask for another's nodes");
+    let refusals = r#"yurt_tunnel_server_refusals_total{reason="stranger"}"#;
+    assert!(linking.metric(refusals).await >= 1.0);
 }

@@ -8,8 +8,9 @@ use rustls::pki_types::ServerName;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use yurt_core::name::NodeName;
-use yurt_core::transport::{Stream, Target};
+use yurt_core::transport::Target;
 
+use super::dial::{Address, Dialled};
 use super::nodes::{Found, Node};
 use super::registry::Member;
 use super::{Shared, router};
@@ -64,38 +65,69 @@ pub(super) async fn check(
         [] => "without an address".to_owned(),
         addresses => format!("at {}", addresses.join(", ")),
     };
-    if !node.edge {
-        report.good(format!(
-            "node {name} is known, {addresses}; it is not at the edge and dialled directly"
-        ));
-        return report;
-    }
+    let place = if node.edge { "at" } else { "not at" };
     report.good(format!(
-        "node {name} is known, at the edge, {addresses}, kubelet port {}",
+        "node {name} is known, {place} the edge, {addresses}, kubelet port {}",
         node.kubelet_port
     ));
-    if !connected(shared, name, &mut report).await {
-        return report;
-    }
-    let host = node.dialled(name.as_str()).to_owned();
-    let target = Target::Dial {
-        node: Some(name.clone()),
-        host: host.clone(),
+    let kubelet = Address {
+        host: node.dialled(name.as_str()).to_owned(),
         port: node.kubelet_port,
     };
-    let began = Instant::now();
-    match shared.router.through(name, target, STEP_LIMIT).await {
-        Ok(stream) => {
-            let took = millis(began);
-            report.good(format!(
-                "the agent has dialled {host}:{} in {took:.1} ms",
-                node.kubelet_port
-            ));
-            tls(credentials, node, &host, stream, &mut report).await;
-        }
-        Err(error) => report.bad(format!("dial {host}:{}: {error}", node.kubelet_port)),
+    let dialled = if node.edge {
+        by_agent(shared, name, &kubelet, &mut report).await
+    } else {
+        directly(&kubelet, &mut report).await
+    };
+    if let Some(connection) = dialled {
+        tls(credentials, node, &kubelet.host, connection, &mut report).await;
     }
     report
+}
+
+/// Dials the kubelet by a socket of our own.
+async fn directly(kubelet: &Address, report: &mut Report) -> Option<Dialled> {
+    let began = Instant::now();
+    match router::direct(kubelet, STEP_LIMIT).await {
+        Ok(socket) => {
+            let took = millis(began);
+            report.good(format!("{kubelet} is dialled directly in {took:.1} ms"));
+            Some(Dialled::Direct(socket))
+        }
+        Err(error) => {
+            report.bad(format!("dial {kubelet} directly: {error}"));
+            None
+        }
+    }
+}
+
+/// Has the node's agent dial the kubelet.
+async fn by_agent(
+    shared: &Arc<Shared>,
+    node: &NodeName,
+    kubelet: &Address,
+    report: &mut Report,
+) -> Option<Dialled> {
+    if !connected(shared, node, report).await {
+        return None;
+    }
+    let target = Target::Dial {
+        node: Some(node.clone()),
+        host: kubelet.host.clone(),
+        port: kubelet.port,
+    };
+    let began = Instant::now();
+    match shared.router.through(node, target, STEP_LIMIT).await {
+        Ok(stream) => {
+            let took = millis(began);
+            report.good(format!("the agent has dialled {kubelet} in {took:.1} ms"));
+            Some(Dialled::Stream(stream))
+        }
+        Err(error) => {
+            report.bad(format!("dial {kubelet}: {error}"));
+            None
+        }
+    }
 }
 
 /// Whether the agent is connected, here or elsewhere.
@@ -109,8 +141,12 @@ async fn connected(shared: &Arc<Shared>, name: &NodeName, report: &mut Report) -
             ));
             return false;
         }
+        let asked = match peers {
+            1 => "the other server is asked".to_owned(),
+            peers => format!("{peers} other servers are asked"),
+        };
         report.good(format!(
-            "the agent of {name} is not connected here; {peers} other servers are asked"
+            "the agent of {name} is not connected here; {asked}"
         ));
         return true;
     }
@@ -136,7 +172,7 @@ async fn tls(
     credentials: &Credentials,
     node: &Node,
     host: &str,
-    stream: Box<dyn Stream>,
+    connection: Dialled,
     report: &mut Report,
 ) {
     let name = ServerName::try_from(host.to_owned())
@@ -145,7 +181,7 @@ async fn tls(
         return report.bad(format!("{host} is no name that TLS knows"));
     };
     let connector = TlsConnector::from(credentials.client(Protocol::Door));
-    let shaken = timeout(STEP_LIMIT, connector.connect(name, stream)).await;
+    let shaken = timeout(STEP_LIMIT, connector.connect(name, connection)).await;
     match shaken {
         Ok(Ok(_)) => report.good("TLS answers with a certificate of our authority"),
         Ok(Err(error)) => match error

@@ -196,7 +196,7 @@ fn is_untouched(kind: ErrorKind) -> bool {
 }
 
 /// Connects by a socket of our own.
-async fn direct(address: &Address, deadline: Duration) -> Result<TcpStream, Error> {
+pub(super) async fn direct(address: &Address, deadline: Duration) -> Result<TcpStream, Error> {
     let connect = TcpStream::connect((address.host.as_str(), address.port));
     let late = |_| {
         let message = format!("{address} does not take the connection in time");

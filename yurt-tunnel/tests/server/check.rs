@@ -118,9 +118,9 @@ async fn a_way_that_breaks_is_told_up_to_where_it_does() {
     );
     assert_eq!(report(&server, "edge-1").await, (503, refused));
     drop(agent);
-    let direct =
-        "[+] node cloud-1 is known, at 127.0.0.1; it is not at the edge and dialled directly\n";
-    assert_eq!(report(&server, "cloud-1").await, (200, direct.to_owned()));
+    let direct = "[+] node cloud-1 is known, not at the edge, at 127.0.0.1, kubelet port 1\n\
+                  [-] dial 127.0.0.1:1 directly: 127.0.0.1:1 refuses the connection\n";
+    assert_eq!(report(&server, "cloud-1").await, (503, direct.to_owned()));
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_node_whose_agent_is_elsewhere_is_checked_through_the_other_server() {
     while first.metric("yurt_tunnel_server_peers").await < 1.0 {}
     let expected = format!(
         "{KNOWN}\
-         [+] the agent of edge-1 is not connected here; 1 other servers are asked\n\
+         [+] the agent of edge-1 is not connected here; the other server is asked\n\
          [-] dial 10.1.0.1:10250: the kubelet refuses the connection\n"
     );
     assert_eq!(report(&first, "edge-1").await, (503, expected));

@@ -3,6 +3,8 @@
 mod check;
 mod cluster;
 mod given;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,0 +1,285 @@
+//! The program from outside: what it prints and how it ends.
+
+use std::{
+    io::{BufRead, BufReader, Lines},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, Output, Stdio},
+};
+
+use testbed::pki::Pki;
+use yurt_core::transport::Transport;
+use yurt_tunnel::{
+    identity::{Credentials, Files},
+    link,
+    transport::h2::H2Transport,
+};
+
+#[test]
+fn a_wrong_configuration_is_told_line_by_line_and_ends_with_code_2() {
+    let output = program()
+        .args(["--listen", "a", "--peer", "b", "--egress-socket", "sock"])
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "\
+yurt-tunnel-server: --listen: \"a\" is not an address such as 127.0.0.1:8443
+yurt-tunnel-server: --peer: \"b\" is not a name or an address with a port
+yurt-tunnel-server: caFile: missing: set it in the file or by --ca-file
+yurt-tunnel-server: certificate: missing: set it in the file or by --certificate
+yurt-tunnel-server: --egress-socket: sock is not an absolute path
+yurt-tunnel-server: kubeconfig: missing: set it, or a nodesFile; this is no pod with a service account
+"
+    );
+}
+
+#[test]
+fn a_server_that_cannot_listen_ends_with_code_1_and_says_why() {
+    let folder = Folder::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = folder
+        .server()
+        .args(["--connect-listen", &address])
+        .output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let why = format!("listen on {address}: Address already in use");
+    assert!(said.contains(&why), "{said}");
+}
+
+#[test]
+fn a_list_of_nodes_that_is_none_ends_with_code_1_and_the_place() {
+    let folder = Folder::new();
+    write(&folder.path("nodes.json"), "{\"nodes\": [{}]}");
+    let output = folder.server().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("missing field `name` at line 1"), "{said}");
+}
+
+#[test]
+fn a_server_that_is_told_to_end_drains_and_ends_with_code_0() {
+    let folder = Folder::new();
+    let socket = folder.path("egress.sock");
+    let mut running = Running::start(folder.server().arg("--egress-socket").arg(&socket));
+    assert!(socket.exists());
+    running.signal("TERM");
+    running.says("draining");
+    assert_eq!(running.program.wait().unwrap().code(), Some(0));
+    assert!(!socket.exists(), "the socket is removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_while_an_agent_is_still_there() {
+    let folder = Folder::new();
+    let mut running = Running::start(&mut folder.server());
+    let address = running.agents.parse().unwrap();
+    let transport = H2Transport::new(folder.agent(), link::Config::default());
+    let session = transport.connect(address, "tunnel.example").await.unwrap();
+    running.says("connected");
+    running.signal("TERM");
+    running.says("draining");
+    running.signal("TERM");
+    running.says("a second signal");
+    assert_eq!(running.program.wait().unwrap().code(), Some(1));
+    drop(session);
+}
+
+#[test]
+fn check_prints_the_report_and_its_code_says_whether_the_node_is_reached() {
+    let folder = Folder::new();
+    let running = Running::start(&mut folder.server());
+    let admin = running.admin.as_str();
+    let check = |node: &str, admin: &str| -> Output {
+        let arguments = ["check", node, "--admin-listen", admin];
+        program().args(arguments).output().unwrap()
+    };
+    let far = check("edge-1", admin);
+    assert_eq!(far.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&far.stdout),
+        "[+] node edge-1 is known, at the edge, at 192.0.2.7, kubelet port 10250\n\
+         [-] the agent of edge-1 is not connected, and there is no other server\n"
+    );
+    let near = check("cloud-1", admin);
+    assert_eq!(near.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&near.stdout).starts_with("[+] node cloud-1 is known"));
+    // The address may stand in the file that the server has.
+    let config = folder.path("config.yaml");
+    write(&config, &format!("adminListen: {admin}\n"));
+    let mut by_file = program();
+    let by_file = by_file.args(["check", "cloud-1", "--config"]).arg(&config);
+    assert_eq!(by_file.output().unwrap().status.code(), Some(0));
+    assert_eq!(check("No Name", admin).status.code(), Some(2));
+    assert_eq!(check("edge-1", "a").status.code(), Some(2));
+    assert_eq!(
+        program().arg("check").output().unwrap().status.code(),
+        Some(2)
+    );
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let unasked = check("edge-1", &address);
+    assert_eq!(unasked.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&unasked.stderr);
+    assert!(said.contains("Connection refused"), "{said}");
+}
+
+#[test]
+fn certificates_that_change_are_taken_up_and_broken_ones_are_told_and_change_nothing() {
+    let folder = Folder::new();
+    let mut running = Running::start(&mut folder.server());
+    write(&folder.path("server.pem"), "broken");
+    running.says("the certificates of before stay in use");
+    folder.certify("tunnel-2.example");
+    running.says("certificates have changed");
+    running.signal("TERM");
+    running.says("draining");
+}
+
+#[test]
+fn help_names_every_flag_of_the_readme() {
+    let output = program().arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let flags = |text: &str| {
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '-'));
+        words
+            .filter(|word| word.starts_with("--") && word.len() > 2)
+            .map(str::to_owned)
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let of_readme = flags(include_str!("../README.md"));
+    for flag in flags(&help) {
+        if !["--help", "--version"].contains(&flag.as_str()) {
+            assert!(of_readme.contains(&flag), "README.md has no {flag}");
+        }
+    }
+}
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_yurt-tunnel-server"))
+}
+
+/// Certificates and a list of nodes.
+struct Folder {
+    folder: tempfile::TempDir,
+    pki: Pki,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let new = Self {
+            folder,
+            pki: Pki::new(),
+        };
+        write(&new.path("ca.pem"), new.pki.ca_pem());
+        new.certify("tunnel.example");
+        write(
+            &new.path("nodes.json"),
+            r#"{"nodes": [{"name": "edge-1", "addresses": ["192.0.2.7"]},
+                          {"name": "cloud-1", "edge": false}]}"#,
+        );
+        new
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn certify(&self, name: &str) {
+        let (certificate, key) = self.pki.both(&[name], "yurt:tunnel-servers");
+        write(&self.path("server.pem"), &format!("{certificate}{key}"));
+    }
+
+    /// What an agent shows.
+    fn agent(&self) -> Credentials {
+        let (certificate, key) = self.pki.client("system:node:edge-1", &["system:nodes"]);
+        write(&self.path("node.pem"), &format!("{certificate}{key}"));
+        let files = Files {
+            ca: self.path("ca.pem"),
+            certificate: self.path("node.pem"),
+            key: self.path("node.pem"),
+        };
+        Credentials::load(files).expect("they were written above")
+    }
+
+    /// The program with a valid configuration.
+    fn server(&self) -> Command {
+        let mut command = program();
+        let anywhere = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        command
+            .args(anywhere)
+            .arg("--ca-file")
+            .arg(self.path("ca.pem"))
+            .arg("--certificate")
+            .arg(self.path("server.pem"))
+            .arg("--nodes-file")
+            .arg(self.path("nodes.json"));
+        command
+    }
+}
+
+/// A program that serves, and does not outlive its test.
+struct Running {
+    program: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+    agents: String,
+    admin: String,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut program = command.stderr(Stdio::piped()).spawn().expect("it starts");
+        let stderr = program.stderr.take().expect("it is piped");
+        let mut running = Self {
+            program,
+            lines: BufReader::new(stderr).lines(),
+            agents: String::new(),
+            admin: String::new(),
+        };
+        running.admin = address(&running.says("health and metrics are shown"));
+        running.agents = address(&running.says("agents may connect"));
+        running
+    }
+
+    /// Waits for a line with this text.
+    fn says(&mut self, text: &str) -> String {
+        let mut lines = self.lines.by_ref().map_while(Result::ok);
+        let line = lines.find(|line| line.contains(text));
+        line.unwrap_or_else(|| panic!("it never says {text:?}"))
+    }
+
+    fn signal(&self, name: &str) {
+        let arguments = [&format!("-{name}"), &self.program.id().to_string()];
+        let sent = Command::new("kill").args(arguments).status();
+        assert!(sent.expect("kill is there").success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.program.kill(); // an error is a program that has ended
+        let _ = self.program.wait();
+    }
+}
+
+/// The address that a line tells.
+fn address(line: &str) -> String {
+    let rest = line.split_once("address=").map_or("", |(_, rest)| rest);
+    rest.split_whitespace().next().unwrap_or("").to_owned()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's file need not survive a crash"
+)]
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("a new folder takes a file");
+}

@@ -13,6 +13,7 @@ mod registry;
 mod router;
 mod sessions;
 mod status;
+mod tries;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

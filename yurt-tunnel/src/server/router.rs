@@ -9,23 +9,20 @@ use async_trait::async_trait;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use yurt_core::name::NodeName;
-use yurt_core::transport::{Error, ErrorKind, Open, Opener, Stream, Target};
+use yurt_core::transport::{Error, ErrorKind, Opener, Stream, Target};
 
 use super::dial::{Address, Caller, Dial, Dialled};
 use super::figures::Figures;
 use super::nodes::NodeTable;
 use super::pick::{Road, pick};
 use super::registry::{Member, Registry};
+use super::tries;
 use crate::egress::Policy;
 
 /// How long a target of our own may take to take a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
-/// A session that has not answered for so long may be dead without knowing: another one is tried beside it.
-const HEDGE: Duration = Duration::from_millis(500);
 
 /// A connection that is silent for so long is asked whether its other end lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -85,49 +82,22 @@ impl Router {
         target: Target,
         deadline: Duration,
     ) -> Result<Box<dyn Stream>, Error> {
-        let end = Instant::now() + deadline;
         let mut sessions = self.registry.open(&Member::Agent(node.clone()));
         let known = sessions.len();
         sessions.extend(self.registry.open(&Member::Peer));
         let peers = sessions.len() - known;
-        let mut untried = sessions.into_iter().enumerate();
-        let mut tries = JoinSet::new();
-        let mut last = None;
-        loop {
-            if tries.is_empty() && !begin(&mut tries, &mut untried, &target, end) {
-                break;
-            }
-            tokio::select! {
-                Some(tried) = tries.join_next() => match tried.map(|tried| (tried.number, tried.opened)) {
-                    Ok((_, Ok(stream))) => return Ok(stream),
-                    // Nothing was done for this open, so that another may do it.
-                    Ok((number, Err(error))) if is_untouched(error.kind()) => {
-                        if number < known || last.is_none() {
-                            last = Some(error);
-                        }
-                    }
-                    Ok((_, Err(error))) => return Err(error),
-                    Err(_) => return Err(Error::new(ErrorKind::Other, "an open was aborted")),
-                },
-                () = sleep(HEDGE), if untried.len() > 0 => {
-                    begin(&mut tries, &mut untried, &target, end);
-                }
-            }
-        }
-        Err(last
-            .filter(|error| error.kind() != ErrorKind::NoPeer)
-            .unwrap_or_else(|| {
-                let message = match peers {
-                    0 => format!("no agent of node {node} is connected"),
-                    1 => {
-                        format!("no agent of node {node} is connected, here or to the other server")
-                    }
-                    peers => format!(
-                        "no agent of node {node} is connected, here or to {peers} other servers"
-                    ),
-                };
+        let end = Instant::now() + deadline;
+        tries::first(sessions, &target, end).await.map_err(|error| {
+            let elsewhere = match peers {
+                0 => String::new(),
+                1 => ", here or to the other server".to_owned(),
+                peers => format!(", here or to {peers} other servers"),
+            };
+            error.unwrap_or_else(|| {
+                let message = format!("no agent of node {node} is connected{elsewhere}");
                 Error::new(ErrorKind::NoPeer, message)
-            }))
+            })
+        })
     }
 
     /// Opens a stream to an agent that is connected here, for another server.
@@ -137,62 +107,15 @@ impl Router {
         target: Target,
         deadline: Duration,
     ) -> Result<Box<dyn Stream>, Error> {
+        let sessions = self.registry.open(&Member::Agent(node.clone()));
         let end = Instant::now() + deadline;
-        let mut last = None;
-        for session in self.registry.open(&Member::Agent(node.clone())) {
-            match open(&session, &target, end).await {
-                Err(error) if is_untouched(error.kind()) => last = Some(error),
-                opened => return opened,
-            }
-        }
-        Err(last.unwrap_or_else(|| {
-            Error::new(
-                ErrorKind::NoPeer,
-                format!("no agent of node {node} is connected here"),
-            )
-        }))
+        tries::first(sessions, &target, end).await.map_err(|error| {
+            error.unwrap_or_else(|| {
+                let message = format!("no agent of node {node} is connected here");
+                Error::new(ErrorKind::NoPeer, message)
+            })
+        })
     }
-}
-
-/// What came of the open by one of the sessions.
-struct Tried {
-    number: usize,
-    opened: Result<Box<dyn Stream>, Error>,
-}
-
-/// Opens by the next session beside those that have not answered; returns whether there was one.
-fn begin(
-    tries: &mut JoinSet<Tried>,
-    untried: &mut impl Iterator<Item = (usize, Arc<dyn Opener>)>,
-    target: &Target,
-    end: Instant,
-) -> bool {
-    let Some((number, session)) = untried.next() else {
-        return false;
-    };
-    let target = target.clone();
-    tries.spawn(async move {
-        let opened = open(&session, &target, end).await;
-        Tried { number, opened }
-    });
-    true
-}
-
-async fn open(
-    session: &Arc<dyn Opener>,
-    target: &Target,
-    end: Instant,
-) -> Result<Box<dyn Stream>, Error> {
-    let left = end.saturating_duration_since(Instant::now());
-    session.open(Open::new(target.clone(), left)).await
-}
-
-/// Whether an open that failed so has reached nobody who acted on it.
-fn is_untouched(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::NoPeer | ErrorKind::Draining | ErrorKind::Overloaded | ErrorKind::Closed
-    )
 }
 
 /// Connects by a socket of our own.
@@ -233,7 +156,7 @@ pub(super) async fn echo(session: &Arc<dyn Opener>, limit: Duration) -> Result<D
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let began = Instant::now();
     let end = began + limit;
-    let mut stream = open(session, &Target::Echo, end).await?;
+    let mut stream = tries::open(session, &Target::Echo, end).await?;
     let exchange = async {
         stream.write_all(b"yurt").await?;
         stream.shutdown().await?;

@@ -109,6 +109,19 @@ async fn when_one_of_two_servers_is_killed_dials_go_on_through_the_other_at_once
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_elsewhere_that_is_dead_without_knowing_holds_a_dial_up_for_half_a_second() {
+    let world = World::new();
+    let [first, second] = world.two().await;
+    let _alive = world.agent("edge-1", &second, Manner::Echoes).await;
+    let _dead = world.agent("edge-1", &second, Manner::Hangs).await;
+    while first.metric("yurt_tunnel_server_peers").await < 1.0 {}
+    let began = Instant::now();
+    let mut dialled = first.dial("edge-1:10250").await.unwrap();
+    assert!(is_alive(&mut dialled).await);
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_was_killed_is_linked_again_when_it_is_back() {
     let world = World::new();
     let [first, second] = world.two().await;

@@ -25,7 +25,8 @@ pub(super) async fn first(
     let mut untried = sessions.into_iter().enumerate();
     let mut tries = JoinSet::new();
     let mut failed: Option<(usize, Error)> = None;
-    while !tries.is_empty() || begin(&mut tries, &mut untried, target, end) {
+    begin(&mut tries, &mut untried, target, end);
+    while !tries.is_empty() {
         let tried = tokio::select! {
             Some(tried) = tries.join_next() => tried,
             () = sleep(HEDGE), if untried.len() > 0 => {
@@ -44,23 +45,23 @@ pub(super) async fn first(
             }
             (_, Err(error)) => return Err(Some(error)),
         }
+        // A silent one is waited for beside it, and not before it.
+        begin(&mut tries, &mut untried, target, end);
     }
     Err(failed.map(|(_, error)| error))
 }
 
-/// Opens by the next session beside those that have not answered; returns whether there was one.
+/// Opens by the next session, if there is one, beside those that have not answered.
 fn begin(
     tries: &mut JoinSet<Tried>,
     untried: &mut impl Iterator<Item = (usize, Arc<dyn Opener>)>,
     target: &Target,
     end: Instant,
-) -> bool {
-    let Some((number, session)) = untried.next() else {
-        return false;
-    };
-    let target = target.clone();
-    tries.spawn(async move { (number, open(&session, &target, end).await) });
-    true
+) {
+    if let Some((number, session)) = untried.next() {
+        let target = target.clone();
+        tries.spawn(async move { (number, open(&session, &target, end).await) });
+    }
 }
 
 /// Opens by one session.

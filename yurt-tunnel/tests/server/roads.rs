@@ -1,12 +1,37 @@
 //! Which of several roads is taken, and what makes a road one.
 
+use std::time::Duration;
+
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use yurt_core::testing::transport::server;
 use yurt_core::transport::{Peer, State, Transport};
 use yurt_tunnel::server::Dialled;
 
-use crate::world::{SOON, World, at};
+use crate::world::{Agent, Manner, SOON, World, at, is_alive};
+
+#[tokio::test(start_paused = true)]
+async fn servers_without_the_agent_are_passed_over_at_once_beside_a_silent_session() {
+    let world = World::new();
+    let asked = world.alone().await;
+    let mut others = Vec::new();
+    // The newest is asked first: the one that has the agent comes last.
+    for (number, manner) in [Manner::Echoes, Manner::Lacks, Manner::Lacks, Manner::Lacks]
+        .into_iter()
+        .enumerate()
+    {
+        let peer = server(&format!("192.0.2.{}", number + 2));
+        let session = world.connect(peer, asked.address).await.unwrap();
+        others.push(Agent::serve(session, manner));
+    }
+    let _silent = world.agent("edge-1", &asked, Manner::Hangs).await;
+    let began = Instant::now();
+    let mut dialled = asked.dial("edge-1:10250").await.unwrap();
+    assert!(is_alive(&mut dialled).await);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(others.iter().all(|other| other.dialled().len() == 1));
+}
 
 #[tokio::test]
 async fn a_cloud_node_that_is_asked_for_by_its_name_is_dialled_at_its_address() {

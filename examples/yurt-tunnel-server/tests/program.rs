@@ -1,10 +1,11 @@
 //! The program from outside: what it prints and how it ends.
 
 use std::{
-    io::{BufRead, BufReader, Lines},
+    io::{BufRead, BufReader, Lines, Read, Write},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
+    thread,
 };
 
 use testbed::pki::Pki;
@@ -94,6 +95,14 @@ async fn a_second_signal_ends_it_while_an_agent_is_still_there() {
 #[test]
 fn check_prints_the_report_and_its_code_says_whether_the_node_is_reached() {
     let folder = Folder::new();
+    let port = a_kubelet();
+    write(
+        &folder.path("nodes.json"),
+        &format!(
+            r#"{{"nodes": [{{"name": "edge-1", "addresses": ["192.0.2.7"]}},
+               {{"name": "cloud-1", "edge": false, "addresses": ["127.0.0.1"], "kubeletPort": {port}}}]}}"#
+        ),
+    );
     let running = Running::start(&mut folder.server());
     let admin = running.admin.as_str();
     let check = |node: &str, admin: &str| -> Output {
@@ -109,7 +118,15 @@ fn check_prints_the_report_and_its_code_says_whether_the_node_is_reached() {
     );
     let near = check("cloud-1", admin);
     assert_eq!(near.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&near.stdout).starts_with("[+] node cloud-1 is known"));
+    let said = String::from_utf8_lossy(&near.stdout);
+    let known = format!(
+        "[+] node cloud-1 is known, not at the edge, at 127.0.0.1, kubelet port {port}\n\
+         [+] 127.0.0.1:{port} is dialled directly in "
+    );
+    assert!(
+        said.starts_with(&known) && said.contains("\n[+] TLS answers"),
+        "{said}"
+    );
     // The address may stand in the file that the server has.
     let config = folder.path("config.yaml");
     write(&config, &format!("adminListen: {admin}\n"));
@@ -160,6 +177,24 @@ fn help_names_every_flag_of_the_readme() {
             assert!(of_readme.contains(&flag), "README.md has no {flag}");
         }
     }
+}
+
+/// Starts what answers TLS, as far as to refuse it, and returns its port.
+fn a_kubelet() -> u16 {
+    const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.expect("a client");
+            let mut hello = [0; 4096];
+            // The test looks at what the client says of it.
+            let _ = client
+                .read(&mut hello)
+                .and_then(|_| client.write_all(&HANDSHAKE_FAILURE));
+        }
+    });
+    port
 }
 
 fn program() -> Command {

@@ -3,6 +3,8 @@
 mod admin;
 pub mod agent;
 pub mod egress;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod identity;
 pub mod link;
 pub mod server;

@@ -75,7 +75,7 @@ fn a_server_that_is_told_to_end_drains_and_ends_with_code_0() {
     assert!(!socket.exists(), "the socket is removed");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_it_while_an_agent_is_still_there() {
     let folder = Folder::new();
     let mut running = Running::start(&mut folder.server());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use yurt_core::transport::{ErrorKind, State};
+use yurt_core::transport::{ErrorKind, State, Transport};
 
 use crate::world::{Manner, SOON, World, at, echoes, eventually, is_alive};
 
@@ -92,6 +92,24 @@ async fn another_server_is_told_of_the_drain_and_keeps_what_it_passes_on() {
     assert!(is_alive(&mut stream).await);
     echoes(&mut stream).await;
     second.ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_server_hears_of_the_drain_at_once() {
+    let world = World::new();
+    let other = world
+        .network
+        .transport(yurt_core::testing::transport::server("192.0.2.9"));
+    let listener = other.listen(at(9)).await.unwrap();
+    let server = world.server(at(1), |config| config.peers = vec![at(9).into()]);
+    let (server, session) = tokio::join!(server, listener.accept());
+    server.shut_down();
+    let mut state = session.unwrap().state();
+    let told = timeout(
+        Duration::from_secs(1),
+        state.wait_for(|state| *state == State::Draining),
+    );
+    told.await.expect("it is told").unwrap();
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry as Metrics;
 use tokio_util::sync::CancellationToken;
 
-use super::figures::Sessions;
+use super::figures::{Expiry, Sessions};
 use super::registry::Member;
 use super::{Shared, check, router};
 use crate::admin::{Page, Pages};
@@ -48,6 +48,7 @@ impl Status {
         shared.figures.register(&mut metrics);
         doors.register(&mut metrics);
         metrics.register_collector(Box::new(Sessions(shared.registry.clone())));
+        metrics.register_collector(Box::new(Expiry(credentials.clone())));
         Self {
             shared,
             metrics: Mutex::new(metrics),

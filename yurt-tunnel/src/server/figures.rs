@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry as Metrics;
 use yurt_core::transport::{Error, ErrorKind};
 
 use super::registry::{Member, Registry};
-use crate::identity::Refusal;
+use crate::identity::{Credentials, Refusal};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DialLabels {
@@ -175,6 +175,24 @@ impl Collector for Sessions {
             ConstGauge::new(trip.as_secs_f64()).encode(encoder)?;
         }
         Ok(())
+    }
+}
+
+/// When the certificate that is shown to peers expires, asked at each scrape.
+#[derive(Debug)]
+pub(super) struct Expiry(pub(super) Credentials);
+
+impl Collector for Expiry {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        let expires = self.0.own().expires.duration_since(SystemTime::UNIX_EPOCH);
+        let help = "When the certificate expires, in seconds since 1970";
+        let seconds = expires.unwrap_or_default().as_secs();
+        gauge(
+            &mut to,
+            "certificate_expiry_timestamp_seconds",
+            help,
+            seconds,
+        )
     }
 }
 

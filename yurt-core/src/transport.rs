@@ -306,7 +306,13 @@ pub struct Peer {
     pub names: Vec<String>,
     /// When the certificate expires.
     pub expires: SystemTime,
+    /// What the peer has shown, so that it can be judged again; empty if the transport does not keep it.
+    pub chain: Chain,
 }
+
+/// Certificates, DER, each vouched for by the next; the first is the peer's own.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Chain(pub Box<[Box<[u8]>]>);
 
 /// Whether a session takes new streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -391,6 +397,15 @@ impl fmt::Display for Target {
             Self::Echo => f.write_str("echo"),
             Self::Servers => f.write_str("servers"),
         }
+    }
+}
+
+// === Chain ===
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lengths = self.0.iter().map(|der| format!("{} bytes", der.len()));
+        f.debug_list().entries(lengths).finish()
     }
 }
 

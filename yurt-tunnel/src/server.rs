@@ -14,6 +14,7 @@ mod router;
 mod sessions;
 mod status;
 mod tries;
+mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -203,18 +204,19 @@ impl Server {
         // Sessions live on while streams end.
         let end = CancellationToken::new();
         let _guard = end.clone().drop_guard();
+        let mut aside = JoinSet::new();
+        aside.spawn(trust::keep(self.shared.clone(), self.credentials.clone()));
         let status = Arc::new(Status::new(
             self.shared.clone(),
             &doors,
             self.credentials,
             shutdown.clone(),
         ));
-        let mut admin_tasks = JoinSet::new();
         if let Some(listener) = self.admin {
-            admin_tasks.spawn(admin::serve(listener, status, end.clone()));
+            aside.spawn(admin::serve(listener, status, end.clone()));
         }
         let (source, table, stop) = (self.source, self.table, shutdown.clone());
-        admin_tasks.spawn(async move { source.publish(table, stop).await });
+        aside.spawn(async move { source.publish(table, stop).await });
         for (label, listener) in self.listeners {
             info!(address = %listener.address(), transport = label, "agents may connect");
             let token = shutdown.clone();
@@ -237,7 +239,7 @@ impl Server {
         tasks.shutdown().await;
         self.shared.registry.close().await;
         end.cancel();
-        admin_tasks.shutdown().await;
+        aside.shutdown().await;
     }
 }
 

@@ -17,7 +17,7 @@ pub use self::memory::{MemoryNetwork, MemoryTransport, memory_pair};
 pub use self::opening::*;
 pub use self::session::*;
 pub use self::stream::*;
-use crate::transport::{Acceptor, Opener, Peer};
+use crate::transport::{Acceptor, Chain, Opener, Peer};
 
 /// Streams that the suite has open at once, beside a few more: a [`Pair`] has to allow them.
 pub const UNREAD: usize = 256;
@@ -117,5 +117,6 @@ fn peer(user: &str, group: &str, name: &str) -> Peer {
         names: vec![name.to_owned()],
         // Far enough, and the same in every run.
         expires: SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800),
+        chain: Chain::default(),
     }
 }

@@ -3,10 +3,13 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
-use yurt_core::transport::Peer;
+use yurt_core::transport::{Chain, Peer};
+
+use super::Refusal;
 
 /// A certificate that TLS has accepted and that nobody can be named by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +43,24 @@ pub fn peer(certificate: &[u8]) -> Result<Peer, InvalidCertificate> {
         groups: groups.map(str::to_owned).collect(),
         names: names.into_iter().flatten().collect(),
         expires: SystemTime::UNIX_EPOCH + Duration::from_secs(expires.try_into().unwrap_or(0)),
+        chain: Chain::default(),
     })
+}
+
+/// Returns who has shown these certificates, and keeps them: whether they are believed may have to be asked again.
+pub(crate) fn shown(chain: Option<&[CertificateDer<'_>]>) -> Result<Peer, Refusal> {
+    let chain = chain.unwrap_or_default();
+    let leaf = chain.first().ok_or(Refusal::NoCertificate)?;
+    let peer = peer(leaf).map_err(|_| Refusal::Other)?;
+    Ok(Peer {
+        chain: kept(chain),
+        ..peer
+    })
+}
+
+/// Returns the bytes of certificates.
+pub(super) fn kept(chain: &[CertificateDer<'_>]) -> Chain {
+    Chain(chain.iter().map(|der| der.as_ref().into()).collect())
 }
 
 fn name_of(name: &GeneralName<'_>) -> Option<String> {
@@ -57,7 +77,6 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
     use testbed::pki::Pki;
 

@@ -83,7 +83,7 @@ pub(super) fn pick(
 mod tests {
     use std::time::SystemTime;
 
-    use yurt_core::transport::Peer;
+    use yurt_core::transport::{Chain, Peer};
 
     use super::*;
     use crate::egress::{Nodes, Rule};
@@ -126,6 +126,7 @@ mod tests {
             groups: Vec::new(),
             names: Vec::new(),
             expires: SystemTime::UNIX_EPOCH,
+            chain: Chain::default(),
         })
     }
 

@@ -22,7 +22,7 @@ use yurt_tunnel::server::Dialled;
 use yurt_tunnel::transport::h2::H2Transport;
 use yurt_tunnel::transport::quic::QuicTransport;
 
-use crate::world::{Agent, Manner, Running, World, config, echoes};
+use crate::world::{Agent, Manner, Running, World, config, echoes, ended, is_alive};
 
 /// Whatever takes longer has failed.
 const SOON: Duration = Duration::from_secs(20);
@@ -109,7 +109,10 @@ fn tls(
 }
 
 async fn server(world: &World) -> Running {
-    let credentials = world.credentials(NAME);
+    server_as(world.credentials(NAME)).await
+}
+
+async fn server_as(credentials: Credentials) -> Running {
     let transports = vec![
         ("quic", Way::Quic.transport(credentials.clone())),
         ("h2", Way::Http2.transport(credentials.clone())),
@@ -272,4 +275,38 @@ async fn who_has_a_certificate_and_never_says_hello_is_let_go() {
     timeout(SOON, both).await.expect("both are let go");
     is_refused(&server, Refusal::Slow, 2.0).await;
     assert!(server.metric("yurt_tunnel_server_agents").await < 1.0);
+}
+
+/// An agent of a node, with a certificate of this authority.
+async fn agent(world: &World, way: Way, node: &str, pki: &Pki, server: &Running) -> Agent {
+    let user = format!("system:node:{node}");
+    let (certificate, key) = pki.client(&user, &["system:nodes"]);
+    let transport = way.transport(world.write(node, &certificate, &key));
+    let session = transport.connect(server.address, NAME).await.unwrap();
+    Agent::serve(session, Manner::Echoes)
+}
+
+#[tokio::test]
+async fn whose_authority_is_believed_no_more_is_sent_away_at_once_and_the_others_stay() {
+    let world = World::new();
+    let other = Pki::new();
+    for way in WAYS {
+        let credentials = world.credentials(NAME);
+        world.believe(NAME, &[&world.pki, &other]);
+        credentials.reload().unwrap();
+        let server = server_as(credentials.clone()).await;
+        let gone = agent(&world, way, "edge-1", &world.pki, &server).await;
+        let _stays = agent(&world, way, "edge-2", &other, &server).await;
+        let mut dialled = server.reaches("edge-2:10250").await;
+        echoes(&mut server.reaches("edge-1:10250").await).await;
+        world.believe(NAME, &[&other]);
+        credentials.reload().unwrap();
+        let reason = ended(&*gone.session).await;
+        assert_eq!(
+            reason, "it has a certificate of an unknown authority",
+            "{way:?}"
+        );
+        assert!(is_alive(&mut dialled).await, "{way:?}");
+        is_refused(&server, Refusal::UnknownAuthority, 1.0).await;
+    }
 }

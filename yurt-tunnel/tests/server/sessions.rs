@@ -1,10 +1,12 @@
 //! Who comes in, and what it is told.
 
+use std::time::SystemTime;
+
+use tokio::time::timeout;
 use yurt_core::testing::transport::node;
 use yurt_core::transport::{Peer, State};
 
-use crate::world::{Agent, Manner, SOON, World, at, eventually};
-use tokio::time::timeout;
+use crate::world::{Agent, Manner, World, at, ended, eventually};
 
 #[tokio::test]
 async fn a_peer_that_is_neither_a_node_nor_a_server_is_sent_away_and_counted() {
@@ -16,16 +18,7 @@ async fn a_peer_that_is_neither_a_node_nor_a_server_is_sent_away_and_counted() {
         ..node("edge-1")
     };
     let session = world.connect(stranger, server.address).await.unwrap();
-    let mut state = session.state();
-    let closed = state.wait_for(|state| matches!(state, State::Closed { .. }));
-    let closed = timeout(SOON, closed)
-        .await
-        .expect("it is sent away")
-        .unwrap()
-        .clone();
-    let State::Closed { reason, .. } = closed else {
-        unreachable!("it was waited for");
-    };
+    let reason = ended(&*session).await;
     assert_eq!(reason, "only nodes and servers come in here");
     let refusals = r#"yurt_tunnel_server_refusals_total{reason="stranger"}"#;
     assert!((server.metric(refusals).await - 1.0).abs() < f64::EPSILON);
@@ -77,4 +70,20 @@ async fn an_agent_that_does_not_read_the_list_is_served_all_the_same() {
         .expect("it hears of the drain at once")
         .unwrap();
     drop(list);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_certificate_expires_is_sent_away_and_counted() {
+    let world = World::new();
+    let server = world.alone().await;
+    let expired = Peer {
+        expires: SystemTime::UNIX_EPOCH,
+        ..node("edge-1")
+    };
+    let session = world.connect(expired, server.address).await.unwrap();
+    let other = world.agent("edge-2", &server, Manner::Echoes).await;
+    assert_eq!(ended(&*session).await, "it has an expired certificate");
+    let refusals = r#"yurt_tunnel_server_refusals_total{reason="expired"}"#;
+    assert!((server.metric(refusals).await - 1.0).abs() < f64::EPSILON);
+    assert_eq!(*other.session.state().borrow(), State::Open);
 }

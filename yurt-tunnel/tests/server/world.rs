@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use yurt_core::testing::transport::{MemoryNetwork, node, server};
-use yurt_core::transport::{Acceptor, Error, Incoming, Peer, Target, Transport};
+use yurt_core::transport::{Acceptor, Error, Incoming, Peer, State, Target, Transport};
 use yurt_tunnel::egress::{self, Policy};
 use yurt_tunnel::identity::{Credentials, Files};
 use yurt_tunnel::server::{Caller, Config, Dial, Dialled, Node, NodeSource, NodeTable, Server};
@@ -183,6 +183,13 @@ impl World {
         Credentials::load(files).unwrap()
     }
 
+    /// Changes whom the credentials of this name believe, from their next reload on.
+    #[expect(clippy::disallowed_methods, reason = "a test sets up its files")]
+    pub(crate) fn believe(&self, name: &str, authorities: &[&Pki]) {
+        let bundle: String = authorities.iter().map(|pki| pki.ca_pem()).collect();
+        std::fs::write(self.folder.path().join(format!("{name}.ca")), bundle).unwrap();
+    }
+
     /// A session with a server, of whoever this is.
     pub(crate) async fn connect(
         &self,
@@ -221,6 +228,17 @@ pub(crate) async fn eventually(mut is_so: impl FnMut() -> bool) {
         }
     };
     timeout(SOON, wait).await.expect("it is so in time");
+}
+
+/// Waits until a session has ended, and returns why.
+pub(crate) async fn ended(session: &dyn Acceptor) -> String {
+    let mut state = session.state();
+    let closed = state.wait_for(|state| matches!(state, State::Closed { .. }));
+    let closed = timeout(SOON, closed).await.expect("it ends").unwrap();
+    match &*closed {
+        State::Closed { reason, .. } => reason.clone(),
+        State::Open | State::Draining => unreachable!("it was waited for"),
+    }
 }
 
 // === Running ===

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use yurt_core::transport::{Error, ErrorKind, Open, Peer, Priority, Result, Target};
+use yurt_core::transport::{Chain, Error, ErrorKind, Open, Peer, Priority, Result, Target};
 
 /// The kinds that a rejection is told by; any other is the last.
 const KINDS: [(&str, ErrorKind); 8] = [
@@ -104,6 +104,7 @@ impl Message {
             groups,
             names,
             expires: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(expires))?,
+            chain: Chain::default(),
         };
         Some((peer, session))
     }

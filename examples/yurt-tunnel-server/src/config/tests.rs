@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use testbed::pki::Pki;
-use yurt_core::transport::Peer;
+use yurt_core::transport::{Chain, Peer};
 use yurt_tunnel::egress::Destination;
 
 use super::*;
@@ -201,6 +201,7 @@ fn the_rules_of_a_file_let_in_whom_they_name() {
         groups: Vec::new(),
         names: Vec::new(),
         expires: std::time::SystemTime::UNIX_EPOCH,
+        chain: Chain::default(),
     };
     let node = "edge-1".parse().unwrap();
     let at = Destination::Edge {

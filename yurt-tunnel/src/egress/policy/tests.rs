@@ -2,6 +2,8 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
+use yurt_core::transport::Chain;
+
 use super::*;
 
 fn peer(user: &str, groups: &[&str]) -> Peer {
@@ -10,6 +12,7 @@ fn peer(user: &str, groups: &[&str]) -> Peer {
         groups: groups.iter().map(|&group| group.to_owned()).collect(),
         names: Vec::new(),
         expires: SystemTime::UNIX_EPOCH,
+        chain: Chain::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use ::h2::client::SendRequest;
 use bytes::Bytes;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -72,7 +72,8 @@ pub(super) async fn connect(
         .connect(name, socket)
         .await
         .map_err(|error| tls_refusal(address, &error))?;
-    let peer = peer(address, tls.get_ref().1.peer_certificates())?;
+    let peer = identity::shown(tls.get_ref().1.peer_certificates());
+    let peer = peer.map_err(|why| refusal(address, why))?;
     let connection = server_builder(&place.config)
         .handshake(tls)
         .await
@@ -97,7 +98,8 @@ pub(super) async fn accept(
         .accept(socket)
         .await
         .map_err(|error| tls_refusal(address, &error))?;
-    let peer = peer(address, tls.get_ref().1.peer_certificates())?;
+    let peer = identity::shown(tls.get_ref().1.peer_certificates());
+    let peer = peer.map_err(|why| refusal(address, why))?;
     let (requests, connection) = client_builder(config)
         .handshake(tls)
         .await
@@ -149,12 +151,6 @@ fn tune(socket: &TcpStream, config: &Config) {
     let _ = socket.set_tcp_notsent_lowat(UNSENT);
     // CUBIC takes each lost packet for a full queue: 1 % of loss on a long way leaves 3 Mbit/s.
     let _ = socket.set_tcp_congestion(b"bbr");
-}
-
-fn peer(address: SocketAddr, chain: Option<&[CertificateDer<'static>]>) -> Result<Peer> {
-    let leaf = chain.and_then(<[_]>::first);
-    let leaf = leaf.ok_or_else(|| refusal(address, Refusal::NoCertificate))?;
-    identity::peer(leaf).map_err(|_| refusal(address, Refusal::Other))
 }
 
 /// Why there is no TLS.

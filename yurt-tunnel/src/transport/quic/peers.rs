@@ -107,9 +107,8 @@ pub(super) fn peer(connection: &Connection) -> Result<Peer> {
     let chain = connection
         .peer_identity()
         .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let leaf = chain.as_deref().and_then(|chain| chain.first());
-    let leaf = leaf.ok_or_else(|| refusal(address, Refusal::NoCertificate))?;
-    identity::peer(leaf).map_err(|_| refusal(address, Refusal::Other))
+    let peer = identity::shown(chain.as_ref().map(|chain| chain.as_slice()));
+    peer.map_err(|why| refusal(address, why))
 }
 
 /// Why there is no connection, or no longer one.

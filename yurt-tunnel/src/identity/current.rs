@@ -1,0 +1,181 @@
+//! What the files held when they were read last, and the configurations of TLS made of it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use yurt_core::transport::Peer;
+
+use super::peer::kept;
+use super::{Error, Files, MAX_PEM_BYTES, Protocol, Refusal, peer};
+
+/// What the files held when they were read last, and the configurations made of it.
+pub(crate) struct Current {
+    pub(super) bytes: [Vec<u8>; 3],
+    pub(super) own: Peer,
+    pub(super) servers: [Arc<ServerConfig>; 3],
+    pub(super) clients: [Arc<ClientConfig>; 3],
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Current {
+    pub(super) fn new(files: &Files, bytes: [Vec<u8>; 3]) -> Result<Self, Error> {
+        let [ca, certificate, key] = &bytes;
+        let mut roots = RootCertStore::empty();
+        for root in certificates(&files.ca, ca)? {
+            roots.add(root).map_err(|source| Error::AddRoot {
+                path: files.ca.clone(),
+                source,
+            })?;
+        }
+        let roots = Arc::new(roots);
+        let chain = certificates(&files.certificate, certificate)?;
+        let leaf = chain.first().expect("a bundle holds a certificate");
+        let own = peer(leaf).map_err(|source| Error::ReadCertificate {
+            path: files.certificate.clone(),
+            source,
+        })?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| Error::ParsePem {
+            path: files.key.clone(),
+            source,
+        })?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
+            .build()
+            .map_err(|source| Error::BuildVerifier {
+                path: files.ca.clone(),
+                source,
+            })?;
+        let [quic, http2, door] = Protocol::ALL;
+        let server = |protocol| server(files, protocol, &verifier, &chain, &key);
+        let servers = [server(quic)?, server(http2)?, server(door)?];
+        let client = |protocol| client(files, protocol, &roots, &chain, &key);
+        let clients = [client(quic)?, client(http2)?, client(door)?];
+        Ok(Self {
+            bytes,
+            own: Peer {
+                chain: kept(&chain),
+                ..own
+            },
+            servers,
+            clients,
+            verifier,
+        })
+    }
+
+    /// Whether a client that was let in before would be let in now: its certificate may have expired, or its
+    /// authority be believed no more.
+    pub(crate) fn vouch_for(&self, client: &Peer, now: SystemTime) -> Result<(), Refusal> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH);
+        let now = UnixTime::since_unix_epoch(now.unwrap_or(Duration::ZERO));
+        let chain = client
+            .chain
+            .0
+            .iter()
+            .map(|der| CertificateDer::from(&**der));
+        let chain: Vec<_> = chain.collect();
+        let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+        match self.verifier.verify_client_cert(leaf, others, now) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Refusal::of_tls(&error)),
+        }
+    }
+}
+
+/// The crypto provider of every TLS session of the tunnel.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn server(
+    files: &Files,
+    protocol: Protocol,
+    verifier: &Arc<dyn ClientCertVerifier>,
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(protocol.versions())
+        .expect("ring has both versions of TLS")
+        .with_client_cert_verifier(verifier.clone())
+        .with_single_cert(chain.to_vec(), key.clone_key())
+        .map_err(|source| unusable(files, source))?;
+    config.alpn_protocols = protocol.alpn();
+    // Sessions are long and certificates short: nothing is resumed, and nothing kept for it.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+fn client(
+    files: &Files,
+    protocol: Protocol,
+    roots: &Arc<RootCertStore>,
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(protocol.versions())
+        .expect("ring has both versions of TLS")
+        .with_root_certificates(roots.clone())
+        .with_client_auth_cert(chain.to_vec(), key.clone_key())
+        .map_err(|source| unusable(files, source))?;
+    config.alpn_protocols = protocol.alpn();
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn unusable(files: &Files, source: rustls::Error) -> Error {
+    Error::UseCertificate {
+        path: files.certificate.clone(),
+        source,
+    }
+}
+
+pub(super) fn read(files: &Files) -> Result<[Vec<u8>; 3], Error> {
+    Ok([
+        read_file(&files.ca)?,
+        read_file(&files.certificate)?,
+        read_file(&files.key)?,
+    ])
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |source| Error::ReadFile {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_PEM_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > MAX_PEM_BYTES {
+        return Err(Error::TooLong {
+            path: path.to_owned(),
+        });
+    }
+    Ok(bytes)
+}
+
+fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|source| Error::ParsePem {
+            path: path.to_owned(),
+            source,
+        })?;
+    if found.is_empty() {
+        return Err(Error::NoCertificate {
+            path: path.to_owned(),
+        });
+    }
+    Ok(found)
+}

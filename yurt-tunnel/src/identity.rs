@@ -126,6 +126,16 @@ impl Credentials {
         self.current().clients[protocol as usize].clone()
     }
 
+    /// Returns a secret for one purpose that only who has the key can know, the same after a restart.
+    #[cfg(feature = "quic")]
+    pub(crate) fn secret(&self, purpose: &[u8]) -> [u8; 32] {
+        let [_, _, key] = &self.current().bytes;
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
+        let mut secret = [0; 32];
+        secret.copy_from_slice(ring::hmac::sign(&key, purpose).as_ref());
+        secret
+    }
+
     /// Returns what is shown and trusted, now and after each reload that has changed something.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Current>> {
         self.current.subscribe()

@@ -6,14 +6,16 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
     thread,
+    time::Duration,
 };
 
 use testbed::pki::Pki;
+use tokio::time::timeout;
 use yurt_core::transport::Transport;
 use yurt_tunnel::{
     identity::{Credentials, Files},
     link,
-    transport::h2::H2Transport,
+    transport::{h2::H2Transport, quic::QuicTransport},
 };
 
 #[test]
@@ -90,6 +92,23 @@ async fn a_second_signal_ends_it_while_an_agent_is_still_there() {
     running.says("a second signal");
     assert_eq!(running.program.wait().unwrap().code(), Some(1));
     drop(session);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_hears_when_it_next_asks_that_its_server_was_killed_and_is_back() {
+    let folder = Folder::new();
+    let mut killed = Running::start(&mut folder.server());
+    let address = killed.agents.clone();
+    let transport = QuicTransport::new(folder.agent(), link::Config::default());
+    let session = transport.connect(address.parse().unwrap(), "tunnel.example");
+    let session = session.await.unwrap();
+    killed.says("connected");
+    killed.signal("KILL");
+    killed.program.wait().unwrap();
+    let _back = Running::start(&mut folder.server_at(&address));
+    // The silence alone would end the session after 30 s.
+    let told = timeout(Duration::from_secs(10), session.ping()).await;
+    assert!(told.expect("it is told").is_err());
 }
 
 #[test]
@@ -247,10 +266,13 @@ impl Folder {
 
     /// The program with a valid configuration.
     fn server(&self) -> Command {
+        self.server_at("127.0.0.1:0")
+    }
+
+    fn server_at(&self, listen: &str) -> Command {
         let mut command = program();
-        let anywhere = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         command
-            .args(anywhere)
+            .args(["--listen", listen, "--admin-listen", "127.0.0.1:0"])
             .arg("--ca-file")
             .arg(self.path("ca.pem"))
             .arg("--certificate")

@@ -60,7 +60,8 @@ impl QuicTransport {
         }
         let any6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         let any4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let endpoint = endpoint(any6).or_else(|_| endpoint(any4))?;
+        let open = |address| endpoint(address, EndpointConfig::default());
+        let endpoint = open(any6).or_else(|_| open(any4))?;
         Ok(client.insert(endpoint).clone())
     }
 }
@@ -104,7 +105,7 @@ impl Transport for QuicTransport {
     }
 
     async fn listen(&self, address: SocketAddr) -> Result<Box<dyn Listener>> {
-        let endpoint = endpoint(address)?;
+        let endpoint = endpoint(address, config::surviving(&self.credentials))?;
         // To be replaced at each handshake by what the credentials are then.
         let tls = self.credentials.server(Protocol::Quic);
         endpoint.set_server_config(Some(config::server(&tls, &self.config)?));
@@ -141,7 +142,7 @@ impl fmt::Debug for QuicListener {
     }
 }
 
-fn endpoint(address: SocketAddr) -> Result<Endpoint> {
+fn endpoint(address: SocketAddr, config: EndpointConfig) -> Result<Endpoint> {
     let open = || {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::DGRAM, Some(SocketProtocol::UDP))?;
@@ -153,7 +154,7 @@ fn endpoint(address: SocketAddr) -> Result<Endpoint> {
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
         socket.bind(&address.into())?;
         let runtime = Arc::new(TokioRuntime);
-        Endpoint::new(EndpointConfig::default(), None, socket.into(), runtime)
+        Endpoint::new(config, None, socket.into(), runtime)
     };
     open().map_err(|source| listen(address, source))
 }

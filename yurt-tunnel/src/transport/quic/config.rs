@@ -1,16 +1,23 @@
 //! How QUIC is set up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::congestion::SteadyFactory;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
 use yurt_core::transport::{Error, ErrorKind, Result};
 
+use super::congestion::SteadyFactory;
+use crate::identity::Credentials;
 use crate::link::Config;
 
 /// Streams that the end that accepts could open: none, and a few for a later version.
 const PEERS_STREAMS: u8 = 4;
+
+/// A thousand agents hear of a restart within a second; each answer is smaller than what it answers.
+const RESET_EVERY: Duration = Duration::from_millis(1);
 
 /// Bytes that wait to be acknowledged, all streams together.
 const SEND_WINDOW: u64 = 16 << 20;
@@ -30,6 +37,19 @@ pub(super) fn server(tls: &Arc<rustls::ServerConfig>, config: &Config) -> Result
     let mut server = ServerConfig::with_crypto(Arc::new(tls));
     server.transport_config(Arc::new(transport(config, PEERS_STREAMS.into())));
     Ok(server)
+}
+
+/// How a listener is set up that tells the peers of its former life, when they next say something, that it knows
+/// them no more (stateless reset, RFC 9000, section 10.3): else they would wait for their patience to end.
+pub(super) fn surviving(credentials: &Credentials) -> EndpointConfig {
+    let resets = credentials.secret(b"yurt-tunnel: resets of QUIC");
+    let [a, b, c, d, e, f, g, h, ..] = credentials.secret(b"yurt-tunnel: connections of QUIC");
+    let connections = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &resets)));
+    config
+        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connections)))
+        .min_reset_interval(RESET_EVERY);
+    config
 }
 
 fn transport(config: &Config, pipes: VarInt) -> TransportConfig {

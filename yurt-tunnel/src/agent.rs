@@ -52,6 +52,7 @@ use self::policy::Policy;
 use self::winners::Winners;
 use crate::identity::Credentials;
 use crate::server::Address;
+use crate::trust::{self, Peers};
 
 /// A way of connecting, and what it is called in logs and metrics.
 #[derive(Clone, Debug)]
@@ -186,6 +187,10 @@ impl Agent {
         if let Some(credentials) = self.credentials {
             let expiry = admin::Expiry(credentials.clone());
             shared.metrics.collect(Box::new(expiry));
+            let board = shared.board.clone();
+            let sessions = move || board.sessions();
+            let trusted = trust::keep(Peers::Servers, credentials.clone(), sessions, |_| {});
+            tasks.spawn(trusted);
             tasks.spawn(tasks::reload(shared.clone(), credentials));
         }
         if let Some(listener) = listener {

@@ -94,7 +94,7 @@ impl Credentials {
 
     /// Reads the files again and returns whether they have changed; blocks on the disk.
     ///
-    /// Handshakes from now on show and trust what is in them. A server ends the sessions of whom it trusts no more.
+    /// Handshakes from now on show and trust what is in them. Sessions with whom is trusted no more are ended.
     ///
     /// # Errors
     /// As [`load`](Self::load); what was read before stays in use.

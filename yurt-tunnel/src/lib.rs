@@ -11,4 +11,5 @@ pub mod server;
 pub mod servers;
 pub mod splice;
 pub mod transport;
+mod trust;
 pub mod wire;

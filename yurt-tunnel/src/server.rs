@@ -14,7 +14,6 @@ mod router;
 mod sessions;
 mod status;
 mod tries;
-mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +38,7 @@ use self::status::Status;
 use crate::admin;
 use crate::egress::{self, Policy};
 use crate::identity::Credentials;
+use crate::trust::{self, Peers};
 
 /// The organization of certificates that make a peer another server.
 pub const SERVERS_GROUP: &str = "yurt:tunnel-servers";
@@ -205,7 +205,12 @@ impl Server {
         let end = CancellationToken::new();
         let _guard = end.clone().drop_guard();
         let mut aside = JoinSet::new();
-        aside.spawn(trust::keep(self.shared.clone(), self.credentials.clone()));
+        let shared = self.shared.clone();
+        let sessions = move || shared.registry.sessions();
+        let figures = self.shared.figures.clone();
+        let refused = move |refusal| figures.refused(refusal);
+        let credentials = self.credentials.clone();
+        aside.spawn(trust::keep(Peers::Clients, credentials, sessions, refused));
         let status = Arc::new(Status::new(
             self.shared.clone(),
             &doors,

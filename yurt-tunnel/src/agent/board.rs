@@ -62,6 +62,15 @@ pub(super) struct Place {
 }
 
 impl Board {
+    /// Returns every session.
+    pub(super) fn sessions(&self) -> Vec<Arc<dyn Acceptor>> {
+        let entries = self.0.lock();
+        let sessions = entries.sessions.values();
+        sessions
+            .filter_map(|entry| entry.session.upgrade())
+            .collect()
+    }
+
     pub(super) fn enter(
         self: &Arc<Self>,
         (server, transport): (SocketAddr, &'static str),

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use yurt_core::transport::Peer;
 
@@ -23,6 +24,7 @@ pub(crate) struct Current {
     pub(super) own: Peer,
     pub(super) servers: [Arc<ServerConfig>; 3],
     pub(super) clients: [Arc<ClientConfig>; 3],
+    roots: Arc<RootCertStore>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
@@ -66,27 +68,53 @@ impl Current {
             },
             servers,
             clients,
+            roots,
             verifier,
         })
     }
 
+    /// Whether the same authorities are believed.
+    pub(crate) fn has_authorities_of(&self, other: &Self) -> bool {
+        self.bytes[0] == other.bytes[0]
+    }
+
     /// Whether a client that was let in before would be let in now: its certificate may have expired, or its
     /// authority be believed no more.
-    pub(crate) fn vouch_for(&self, client: &Peer, now: SystemTime) -> Result<(), Refusal> {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH);
-        let now = UnixTime::since_unix_epoch(now.unwrap_or(Duration::ZERO));
-        let chain = client
-            .chain
-            .0
-            .iter()
-            .map(|der| CertificateDer::from(&**der));
-        let chain: Vec<_> = chain.collect();
+    pub(crate) fn vouch_for_client(&self, client: &Peer, now: SystemTime) -> Result<(), Refusal> {
+        let chain = certificates_of(client);
         let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
-        match self.verifier.verify_client_cert(leaf, others, now) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Refusal::of_tls(&error)),
+        let verified = self.verifier.verify_client_cert(leaf, others, unix(now));
+        verified.map(drop).map_err(|error| Refusal::of_tls(&error))
+    }
+
+    /// Whether the authority of a server that was believed before is believed now; its certificate may have expired.
+    pub(crate) fn vouch_for_server(&self, server: &Peer, now: SystemTime) -> Result<(), Refusal> {
+        let chain = certificates_of(server);
+        let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+        let leaf = ParsedCertificate::try_from(leaf).map_err(|error| Refusal::of_tls(&error))?;
+        let algorithms = provider().signature_verification_algorithms.all;
+        let verified = verify_server_cert_signed_by_trust_anchor(
+            &leaf,
+            &self.roots,
+            others,
+            unix(now),
+            algorithms,
+        );
+        match verified.map_err(|error| Refusal::of_tls(&error)) {
+            Err(Refusal::Expired) => Ok(()),
+            judged => judged,
         }
     }
+}
+
+fn certificates_of(peer: &Peer) -> Vec<CertificateDer<'_>> {
+    let chain = peer.chain.0.iter();
+    chain.map(|der| CertificateDer::from(&**der)).collect()
+}
+
+fn unix(now: SystemTime) -> UnixTime {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    UnixTime::since_unix_epoch(since.unwrap_or(Duration::ZERO))
 }
 
 /// The crypto provider of every TLS session of the tunnel.

@@ -110,11 +110,19 @@ impl Registry {
             .collect()
     }
 
+    /// Returns every session.
+    #[must_use]
+    pub(super) fn sessions(&self) -> Vec<Arc<dyn Opener>> {
+        let inner = self.0.lock();
+        let entries = inner.members.values().flatten();
+        entries.map(|entry| entry.session.clone()).collect()
+    }
+
     /// Closes every session that there still is.
     pub(super) async fn close(&self) {
         let mut closing = JoinSet::new();
-        for (_, entry) in self.all() {
-            closing.spawn(async move { entry.session.close("the server is gone").await });
+        for session in self.sessions() {
+            closing.spawn(async move { session.close("the server is gone").await });
         }
         // A peer that does not listen any more must not hold up the end.
         let closed = async { while closing.join_next().await.is_some() {} };
@@ -125,8 +133,8 @@ impl Registry {
     #[must_use]
     pub(super) fn stats(&self) -> Stats {
         let mut sum = self.0.lock().past;
-        for (_, entry) in self.all() {
-            let stats = entry.session.stats();
+        for session in self.sessions() {
+            let stats = session.stats();
             sum.streams += stats.streams;
             sum.credit += stats.credit;
             add(&mut sum, &stats);

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use testbed::pki::Pki;
 use tokio::time::Instant;
-use yurt_core::transport::{Opener, State, Target};
+use yurt_core::testing::transport::server;
+use yurt_core::transport::{Chain, Opener, Peer, State, Target, Transport};
 
 use super::world::{Cloud, NODE, Running, World, at, is_alive, is_over, open, reached};
 use crate::identity::{Credentials, Files};
@@ -86,11 +89,7 @@ async fn the_winner_of_a_network_has_the_head_start_after_a_restart() {
 async fn a_new_certificate_gives_each_session_its_successor() {
     let world = World::new();
     let (quic, _h2) = ends(&world).await;
-    let files = Files {
-        ca: world.folder().join("ca.pem"),
-        certificate: world.folder().join("node.pem"),
-        key: world.folder().join("node.key"),
-    };
+    let files = files(&world);
     let pki = Pki::new();
     put(&files.ca, pki.ca_pem());
     let renew = || {
@@ -121,11 +120,7 @@ async fn a_new_certificate_gives_each_session_its_successor() {
 async fn a_certificate_without_its_key_leaves_the_session_as_it_is() {
     let world = World::new();
     let (quic, _h2) = ends(&world).await;
-    let files = Files {
-        ca: world.folder().join("ca.pem"),
-        certificate: world.folder().join("node.pem"),
-        key: world.folder().join("node.key"),
-    };
+    let files = files(&world);
     let pki = Pki::new();
     let (certificate, key) = pki.client(&format!("system:node:{NODE}"), &["system:nodes"]);
     put(&files.ca, pki.ca_pem());
@@ -138,6 +133,46 @@ async fn a_certificate_without_its_key_leaves_the_session_as_it_is() {
     put(&files.certificate, "-----BEGIN CERTIFICATE-----\nMII");
     assert!(!quic.is_called_within(Duration::from_secs(60)).await);
     assert_eq!(*session.state().borrow(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_authority_is_believed_no_more_is_left() {
+    let world = World::new();
+    let files = files(&world);
+    let pki = Pki::new();
+    let (certificate, key) = pki.client(&format!("system:node:{NODE}"), &["system:nodes"]);
+    put(&files.ca, pki.ca_pem());
+    put(&files.certificate, &certificate);
+    put(&files.key, &key);
+    let name = at(1).ip().to_string();
+    let (shown, _) = pki.server(&[&name]);
+    let shown = CertificateDer::from_pem_slice(shown.as_bytes()).unwrap();
+    let peer = Peer {
+        chain: Chain([shown.as_ref().into()].into()),
+        ..server(&name)
+    };
+    let listener = world.udp.transport(peer).listen(at(1)).await.unwrap();
+    let agent = world.agent(world.config(&[at(1)]));
+    let credentials = Credentials::load(files.clone()).unwrap();
+    let _agent = Running::new(agent.with_credentials(credentials));
+    let session = listener.accept().await.unwrap();
+    // A session that is only succeeded would wait for it.
+    let _stream = open(&session, Target::Echo).await.unwrap();
+
+    put(&files.ca, Pki::new().ca_pem());
+    let State::Closed { reason, .. } = reached(&session, is_over).await else {
+        unreachable!("it was waited for");
+    };
+    assert_eq!(reason, "it has a certificate of an unknown authority");
+}
+
+fn files(world: &World) -> Files {
+    let at = |name: &str| world.folder().join(name);
+    Files {
+        ca: at("ca.pem"),
+        certificate: at("node.pem"),
+        key: at("node.key"),
+    }
 }
 
 #[expect(

@@ -7,6 +7,8 @@
 
 #[path = "transport/contract.rs"]
 mod contract;
+#[path = "transport/flood.rs"]
+mod flood;
 #[path = "transport/hostile.rs"]
 mod hostile;
 #[path = "transport/lanes.rs"]

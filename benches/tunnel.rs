@@ -11,12 +11,16 @@ mod agents;
 mod client;
 #[path = "tunnel/floor.rs"]
 mod floor;
+#[path = "tunnel/lost.rs"]
+mod lost;
 #[path = "tunnel/process.rs"]
 mod process;
 #[path = "tunnel/rows.rs"]
 mod rows;
 #[path = "tunnel/setup.rs"]
 mod setup;
+#[path = "tunnel/site.rs"]
+mod site;
 #[path = "tunnel/target.rs"]
 mod target;
 
@@ -39,6 +43,8 @@ async fn main() -> Result<(), Fault> {
             rows::idle_streams(&Setup::start(way).await?).await?;
             if way != Way::Floor {
                 agents::rows(&Setup::start(way).await?).await?;
+                lost::restart(way).await?;
+                lost::one_of_two(way).await?;
             }
             rows::unread_streams(&Setup::start(way).await?).await?;
             rows::all(&Setup::start(way).await?).await?;

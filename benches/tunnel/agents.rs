@@ -1,29 +1,27 @@
 //! What many agents cost a server.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use yurt_core::transport::{Acceptor, Transport};
-use yurt_tunnel::identity::{Credentials, Files};
+use yurt_tunnel::identity::Credentials;
 use yurt_tunnel::link::Config;
 use yurt_tunnel::transport::h2::H2Transport;
 use yurt_tunnel::transport::quic::QuicTransport;
 
 use crate::process;
 use crate::rows::row;
-use crate::setup::{Fault, Setup, Way, write};
+use crate::setup::{Fault, Setup, Way};
 
 /// How many agents there are.
 const AGENTS: usize = 1000;
 
 pub(crate) async fn rows(setup: &Setup) -> Result<(), Fault> {
-    let server = setup.server.0.id();
-    let folder = setup.folder.path();
+    let server = setup.server.id();
     let mut agents = Vec::new();
-    connect(setup, folder, 0..100, &mut agents).await?;
+    connect(setup, 0..100, &mut agents).await?;
     let before = (process::memory(server)?, process::cpu(server)?);
-    connect(setup, folder, 100..100 + AGENTS, &mut agents).await?;
+    connect(setup, 100..100 + AGENTS, &mut agents).await?;
     let each = (process::memory(server)? - before.0) / AGENTS as f64;
     let cpu = (process::cpu(server)? - before.1) * 1e6 / AGENTS as f64;
     let figure = format!("{each:.1} KiB, {cpu:.0} µs CPU");
@@ -39,27 +37,13 @@ pub(crate) async fn rows(setup: &Setup) -> Result<(), Fault> {
 
 async fn connect(
     setup: &Setup,
-    folder: &Path,
     numbers: std::ops::Range<usize>,
     agents: &mut Vec<Arc<dyn Acceptor>>,
 ) -> Result<(), Fault> {
     let mut connecting = JoinSet::new();
     for number in numbers {
         let name = format!("many-{number}");
-        let certificate = setup
-            .pki
-            .client(&format!("system:node:{name}"), &["system:nodes"]);
-        write(&setup.pki, folder, &name, certificate)?;
-        let at = |kind: &str| folder.join(format!("{name}.{kind}"));
-        let credentials = Credentials::load(Files {
-            ca: at("ca"),
-            certificate: at("pem"),
-            key: at("key"),
-        })?;
-        let transport: Arc<dyn Transport> = match setup.way {
-            Way::Quic => Arc::new(QuicTransport::new(credentials, Config::default())),
-            Way::H2 | Way::Floor => Arc::new(H2Transport::new(credentials, Config::default())),
-        };
+        let transport = transport(setup.way, setup.site.node(&name, &name)?);
         let listen = setup.listen;
         connecting.spawn(async move {
             let session = transport.connect(listen, "127.0.0.1").await?;
@@ -75,4 +59,12 @@ async fn connect(
         agents.push(connected??);
     }
     Ok(())
+}
+
+/// The way in which an agent in this process connects.
+pub(crate) fn transport(way: Way, credentials: Credentials) -> Arc<dyn Transport> {
+    match way {
+        Way::Quic => Arc::new(QuicTransport::new(credentials, Config::default())),
+        Way::H2 | Way::Floor => Arc::new(H2Transport::new(credentials, Config::default())),
+    }
 }

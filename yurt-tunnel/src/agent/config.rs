@@ -61,7 +61,7 @@ impl Config {
             dials: 256,
             head_start: Duration::from_millis(250),
             probe_every: Duration::from_secs(60),
-            ping_every: Duration::from_secs(5),
+            ping_every: Duration::from_secs(4),
             patience: Duration::from_secs(3),
             moved_patience: Duration::from_millis(300),
             drain: Duration::from_secs(30),

@@ -1,10 +1,10 @@
 //! Whether a session's peer answers: asked again and again, so that a silence is noticed long before the session
 //! ends by it.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, mem};
 
 use tokio::time::{Instant, sleep_until};
 use yurt_core::transport::{Acceptor, Error};
@@ -20,6 +20,9 @@ pub(super) struct Pulse {
     every: Duration,
     patience: Duration,
     next: Instant,
+    /// How long to wait after the next answer: at first a part of a period, so that agents who were connected at
+    /// once do not ask at once for ever, and do not all find out at once that their server was started anew.
+    pause: Duration,
     asking: Option<(Asking, Instant)>,
     is_silent: bool,
 }
@@ -45,6 +48,7 @@ impl Pulse {
             every,
             patience,
             next: now,
+            pause: every.mul_f64(fastrand::f64()),
             asking: None,
             is_silent: false,
         }
@@ -82,7 +86,7 @@ impl Pulse {
                 continue;
             }
             self.is_silent = false;
-            self.next = Instant::now() + self.every;
+            self.next = Instant::now() + mem::replace(&mut self.pause, self.every);
             return Beat::Answered;
         }
     }
@@ -98,5 +102,38 @@ impl fmt::Debug for Pulse {
         f.debug_struct("Pulse")
             .field("is_silent", &self.is_silent)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use yurt_core::testing::transport::{memory_pair, node, server};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn agents_that_were_connected_at_once_ask_at_different_times() {
+        let every = Duration::from_secs(4);
+        let mut second = Vec::new();
+        for _ in 0..100 {
+            let (_opener, acceptor) = memory_pair(server("cloud"), node("edge-1"));
+            let mut pulse = Pulse::new(acceptor, (every, every), Instant::now());
+            assert_eq!(pulse.beat().await, Beat::Answered);
+            let began = Instant::now();
+            assert_eq!(pulse.beat().await, Beat::Answered);
+            second.push(began.elapsed());
+            let began = Instant::now();
+            assert_eq!(pulse.beat().await, Beat::Answered);
+            assert!(began.elapsed() >= every, "{:?}", began.elapsed());
+        }
+        second.sort();
+        assert!(
+            second[25] < every / 2 && second[75] > every / 2,
+            "{second:?}"
+        );
+        assert!(
+            second[99] <= every + Duration::from_millis(10),
+            "{second:?}"
+        );
     }
 }

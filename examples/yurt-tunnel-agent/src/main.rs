@@ -32,7 +32,14 @@ fn main() -> ExitCode {
         .with(lines)
         .with(settings.log.clone())
         .init();
-    match serve(settings) {
+    // One thread: a stream's bytes never change hands, and a node has other work for its cores.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let served = runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(serve(settings)));
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&with_sources(error.as_ref()));
@@ -42,7 +49,6 @@ fn main() -> ExitCode {
 }
 
 /// Assembles the agent and runs it until a signal.
-#[tokio::main(worker_threads = 2)]
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let carriers = settings.transport.carriers(&settings.credentials);
     let agent = Agent::new(settings.agent, carriers).with_credentials(settings.credentials);

@@ -4,9 +4,12 @@
 //! time since the session began, takes the [`Event`]s that follow, and comes back at [`Link::timeout`]. Nothing
 //! here reads a clock, so that a whole session can be lived through in virtual time.
 
+mod config;
 mod credit;
 mod liveness;
 mod meter;
+mod owner;
+mod peer;
 mod stream;
 
 #[cfg(test)]
@@ -17,12 +20,13 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use yurt_core::transport::{Error, ErrorKind, Open, Priority, State};
+use yurt_core::transport::{Error, ErrorKind, State};
 
+pub use self::config::Config;
 use self::credit::Budget;
 use self::liveness::Liveness;
 use self::stream::{Phase, Stream};
-use crate::wire::{Frame, Head, Hello, VERSION};
+use crate::wire::{Frame, Hello, VERSION};
 
 /// The number of a stream.
 pub type StreamId = u64;
@@ -34,25 +38,6 @@ pub enum Role {
     Opener,
     /// The end that accepts them.
     Acceptor,
-}
-
-/// What an end allows its peer, and how long it waits for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// How many streams may be open at once.
-    pub streams: u64,
-    /// How many streams may wait to be accepted; more are refused.
-    pub backlog: usize,
-    /// How many bytes of a stream the peer may send before any is read.
-    pub window: u64,
-    /// How far that grows for a stream that is read as fast as it arrives.
-    pub max_window: u64,
-    /// How much all windows that have grown may be together.
-    pub budget: u64,
-    /// The peer is asked for a sign of life after this silence.
-    pub keep_alive: Duration,
-    /// The session is over after this silence.
-    pub liveness: Duration,
 }
 
 /// What the shell has to do.
@@ -118,35 +103,6 @@ pub struct Counts {
     pub received: u64,
     /// Times that a stream ran out of credit.
     pub stalls: u64,
-}
-
-impl Default for Config {
-    /// A thousand streams, which cost 64 MiB when nobody reads any of them, and as much again for those that
-    /// are read fast; silence is noticed after 5 s and ends the session after 30 s, so that a blackout of a
-    /// quarter of a minute is lived through.
-    fn default() -> Self {
-        Self {
-            streams: 1024,
-            backlog: 128,
-            window: 64 << 10,
-            max_window: 8 << 20,
-            budget: 64 << 20,
-            keep_alive: Duration::from_secs(5),
-            liveness: Duration::from_secs(30),
-        }
-    }
-}
-
-impl Config {
-    /// What to say first.
-    #[must_use]
-    pub fn hello(&self) -> Hello {
-        Hello {
-            version: VERSION,
-            streams: self.streams,
-            window: self.window,
-        }
-    }
 }
 
 impl Link {
@@ -232,213 +188,6 @@ impl Link {
         number
     }
 
-    // === What the owners of streams do ===
-
-    /// Wants a stream; [`Event::Begin`] follows when there is a place, or [`Event::Fail`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::Draining`] and [`ErrorKind::Closed`].
-    pub fn open(&mut self, open: &Open, now: Duration) -> Result<StreamId, Error> {
-        debug_assert_eq!(self.role, Role::Opener);
-        match &self.state {
-            State::Open => {}
-            State::Draining => return Err(draining()),
-            State::Closed { kind, reason } => return Err(Error::new(*kind, reason.clone())),
-        }
-        let id = self.next_stream;
-        self.next_stream += 1;
-        let deadline = now.saturating_add(open.deadline);
-        let stream = Stream::asked(deadline, open.priority, self.peer.window, &self.config);
-        self.streams.insert(id, stream);
-        self.deadlines.insert((deadline, id));
-        self.waiting.push_back(id);
-        self.place();
-        Ok(id)
-    }
-
-    /// Accepts a stream that was offered; `false` if it is gone.
-    pub fn accept(&mut self, id: StreamId) -> bool {
-        self.answered(id)
-    }
-
-    /// Returns how many bytes of the stream may be sent now.
-    #[must_use]
-    pub fn credit(&self, id: StreamId) -> u64 {
-        self.streams.get(&id).map_or(0, Stream::credit)
-    }
-
-    /// Notes that the stream's owner has nothing left of its credit and more to send.
-    pub fn stalled(&mut self) {
-        self.counts.stalls += 1;
-    }
-
-    /// Notes that bytes were sent; returns the stream's priority if it has changed by this.
-    pub fn sent(&mut self, id: StreamId, bytes: u64, now: Duration) -> Option<Priority> {
-        self.counts.sent += bytes;
-        let stream = self.streams.get_mut(&id)?;
-        stream.sent(bytes);
-        stream.meter(bytes, now)
-    }
-
-    /// Notes that the owner has read bytes: the peer gets credit for them.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Protocol`] if the peer had no credit for them; the stream is over.
-    pub fn received(
-        &mut self,
-        id: StreamId,
-        bytes: u64,
-        now: Duration,
-    ) -> Result<Option<Priority>, Error> {
-        self.liveness.heard(now);
-        self.counts.received += bytes;
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return Ok(None);
-        };
-        let round_trip = self.liveness.shortest();
-        match stream.received(bytes, now, round_trip, &mut self.budget) {
-            Ok(Some(limit)) => {
-                let credit = Frame::Credit { stream: id, limit };
-                self.events.push_back(Event::Send(credit));
-            }
-            Ok(None) => {}
-            Err(error) => {
-                self.remove(id, true);
-                return Err(error);
-            }
-        }
-        Ok(stream.meter(bytes, now))
-    }
-
-    /// Notes that the owner has ended its direction, after all bytes.
-    pub fn finished(&mut self, id: StreamId) {
-        self.half_ended(id, Stream::finished);
-    }
-
-    /// Notes that the owner has read the end of the peer's direction.
-    pub fn ended(&mut self, id: StreamId) {
-        self.half_ended(id, Stream::ended);
-    }
-
-    /// Forgets a stream that was cancelled, rejected, or reset by either end.
-    pub fn forget(&mut self, id: StreamId) {
-        self.remove(id, true);
-    }
-
-    /// Lets no more streams be opened, and tells the peer.
-    pub fn drain(&mut self) {
-        if self.state == State::Open {
-            self.events.push_back(Event::Send(Frame::Drain));
-            self.on_drain();
-        }
-    }
-
-    /// Ends the session, and tells the peer.
-    pub fn close(&mut self, reason: &str) {
-        if !self.is_closed() {
-            let (kind, reason) = (ErrorKind::Closed, reason.to_owned());
-            self.events.push_back(Event::Send(Frame::Close {
-                kind,
-                reason: reason.clone(),
-            }));
-            self.end(kind, reason);
-        }
-    }
-
-    // === What the peer does ===
-
-    /// Takes a frame of the control pipe.
-    pub fn on_frame(&mut self, frame: Frame, now: Duration) {
-        if self.is_closed() {
-            return;
-        }
-        self.liveness.heard(now);
-        match frame {
-            Frame::Hello(_) => self.fail(ErrorKind::Protocol, "the peer said hello twice"),
-            Frame::Credit { stream, limit } => self.on_credit(stream, limit),
-            Frame::Ping(number) => self.events.push_back(Event::Send(Frame::Pong(number))),
-            Frame::Pong(number) => {
-                if let Some(round_trip) = self.liveness.pong(number, now) {
-                    self.events.push_back(Event::Pong(number, round_trip));
-                }
-            }
-            Frame::Drain => self.on_drain(),
-            Frame::Close { kind, reason } => {
-                let kind = if kind == ErrorKind::Protocol {
-                    kind
-                } else {
-                    ErrorKind::Closed
-                };
-                self.end(kind, reason);
-            }
-        }
-    }
-
-    /// Takes the head of a stream that the peer opens.
-    pub fn on_head(&mut self, head: &Head) -> Verdict {
-        let id = head.stream;
-        if self.role == Role::Opener || self.streams.contains_key(&id) {
-            return Verdict::Refuse(ErrorKind::Protocol, "a stream that is open already");
-        }
-        match self.state {
-            State::Open => {}
-            State::Draining => return Verdict::Refuse(ErrorKind::Draining, DRAINING),
-            State::Closed { .. } => {
-                return Verdict::Refuse(ErrorKind::Closed, "the session is over");
-            }
-        }
-        if self.streams.len() as u64 >= self.config.streams || self.offered >= self.config.backlog {
-            return Verdict::Refuse(ErrorKind::Overloaded, "too many streams wait here");
-        }
-        self.offered += 1;
-        let stream = Stream::offered(head.open.priority, self.peer.window, &self.config);
-        self.streams.insert(id, stream);
-        Verdict::Offer
-    }
-
-    /// Takes the peer's acceptance; `false` if the stream is gone.
-    pub fn on_accepted(&mut self, id: StreamId) -> bool {
-        self.answered(id)
-    }
-
-    /// Takes the end of what carries the session.
-    pub fn on_lost(&mut self, reason: &str) {
-        self.end(ErrorKind::Closed, reason.to_owned());
-    }
-
-    /// Ends the session because the peer does not speak the protocol, and tells it.
-    pub fn fail(&mut self, kind: ErrorKind, reason: &str) {
-        if !self.is_closed() {
-            let reason = reason.to_owned();
-            self.events.push_back(Event::Send(Frame::Close {
-                kind,
-                reason: reason.clone(),
-            }));
-            self.end(kind, reason);
-        }
-    }
-
-    /// Does what is due.
-    pub fn on_timeout(&mut self, now: Duration) {
-        if self.is_closed() {
-            return;
-        }
-        self.expire(now);
-        match self.liveness.on_timeout(now) {
-            liveness::Due::Nothing => {}
-            liveness::Due::Ping => {
-                self.ping(now);
-            }
-            liveness::Due::Lost => {
-                let silence = self.config.liveness.as_secs();
-                self.end(
-                    ErrorKind::Timeout,
-                    format!("the peer was silent for {silence} s"),
-                );
-            }
-        }
-    }
-
     // === Inside ===
 
     fn is_closed(&self) -> bool {
@@ -511,28 +260,6 @@ impl Link {
             let message = "the peer did not answer in time".to_owned();
             self.events
                 .push_back(Event::Fail(id, ErrorKind::Timeout, message));
-        }
-    }
-
-    fn on_credit(&mut self, id: StreamId, limit: u64) {
-        // A stream that is gone may still be told of: the two pipes are not ordered.
-        if let Some(stream) = self.streams.get_mut(&id)
-            && stream.raise(limit)
-        {
-            self.events.push_back(Event::Credit(id));
-        }
-    }
-
-    fn on_drain(&mut self) {
-        if self.state != State::Open {
-            return;
-        }
-        self.state = State::Draining;
-        self.events.push_back(Event::State(State::Draining));
-        while let Some(id) = self.waiting.front().copied() {
-            self.remove(id, true);
-            self.events
-                .push_back(Event::Fail(id, ErrorKind::Draining, DRAINING.to_owned()));
         }
     }
 

@@ -1,7 +1,9 @@
 //! What one end decides, step by step.
 
+use yurt_core::transport::{Open, Target};
+
 use super::*;
-use yurt_core::transport::Target;
+use crate::wire::Head;
 
 const SECOND: Duration = Duration::from_secs(1);
 

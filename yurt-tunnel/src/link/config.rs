@@ -1,0 +1,53 @@
+//! What an end allows its peer.
+
+use std::time::Duration;
+
+use crate::wire::{Hello, VERSION};
+
+/// What an end allows its peer, and how long it waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How many streams may be open at once.
+    pub streams: u64,
+    /// How many streams may wait to be accepted; more are refused.
+    pub backlog: usize,
+    /// How many bytes of a stream the peer may send before any is read.
+    pub window: u64,
+    /// How far that grows for a stream that is read as fast as it arrives.
+    pub max_window: u64,
+    /// How much all windows that have grown may be together.
+    pub budget: u64,
+    /// The peer is asked for a sign of life after this silence.
+    pub keep_alive: Duration,
+    /// The session is over after this silence.
+    pub liveness: Duration,
+}
+
+impl Default for Config {
+    /// A thousand streams, which cost 64 MiB when nobody reads any of them, and as much again for those that
+    /// are read fast; silence is noticed after 5 s and ends the session after 30 s, so that a blackout of a
+    /// quarter of a minute is lived through.
+    fn default() -> Self {
+        Self {
+            streams: 1024,
+            backlog: 128,
+            window: 64 << 10,
+            max_window: 8 << 20,
+            budget: 64 << 20,
+            keep_alive: Duration::from_secs(5),
+            liveness: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    /// What to say first.
+    #[must_use]
+    pub fn hello(&self) -> Hello {
+        Hello {
+            version: VERSION,
+            streams: self.streams,
+            window: self.window,
+        }
+    }
+}

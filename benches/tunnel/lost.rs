@@ -8,7 +8,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use yurt_tunnel::agent::{Agent, Carrier, Config};
+use yurt_tunnel::agent::{Agent, Config};
+use yurt_tunnel::transport::NamedTransport;
 
 use crate::agents::transport;
 use crate::rows::{ask, median, row};
@@ -33,13 +34,13 @@ pub(crate) async fn restart(way: Way) -> Result<(), Fault> {
     for number in 0..AGENTS {
         let name = format!("many-{number}");
         let credentials = site.node(&name, &name)?;
-        let carriers = vec![Carrier {
+        let transports = vec![NamedTransport {
             name: way.label(),
             transport: transport(way, credentials.clone()),
         }];
         let folder = site.folder.path().join(&name);
         let config = Config::new(name.parse()?, vec![listen.into()], folder);
-        let agent = Agent::new(config, carriers).with_credentials(credentials);
+        let agent = Agent::new(config, transports).with_credentials(credentials);
         agents.spawn(agent.run(shutdown.clone()));
     }
     connected(admin).await?;

@@ -1,5 +1,7 @@
 //! Health and metrics over HTTP, for an end's own people.
 
+pub(crate) mod scrape;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;

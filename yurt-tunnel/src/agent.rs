@@ -39,7 +39,6 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use yurt_core::transport::Transport;
 
 pub use self::allow::{Allow, InvalidAllow};
 use self::board::Board;
@@ -50,40 +49,32 @@ use self::memory::{Memory, MemoryError, Remembered};
 use self::metrics::Metrics;
 use self::policy::Policy;
 use self::winners::Winners;
+use crate::admin::scrape;
 use crate::identity::Credentials;
 use crate::server::Address;
+use crate::transport::NamedTransport;
 use crate::trust::{self, Peers};
-
-/// A way of connecting, and what it is called in logs and metrics.
-#[derive(Clone, Debug)]
-pub struct Carrier {
-    /// Its name: `quic`, `h2`, or a vendor's.
-    pub name: &'static str,
-    /// How it connects.
-    pub transport: Arc<dyn Transport>,
-}
 
 /// The edge end of the tunnel.
 ///
 /// ```no_run
-/// use std::sync::Arc;
 /// use tokio_util::sync::CancellationToken;
-/// use yurt_tunnel::agent::{Agent, Carrier, Config};
+/// use yurt_tunnel::agent::{Agent, Config};
 /// use yurt_tunnel::identity::{Credentials, Files};
 /// use yurt_tunnel::link;
-/// use yurt_tunnel::transport::{h2::H2Transport, quic::QuicTransport};
+/// use yurt_tunnel::transport::{NamedTransport, h2::H2Transport, quic::QuicTransport};
 ///
 /// async fn serve(files: Files) -> Result<(), Box<dyn std::error::Error>> {
 ///     let credentials = Credentials::load(files)?;
 ///     let quic = QuicTransport::new(credentials.clone(), link::Config::default());
 ///     let h2 = H2Transport::new(credentials.clone(), link::Config::default());
-///     let carriers = vec![
-///         Carrier { name: "quic", transport: Arc::new(quic) },
-///         Carrier { name: "h2", transport: Arc::new(h2) },
+///     let transports = vec![
+///         NamedTransport::new("quic", quic),
+///         NamedTransport::new("h2", h2),
 ///     ];
 ///     let servers = vec!["tunnel.example:8443".parse()?];
 ///     let config = Config::new("edge-1".parse()?, servers, "/var/lib/yurt-tunnel-agent".into());
-///     let agent = Agent::new(config, carriers).with_credentials(credentials);
+///     let agent = Agent::new(config, transports).with_credentials(credentials);
 ///     agent.run(CancellationToken::new()).await?;
 ///     Ok(())
 /// }
@@ -91,7 +82,7 @@ pub struct Carrier {
 #[derive(Debug)]
 pub struct Agent {
     config: Config,
-    carriers: Vec<Carrier>,
+    transports: Vec<NamedTransport>,
     credentials: Option<Credentials>,
 }
 
@@ -116,7 +107,7 @@ pub enum Error {
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    carriers: Vec<Carrier>,
+    transports: Vec<NamedTransport>,
     policy: Policy,
     known: Mutex<Known>,
     winners: Mutex<Winners>,
@@ -145,17 +136,17 @@ enum Standing {
 // === Agent ===
 
 impl Agent {
-    /// Returns an agent that connects by the first of the carriers that works; the earlier are preferred.
+    /// Returns an agent that connects by the first of the transports that works; the earlier are preferred.
     #[must_use]
-    pub fn new(config: Config, carriers: Vec<Carrier>) -> Self {
+    pub fn new(config: Config, transports: Vec<NamedTransport>) -> Self {
         Self {
             config,
-            carriers,
+            transports,
             credentials: None,
         }
     }
 
-    /// Reads these credentials, which the carriers show, again and again: sessions follow a change.
+    /// Reads these credentials, which the transports show, again and again: sessions follow a change.
     #[must_use]
     pub fn with_credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
@@ -177,7 +168,7 @@ impl Agent {
             .expect("reading a file does not panic")
             .map_err(|error: MemoryError| Error::OpenMemory(error.into()))?;
         let listener = listen(self.config.admin_listen).await?;
-        let shared = Arc::new(Shared::new(self.config, self.carriers, remembered));
+        let shared = Arc::new(Shared::new(self.config, self.transports, remembered));
         let mut tasks = JoinSet::new();
         tasks.spawn(tasks::resolve(shared.clone()));
         tasks.spawn(tasks::watch_network(shared.clone()));
@@ -185,8 +176,8 @@ impl Agent {
         let mut keeping = JoinSet::new();
         keeping.spawn(tasks::remember(shared.clone(), memory, stop.clone()));
         if let Some(credentials) = self.credentials {
-            let expiry = admin::Expiry(credentials.clone());
-            shared.metrics.collect(Box::new(expiry));
+            let process = scrape::Process(credentials.clone());
+            shared.metrics.collect(Box::new(process));
             let board = shared.board.clone();
             let sessions = move || board.sessions();
             let trusted = trust::keep(Peers::Servers, credentials.clone(), sessions, |_| {});
@@ -221,7 +212,7 @@ async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Erro
 // === Shared ===
 
 impl Shared {
-    fn new(config: Config, carriers: Vec<Carrier>, remembered: Remembered) -> Self {
+    fn new(config: Config, transports: Vec<NamedTransport>, remembered: Remembered) -> Self {
         let board = Arc::new(Board::default());
         Self {
             policy: Policy {
@@ -241,7 +232,7 @@ impl Shared {
             resolve_now: Notify::new(),
             worth_keeping: Notify::new(),
             config,
-            carriers,
+            transports,
         }
     }
 

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use yurt_core::transport::{self, Listener, Transport};
+use yurt_core::transport::{self, Listener};
 
 pub use self::dial::{Address, Caller, Dial, Dialled, InvalidAddress};
 use self::figures::Figures;
@@ -38,13 +38,11 @@ use self::status::Status;
 use crate::admin;
 use crate::egress::{self, Policy};
 use crate::identity::Credentials;
+use crate::transport::NamedTransport;
 use crate::trust::{self, Peers};
 
 /// The organization of certificates that make a peer another server.
 pub const SERVERS_GROUP: &str = "yurt:tunnel-servers";
-
-/// A transport, and what it is called in logs and metrics.
-pub type NamedTransport = (&'static str, Arc<dyn Transport>);
 
 type Listeners = Vec<(&'static str, Box<dyn Listener>)>;
 
@@ -269,15 +267,15 @@ async fn listen_once(
     transports: &[NamedTransport],
 ) -> Result<(Listeners, SocketAddr), Error> {
     let mut listeners = Listeners::new();
-    for (label, transport) in transports {
+    for NamedTransport { name, transport } in transports {
         let failed = |source| Error::Listen {
             address,
-            transport: label,
+            transport: name,
             source,
         };
         let listener = transport.listen(address).await.map_err(failed)?;
         address.set_port(listener.address().port());
-        listeners.push((label, listener));
+        listeners.push((name, listener));
     }
     Ok((listeners, address))
 }

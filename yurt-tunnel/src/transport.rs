@@ -14,3 +14,25 @@ mod pipe;
 pub mod quic;
 #[cfg(any(feature = "h2", feature = "quic"))]
 mod session;
+
+use std::sync::Arc;
+
+use yurt_core::transport::Transport;
+
+/// A transport, and what it is called in logs and metrics: `quic`, `h2`, or a vendor's.
+#[derive(Clone, Debug)]
+pub struct NamedTransport {
+    /// Its name.
+    pub name: &'static str,
+    /// How it connects and listens.
+    pub transport: Arc<dyn Transport>,
+}
+
+impl NamedTransport {
+    /// Names a transport.
+    #[must_use]
+    pub fn new(name: &'static str, transport: impl Transport + 'static) -> Self {
+        let transport = Arc::new(transport);
+        Self { name, transport }
+    }
+}

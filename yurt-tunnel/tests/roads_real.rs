@@ -22,9 +22,10 @@ use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use yurt_core::transport::{ErrorKind, Listener, Open, Opener, State, Stream, Target, Transport};
-use yurt_tunnel::agent::{Agent, Carrier, Config};
+use yurt_tunnel::agent::{Agent, Config};
 use yurt_tunnel::identity::{Credentials, Files};
 use yurt_tunnel::link;
+use yurt_tunnel::transport::NamedTransport;
 use yurt_tunnel::transport::h2::H2Transport;
 use yurt_tunnel::transport::quic::QuicTransport;
 
@@ -86,14 +87,12 @@ impl Roads {
         let (wan, edge, stopped) = (self.wan.clone(), self.edge.clone(), stop.clone());
         let transports = transports.to_vec();
         let serve = move || {
-            let carrier = |name| Carrier {
-                name,
-                transport: match name {
-                    "quic" => Arc::new(QuicTransport::new(edge.clone(), link::Config::default())),
-                    _ => Arc::new(H2Transport::new(edge.clone(), link::Config::default())),
-                },
+            let limits = link::Config::default;
+            let named = |name| match name {
+                "quic" => NamedTransport::new(name, QuicTransport::new(edge.clone(), limits())),
+                _ => NamedTransport::new(name, H2Transport::new(edge.clone(), limits())),
             };
-            let agent = Agent::new(config, transports.into_iter().map(carrier).collect());
+            let agent = Agent::new(config, transports.into_iter().map(named).collect());
             // One thread, so that every socket is made at the edge.
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(agent.run(stopped)).unwrap();

@@ -5,14 +5,14 @@ mod given;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, fs, path::PathBuf, sync::Arc};
+use std::{fmt, fs, path::PathBuf};
 
 use clap::Parser;
 use tracing_subscriber::filter::Targets;
-use yurt_tunnel::agent::{Carrier, Config};
+use yurt_tunnel::agent::Config;
 use yurt_tunnel::identity::Credentials;
 use yurt_tunnel::link;
-use yurt_tunnel::transport::{h2::H2Transport, quic::QuicTransport};
+use yurt_tunnel::transport::{NamedTransport, h2::H2Transport, quic::QuicTransport};
 
 use self::given::Given;
 
@@ -82,15 +82,15 @@ pub(crate) enum Transports {
 
 impl Transports {
     /// Returns them, the preferred first.
-    pub(crate) fn carriers(self, credentials: &Credentials) -> Vec<Carrier> {
-        let config = link::Config::default();
-        let quic = || Carrier {
-            name: "quic",
-            transport: Arc::new(QuicTransport::new(credentials.clone(), config.clone())),
+    pub(crate) fn named(self, credentials: &Credentials) -> Vec<NamedTransport> {
+        let of = || (credentials.clone(), link::Config::default());
+        let quic = || {
+            let (credentials, config) = of();
+            NamedTransport::new("quic", QuicTransport::new(credentials, config))
         };
-        let h2 = || Carrier {
-            name: "h2",
-            transport: Arc::new(H2Transport::new(credentials.clone(), config.clone())),
+        let h2 = || {
+            let (credentials, config) = of();
+            NamedTransport::new("h2", H2Transport::new(credentials, config))
         };
         match self {
             Self::Auto => vec![quic(), h2()],

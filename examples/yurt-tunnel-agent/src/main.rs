@@ -50,8 +50,8 @@ fn main() -> ExitCode {
 
 /// Assembles the agent and runs it until a signal.
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
-    let carriers = settings.transport.carriers(&settings.credentials);
-    let agent = Agent::new(settings.agent, carriers).with_credentials(settings.credentials);
+    let transports = settings.transport.named(&settings.credentials);
+    let agent = Agent::new(settings.agent, transports).with_credentials(settings.credentials);
     let shutdown = CancellationToken::new();
     let mut running = pin!(agent.run(shutdown.clone()));
     tokio::select! {

@@ -1,14 +1,14 @@
 //! The assembly: what the settings name is opened, run, and drained at a signal.
 
 use std::error::Error;
-use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use yurt_tunnel::egress::{self, Doors};
 use yurt_tunnel::link;
-use yurt_tunnel::server::{self, NamedTransport, NodeSource, NodeTable, NodesFile, Server};
+use yurt_tunnel::server::{self, NodeSource, NodeTable, NodesFile, Server};
+use yurt_tunnel::transport::NamedTransport;
 use yurt_tunnel::transport::h2::H2Transport;
 use yurt_tunnel::transport::quic::QuicTransport;
 
@@ -22,12 +22,11 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let credentials = settings.credentials;
     let nodes = open(settings.nodes).await?;
     let link = link::Config::default();
-    let transports: Vec<NamedTransport> = vec![
-        (
-            "quic",
-            Arc::new(QuicTransport::new(credentials.clone(), link.clone())),
-        ),
-        ("h2", Arc::new(H2Transport::new(credentials.clone(), link))),
+    let quic = QuicTransport::new(credentials.clone(), link.clone());
+    let h2 = H2Transport::new(credentials.clone(), link);
+    let transports = vec![
+        NamedTransport::new("quic", quic),
+        NamedTransport::new("h2", h2),
     ];
     let config = server::Config {
         listen: settings.listen,

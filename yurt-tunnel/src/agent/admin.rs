@@ -1,18 +1,14 @@
 //! Health and metrics, for the node's own people.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
 use tokio::time::Instant;
 
-use super::metrics::gauge;
 use super::{Shared, Standing};
 use crate::admin::{Page, Pages};
-use crate::identity::Credentials;
 
 /// An answer of a server proves the path for so long.
 const LATELY: Duration = Duration::from_secs(15);
@@ -67,20 +63,4 @@ fn readyz(shared: &Shared) -> (bool, String) {
     }
     report.push_str(if is_ready { "ready\n" } else { "not ready\n" });
     (is_ready, report)
-}
-
-/// When our certificate expires, read at each scrape.
-#[derive(Debug)]
-pub(super) struct Expiry(pub(super) Credentials);
-
-impl Collector for Expiry {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let expires = self.0.own().expires;
-        let since_epoch = expires
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let help = "When the agent's certificate expires, in seconds since 1970";
-        let name = "certificate_expiry_timestamp_seconds";
-        gauge(&mut encoder, name, help, since_epoch.as_secs())
-    }
 }

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use yurt_core::transport::{Acceptor, Stats};
 
+use crate::admin::scrape;
+
 /// Every session, and what those that are over have counted.
 #[derive(Debug, Default)]
 pub(super) struct Board(Mutex<Entries>);
@@ -17,7 +19,7 @@ pub(super) struct Board(Mutex<Entries>);
 struct Entries {
     next: u64,
     sessions: BTreeMap<u64, Entry>,
-    past: Totals,
+    past: Stats,
 }
 
 #[derive(Debug)]
@@ -39,18 +41,6 @@ pub(super) struct Seen {
     /// How long ago the server has answered.
     pub(super) answered: Option<Duration>,
     pub(super) stats: Stats,
-}
-
-/// What is counted over all sessions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) opened: u64,
-    pub(super) reset: u64,
-    pub(super) sent: u64,
-    pub(super) received: u64,
-    pub(super) stalls: u64,
-    pub(super) lost: u64,
-    pub(super) migrations: u64,
 }
 
 /// A session's place on the board; dropped, it is taken off.
@@ -95,12 +85,12 @@ impl Board {
     }
 
     /// Returns every session, and what all have counted since the start.
-    pub(super) fn look(&self, now: Instant) -> (Vec<Seen>, Totals) {
+    pub(super) fn look(&self, now: Instant) -> (Vec<Seen>, Stats) {
         let entries = self.0.lock();
         let mut totals = entries.past;
         let see = |entry: &Entry| {
             let stats = entry.session.upgrade()?.stats();
-            totals.add(&stats);
+            scrape::add(&mut totals, &stats);
             Some(Seen {
                 server: entry.server,
                 transport: entry.transport,
@@ -135,18 +125,6 @@ impl Drop for Place {
         let stats = self.session.stats();
         let mut entries = self.board.0.lock();
         entries.sessions.remove(&self.id);
-        entries.past.add(&stats);
-    }
-}
-
-impl Totals {
-    fn add(&mut self, stats: &Stats) {
-        self.opened += stats.opened;
-        self.reset += stats.reset;
-        self.sent += stats.sent;
-        self.received += stats.received;
-        self.stalls += stats.stalls;
-        self.lost += stats.lost;
-        self.migrations += stats.migrations;
+        scrape::add_past(&mut entries.past, &stats);
     }
 }

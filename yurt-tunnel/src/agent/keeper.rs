@@ -136,19 +136,19 @@ impl Keeper {
         };
         let race = Race::new(lanes, self.shared.config.head_start, Instant::now());
         let shared = self.shared.clone();
-        let transport = move |lane: usize| shared.carriers[lane].transport.clone();
+        let transport = move |lane: usize| shared.transports[lane].transport.clone();
         let attempt = race::run(race, self.goal.clone(), CONNECT_LIMIT, transport);
         self.attempt = Some((reason, Box::pin(attempt)));
     }
 
     /// Returns the lanes in the order in which they start: the winner of this network first.
     fn lanes(&self) -> Vec<usize> {
-        let carriers = &self.shared.carriers;
-        let mut lanes: Vec<usize> = (0..carriers.len()).collect();
+        let transports = &self.shared.transports;
+        let mut lanes: Vec<usize> = (0..transports.len()).collect();
         if let Some(network) = self.network() {
             let winners = self.shared.winners.lock();
             let winner = winners.of(&network);
-            lanes.sort_by_key(|&lane| winner != Some(carriers[lane].name));
+            lanes.sort_by_key(|&lane| winner != Some(transports[lane].name));
         }
         lanes.sort_by_key(|lane| self.distrusted == Some(*lane));
         lanes
@@ -175,7 +175,7 @@ impl Keeper {
         let now = Instant::now();
         let shared = &self.shared;
         let server = self.goal.address;
-        let transport = shared.carriers[lane].name;
+        let transport = shared.transports[lane].name;
         let (count, streams) = watch::channel(0);
         self.sessions.spawn(session::serve(
             shared.clone(),
@@ -253,7 +253,7 @@ impl Keeper {
             }
             State::Closed { kind, reason } => {
                 tracing::warn!(%server, ?kind, reason, "the session has ended");
-                if now - held.since < STOOD && self.shared.carriers.len() > 1 {
+                if now - held.since < STOOD && self.shared.transports.len() > 1 {
                     self.distrusted = Some(held.lane);
                 }
                 self.current = None;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -16,9 +16,10 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use yurt_core::transport::ErrorKind;
 
-use super::board::{Board, Seen, Totals};
+use super::board::{Board, Seen};
 use super::policy::Forbidden;
 use super::want::Reason;
+use crate::admin::scrape;
 
 /// How a dial ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +191,7 @@ impl Collector for Sessions {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (seen, totals) = self.0.look(Instant::now());
         encode_sessions(&mut encoder, &seen)?;
-        encode_totals(&mut encoder, &totals)
+        scrape::stats(&mut encoder, &totals)
     }
 }
 
@@ -221,64 +222,5 @@ fn encode_sessions(encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> fmt::R
             ConstGauge::new(round_trip.as_secs_f64()).encode(family.encode_family(&labels)?)?;
         }
     }
-    let sum = |of: fn(&Seen) -> u64| seen.iter().map(of).sum::<u64>();
-    let streams = sum(|one| one.stats.streams);
-    gauge(encoder, "streams", "Streams that are open", streams)?;
-    let credit = sum(|one| one.stats.credit);
-    gauge(
-        encoder,
-        "credit_bytes",
-        "What streams that nobody reads can cost at most",
-        credit,
-    )
-}
-
-fn encode_totals(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
-    for (name, help, value) in [
-        (
-            "opened_streams",
-            "Streams that servers opened",
-            totals.opened,
-        ),
-        (
-            "reset_streams",
-            "Streams that ended by a reset",
-            totals.reset,
-        ),
-        ("sent_bytes", "Bytes of streams to the servers", totals.sent),
-        (
-            "received_bytes",
-            "Bytes of streams from the servers",
-            totals.received,
-        ),
-        (
-            "stalls",
-            "Times that a stream waited for its reader",
-            totals.stalls,
-        ),
-        (
-            "lost_packets",
-            "Packets lost on the way to the servers",
-            totals.lost,
-        ),
-        (
-            "migrations",
-            "Changes of address that sessions outlived",
-            totals.migrations,
-        ),
-    ] {
-        let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(value).encode(encoder)?;
-    }
     Ok(())
-}
-
-pub(super) fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: u64,
-) -> fmt::Result {
-    let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)
 }

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -16,7 +16,8 @@ use prometheus_client::registry::Registry as Metrics;
 use yurt_core::transport::{Error, ErrorKind};
 
 use super::registry::{Member, Registry};
-use crate::identity::{Credentials, Refusal};
+use crate::admin::scrape::{self, gauge};
+use crate::identity::Refusal;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DialLabels {
@@ -57,7 +58,7 @@ impl Figures {
         metrics.register("dials", help, self.dials.clone());
         let help = "Time until a connection stood or was given up";
         metrics.register("dial_duration_seconds", help, self.dial_times.clone());
-        let help = "Agents and servers that were not let in, by reason";
+        let help = "Agents and servers that were not let in or were sent away, by reason";
         metrics.register("refusals", help, self.refusals.clone());
     }
 
@@ -100,55 +101,7 @@ impl Collector for Sessions {
         gauge(&mut to, "agents", "Sessions of agents", agents as u64)?;
         let peers = all.len() - agents;
         gauge(&mut to, "peers", "Sessions of other servers", peers as u64)?;
-        let stats = self.0.stats();
-        gauge(
-            &mut to,
-            "streams",
-            "Streams that are open or waited for",
-            stats.streams,
-        )?;
-        let help = "Bytes that peers may send before anything more is read, at most";
-        gauge(&mut to, "credit_bytes", help, stats.credit)?;
-        if let Some(bytes) = resident() {
-            gauge(
-                &mut to,
-                "resident_memory_bytes",
-                "Memory of the process",
-                bytes,
-            )?;
-        }
-        counter(
-            &mut to,
-            "streams_opened",
-            "Streams that peers have accepted",
-            stats.opened,
-        )?;
-        counter(
-            &mut to,
-            "streams_reset",
-            "Streams that ended by a reset",
-            stats.reset,
-        )?;
-        counter(&mut to, "sent_bytes", "Bytes sent on streams", stats.sent)?;
-        counter(
-            &mut to,
-            "received_bytes",
-            "Bytes read of streams",
-            stats.received,
-        )?;
-        counter(
-            &mut to,
-            "credit_stalls",
-            "Times that a writer waited for its reader",
-            stats.stalls,
-        )?;
-        counter(&mut to, "lost_packets", "Packets lost, by QUIC", stats.lost)?;
-        counter(
-            &mut to,
-            "migrations",
-            "Changes of a peer's address, by QUIC",
-            stats.migrations,
-        )?;
+        scrape::stats(&mut to, &self.0.stats())?;
         let help = "Round trip to a node's agent";
         let mut family = to.encode_descriptor(
             "round_trip_seconds",
@@ -176,42 +129,4 @@ impl Collector for Sessions {
         }
         Ok(())
     }
-}
-
-/// When the certificate that is shown to peers expires, asked at each scrape.
-#[derive(Debug)]
-pub(super) struct Expiry(pub(super) Credentials);
-
-impl Collector for Expiry {
-    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
-        let expires = self.0.own().expires.duration_since(SystemTime::UNIX_EPOCH);
-        let help = "When the certificate expires, in seconds since 1970";
-        let seconds = expires.unwrap_or_default().as_secs();
-        gauge(
-            &mut to,
-            "certificate_expiry_timestamp_seconds",
-            help,
-            seconds,
-        )
-    }
-}
-
-fn gauge(to: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-    gauge.encode(to.encode_descriptor(name, help, None, gauge.metric_type())?)
-}
-
-fn counter(to: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let counter = ConstCounter::new(value);
-    counter.encode(to.encode_descriptor(name, help, None, counter.metric_type())?)
-}
-
-/// The memory of this process, where the system tells.
-fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes << 10)
 }

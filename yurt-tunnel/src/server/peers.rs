@@ -13,12 +13,13 @@ use tracing::{debug, info, warn};
 use yurt_core::backoff::Backoff;
 use yurt_core::transport::{Acceptor, Error, ErrorKind, Incoming, Target};
 
+use super::Shared;
 use super::dial::{ABORTED, Address};
 use super::router::Router;
 use super::sessions::is_server;
-use super::{NamedTransport, Shared};
 use crate::identity::Refusal;
 use crate::splice;
+use crate::transport::NamedTransport;
 
 /// How often names are resolved: servers come and go behind one name.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
@@ -118,9 +119,9 @@ async fn connect(
     address: SocketAddr,
 ) -> Result<(&'static str, Arc<dyn Acceptor>), Error> {
     let mut failure = Error::new(ErrorKind::Other, "there is no transport");
-    for (label, transport) in transports {
-        match transport.connect(address, name).await {
-            Ok(session) => return Ok((label, session)),
+    for way in transports {
+        match way.transport.connect(address, name).await {
+            Ok(session) => return Ok((way.name, session)),
             Err(error) => failure = error,
         }
     }

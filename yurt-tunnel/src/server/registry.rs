@@ -10,6 +10,8 @@ use tokio::time::timeout;
 use yurt_core::name::NodeName;
 use yurt_core::transport::{Opener, State, Stats};
 
+use crate::admin::scrape;
+
 /// An agent has two while it moves from one to the next, and some that do not know yet that they are dead.
 const MAX_SESSIONS: usize = 8;
 
@@ -85,7 +87,7 @@ impl Registry {
             inner.members.remove(member);
         }
         let last = entry.session.stats();
-        add(&mut inner.past, &last);
+        scrape::add_past(&mut inner.past, &last);
     }
 
     /// Returns a member's sessions that take streams, the newest first: it is the one that the member has
@@ -134,22 +136,8 @@ impl Registry {
     pub(super) fn stats(&self) -> Stats {
         let mut sum = self.0.lock().past;
         for session in self.sessions() {
-            let stats = session.stats();
-            sum.streams += stats.streams;
-            sum.credit += stats.credit;
-            add(&mut sum, &stats);
+            scrape::add(&mut sum, &session.stats());
         }
         sum
     }
-}
-
-/// Adds what only ever grows.
-fn add(sum: &mut Stats, stats: &Stats) {
-    sum.opened += stats.opened;
-    sum.reset += stats.reset;
-    sum.sent += stats.sent;
-    sum.received += stats.received;
-    sum.stalls += stats.stalls;
-    sum.lost += stats.lost;
-    sum.migrations += stats.migrations;
 }

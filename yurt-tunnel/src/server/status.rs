@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 use yurt_core::transport::{Opener, State};
 
-use super::figures::{Expiry, Sessions};
+use super::figures::Sessions;
 use super::registry::Member;
 use super::{Shared, check, router};
-use crate::admin::{Page, Pages};
+use crate::admin::{Page, Pages, scrape};
 use crate::egress;
 use crate::identity::Credentials;
 
@@ -52,7 +52,7 @@ impl Status {
         shared.figures.register(&mut metrics);
         doors.register(&mut metrics);
         metrics.register_collector(Box::new(Sessions(shared.registry.clone())));
-        metrics.register_collector(Box::new(Expiry(credentials.clone())));
+        metrics.register_collector(Box::new(scrape::Process(credentials.clone())));
         Self {
             shared,
             metrics: Mutex::new(metrics),

@@ -19,6 +19,7 @@ use yurt_core::transport::{ErrorKind, Transport};
 use yurt_tunnel::identity::{Credentials, Refusal};
 use yurt_tunnel::link;
 use yurt_tunnel::server::Dialled;
+use yurt_tunnel::transport::NamedTransport;
 use yurt_tunnel::transport::h2::H2Transport;
 use yurt_tunnel::transport::quic::QuicTransport;
 
@@ -113,10 +114,11 @@ async fn server(world: &World) -> Running {
 }
 
 async fn server_as(credentials: Credentials) -> Running {
-    let transports = vec![
-        ("quic", Way::Quic.transport(credentials.clone())),
-        ("h2", Way::Http2.transport(credentials.clone())),
-    ];
+    let named = |name, way: Way| NamedTransport {
+        name,
+        transport: way.transport(credentials.clone()),
+    };
+    let transports = vec![named("quic", Way::Quic), named("h2", Way::Http2)];
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Running::open(config(any), credentials, transports).await
 }

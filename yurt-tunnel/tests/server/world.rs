@@ -20,6 +20,7 @@ use yurt_core::transport::{Acceptor, Error, Incoming, Peer, State, Target, Trans
 use yurt_tunnel::egress::{self, Policy};
 use yurt_tunnel::identity::{Credentials, Files};
 use yurt_tunnel::server::{Caller, Config, Dial, Dialled, Node, NodeSource, NodeTable, Server};
+use yurt_tunnel::transport::NamedTransport;
 
 /// Whatever takes longer, in the time of the test, has failed.
 pub(crate) const SOON: Duration = Duration::from_secs(600);
@@ -144,7 +145,7 @@ impl World {
         change: impl FnOnce(&mut Config),
     ) -> Running {
         let transport = self.network.transport(server(&address.ip().to_string()));
-        let transports = vec![("memory", Arc::new(transport) as Arc<dyn Transport>)];
+        let transports = vec![NamedTransport::new("memory", transport)];
         let mut config = config(address);
         change(&mut config);
         Running::open(config, self.credentials("192.0.2.1"), transports).await
@@ -247,7 +248,7 @@ impl Running {
     pub(crate) async fn open(
         config: Config,
         credentials: Credentials,
-        transports: Vec<(&'static str, Arc<dyn Transport>)>,
+        transports: Vec<NamedTransport>,
     ) -> Self {
         Self::knowing(config, credentials, transports, NodeTable::new(nodes())).await
     }
@@ -255,7 +256,7 @@ impl Running {
     async fn knowing(
         config: Config,
         credentials: Credentials,
-        transports: Vec<(&'static str, Arc<dyn Transport>)>,
+        transports: Vec<NamedTransport>,
         nodes: NodeTable,
     ) -> Self {
         let nodes = (Box::new(Still) as Box<dyn NodeSource>, nodes);

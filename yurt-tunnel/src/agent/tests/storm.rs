@@ -22,7 +22,7 @@ async fn a_thousand_agents_come_back_within_seconds_and_not_all_at_once() {
     let mut links = JoinSet::new();
     for _ in 0..AGENTS {
         let config = world.config(&[at(1)]);
-        let shared = Shared::new(config, world.carriers(), Remembered::default());
+        let shared = Shared::new(config, world.transports(), Remembered::default());
         let name = at(1).ip().to_string();
         let keeper = Keeper::new(Arc::new(shared), at(1), name);
         links.spawn(keeper.run(CancellationToken::new()));

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::testing::transport::{MemoryNetwork, node, server};
 use yurt_core::transport::{Error, Listener, Open, Opener, State, Stream, Target, Transport};
 
-use crate::agent::{Agent, Carrier, Config};
+use crate::agent::{Agent, Config};
+use crate::transport::NamedTransport;
 
 pub(super) const NODE: &str = "edge-1";
 
@@ -66,15 +67,14 @@ impl World {
     }
 
     pub(super) fn agent(&self, config: Config) -> Agent {
-        Agent::new(config, self.carriers())
+        Agent::new(config, self.transports())
     }
 
-    pub(super) fn carriers(&self) -> Vec<Carrier> {
-        let carrier = |name, network: &MemoryNetwork| Carrier {
-            name,
-            transport: Arc::new(network.transport(node(NODE))),
+    pub(super) fn transports(&self) -> Vec<NamedTransport> {
+        let by = |name, network: &MemoryNetwork| {
+            NamedTransport::new(name, network.transport(node(NODE)))
         };
-        vec![carrier("quic", &self.udp), carrier("h2", &self.tcp)]
+        vec![by("quic", &self.udp), by("h2", &self.tcp)]
     }
 
     pub(super) fn run(&self, config: Config) -> Running {

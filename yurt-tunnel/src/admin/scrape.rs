@@ -1,0 +1,111 @@
+//! What both ends of the tunnel show of themselves at a scrape, in the same words.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use yurt_core::transport::Stats;
+
+use crate::identity::Credentials;
+
+/// The process, and the certificate that it shows to its peers.
+#[derive(Debug)]
+pub(crate) struct Process(pub(crate) Credentials);
+
+impl Collector for Process {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        if let Some(bytes) = resident() {
+            let help = "Memory of the process";
+            gauge(&mut to, "resident_memory_bytes", help, bytes)?;
+        }
+        let expires = self.0.own().expires.duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = expires.unwrap_or_default().as_secs();
+        let help = "When the certificate expires, in seconds since 1970";
+        let name = "certificate_expiry_timestamp_seconds";
+        gauge(&mut to, name, help, seconds)
+    }
+}
+
+/// Adds what a session has counted.
+pub(crate) fn add(sum: &mut Stats, stats: &Stats) {
+    sum.streams += stats.streams;
+    sum.credit += stats.credit;
+    add_past(sum, stats);
+}
+
+/// Adds what a session that is over had counted: what only ever grows.
+pub(crate) fn add_past(sum: &mut Stats, stats: &Stats) {
+    sum.opened += stats.opened;
+    sum.reset += stats.reset;
+    sum.sent += stats.sent;
+    sum.received += stats.received;
+    sum.stalls += stats.stalls;
+    sum.lost += stats.lost;
+    sum.migrations += stats.migrations;
+}
+
+/// Writes what all sessions have counted.
+pub(crate) fn stats(to: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
+    for (name, help, value) in [
+        (
+            "streams",
+            "Streams that are open or waited for",
+            stats.streams,
+        ),
+        (
+            "credit_bytes",
+            "Bytes that peers may send before anything more is read, at most",
+            stats.credit,
+        ),
+    ] {
+        gauge(to, name, help, value)?;
+    }
+    for (name, help, value) in [
+        ("streams_opened", "Streams that were accepted", stats.opened),
+        (
+            "streams_reset",
+            "Streams that ended by a reset",
+            stats.reset,
+        ),
+        ("sent_bytes", "Bytes sent on streams", stats.sent),
+        ("received_bytes", "Bytes read of streams", stats.received),
+        (
+            "credit_stalls",
+            "Times that a writer waited for its reader",
+            stats.stalls,
+        ),
+        ("lost_packets", "Packets lost, by QUIC", stats.lost),
+        (
+            "migrations",
+            "Changes of address that sessions outlived, by QUIC",
+            stats.migrations,
+        ),
+    ] {
+        let counter = ConstCounter::new(value);
+        counter.encode(to.encode_descriptor(name, help, None, counter.metric_type())?)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn gauge(
+    to: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> fmt::Result {
+    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge.encode(to.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+/// The memory of this process, where the system tells.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes << 10)
+}

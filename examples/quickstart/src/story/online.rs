@@ -1,5 +1,7 @@
 //! Chapter 2: everybody reads through the hub, the cloud answers once.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -90,6 +92,37 @@ async fn others(
     first_list_bytes: u64,
 ) -> Result<(), Broken> {
     let this = Promise::OneList;
+    let is_little = |bytes: u64| bytes < first_list_bytes / SHARE;
+    let mut asked = ask_all(stage, scene, first).await?;
+    if !is_little(asked.bytes) {
+        // A second after its first caller the hub learns the keys of the cluster's tokens, once: not for the nine.
+        asked = ask_all(stage, scene, first).await?;
+    }
+    let is_kept = asked.are_same && asked.is_free && is_little(asked.bytes);
+    let fact = Fact::new("nine more clients list the same").took(asked.took);
+    stage
+        .teller
+        .fact(fact.on_the_link(asked.bytes).good(is_kept));
+    let seen = format!(
+        "{} once, then {}",
+        size(first_list_bytes),
+        size(asked.bytes)
+    );
+    stage.teller.judge(this, is_kept, seen);
+    Ok(())
+}
+
+/// What came of nine lists.
+struct Asked {
+    are_same: bool,
+    /// Whether the cloud, if it can be asked, was asked for nothing.
+    is_free: bool,
+    took: Duration,
+    bytes: u64,
+}
+
+async fn ask_all(stage: &Stage<'_>, scene: &Scene, first: &List) -> Result<Asked, Broken> {
+    let this = Promise::OneList;
     let path = at_hand(&stage.cloud.place.stations());
     let (begun, before, reads) = (Instant::now(), scene.link_bytes(), stage.cloud.reads());
     let mut are_same = true;
@@ -102,14 +135,12 @@ async fn others(
             .await?;
         are_same &= list.items == first.items;
     }
-    let took = begun.elapsed();
-    let bytes = scene.link_bytes().saturating_sub(before);
-    let is_kept = are_same && reads == stage.cloud.reads() && bytes < first_list_bytes / SHARE;
-    let fact = Fact::new("nine more clients list the same").took(took);
-    stage.teller.fact(fact.on_the_link(bytes).good(is_kept));
-    let seen = format!("{} once, then {}", size(first_list_bytes), size(bytes));
-    stage.teller.judge(this, is_kept, seen);
-    Ok(())
+    Ok(Asked {
+        are_same,
+        is_free: reads == stage.cloud.reads(),
+        took: begun.elapsed(),
+        bytes: scene.link_bytes().saturating_sub(before),
+    })
 }
 
 /// One change in the cloud, one event at the client.

@@ -71,16 +71,19 @@ async fn not_believed<S: Session + ?Sized + 'static>(
     trusted: Option<Arc<Current>>,
 ) -> Vec<(Arc<S>, Refusal)> {
     let now = SystemTime::now();
-    // Thousands of signatures take seconds.
-    let judged = spawn_blocking(move || {
+    let is_quick = trusted.is_none();
+    let judge_all = move || {
         let judge = |session: Arc<S>| {
             let refusal = judge(peers, session.peer(), trusted.as_deref(), now).err()?;
             Some((session, refusal))
         };
         sessions.into_iter().filter_map(judge).collect()
-    });
-    // An error is a runtime that is going.
-    judged.await.unwrap_or_default()
+    };
+    if is_quick {
+        return judge_all();
+    }
+    // Thousands of signatures take seconds; an error is a runtime that is going.
+    spawn_blocking(judge_all).await.unwrap_or_default()
 }
 
 /// Whether a peer may stay.

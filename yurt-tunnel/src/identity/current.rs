@@ -92,18 +92,11 @@ impl Current {
         let chain = certificates_of(server);
         let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
         let leaf = ParsedCertificate::try_from(leaf).map_err(|error| Refusal::of_tls(&error))?;
+        // Else its age would be the answer, and hide who has signed it.
+        let when = unix(now.min(server.expires));
         let algorithms = provider().signature_verification_algorithms.all;
-        let verified = verify_server_cert_signed_by_trust_anchor(
-            &leaf,
-            &self.roots,
-            others,
-            unix(now),
-            algorithms,
-        );
-        match verified.map_err(|error| Refusal::of_tls(&error)) {
-            Err(Refusal::Expired) => Ok(()),
-            judged => judged,
-        }
+        verify_server_cert_signed_by_trust_anchor(&leaf, &self.roots, others, when, algorithms)
+            .map_err(|error| Refusal::of_tls(&error))
     }
 }
 
@@ -206,4 +199,39 @@ fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>
         });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use testbed::pki::{Pki, Validity};
+
+    use super::*;
+
+    #[test]
+    fn a_server_whose_certificate_has_expired_is_judged_by_its_authority() {
+        let (pki, other) = (Pki::new(), Pki::new());
+        let (certificate, key) = pki.client("system:node:edge-1", &["system:nodes"]);
+        let believing = |authority: &Pki| {
+            let files = Files {
+                ca: "ca".into(),
+                certificate: "certificate".into(),
+                key: "key".into(),
+            };
+            let pem = [authority.ca_pem(), &certificate, &key];
+            Current::new(&files, pem.map(|text| text.as_bytes().to_vec())).unwrap()
+        };
+        let (shown, _) = pki.server_for(
+            &["tunnel.example"],
+            Validity {
+                not_before: "2020-01-01T00:00:00Z".parse().unwrap(),
+                not_after: "2021-01-01T00:00:00Z".parse().unwrap(),
+            },
+        );
+        let shown = CertificateDer::from_pem_slice(shown.as_bytes()).unwrap();
+        let server = super::super::shown(Some(&[shown])).unwrap();
+        let now = server.expires + Duration::from_secs(86_400);
+        assert_eq!(believing(&pki).vouch_for_server(&server, now), Ok(()));
+        let judged = believing(&other).vouch_for_server(&server, now);
+        assert_eq!(judged, Err(Refusal::UnknownAuthority));
+    }
 }

@@ -1,7 +1,6 @@
 use std::time::SystemTime;
 
 use serde_json::json;
-
 use yurt_core::transport::Chain;
 
 use super::*;

@@ -20,11 +20,11 @@ use yurt_core::store::{Batch, Result, Store};
 
 pub(crate) use self::keeping::{Count, Retention};
 use self::keeping::{Needed, Pressure};
+use crate::api::{Resource, Scope};
 use crate::body;
 use crate::codec::{Status, Subject};
 use crate::identity::{Authenticator, Caller, later};
 use crate::mirror::fetch::AGENT;
-use crate::mirror::scope::{Resource, Scope};
 use crate::upstream::{SendError, Upstream};
 
 /// How long a verdict is used without asking again while the cloud is there. As kube-apiserver's own webhooks

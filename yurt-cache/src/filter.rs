@@ -20,7 +20,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use self::context::{Affected, Context};
-use crate::mirror::scope::Resource;
+use crate::api::Resource;
 
 pub use self::config::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
 

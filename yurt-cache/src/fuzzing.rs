@@ -5,14 +5,15 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 
+use crate::api::request::{ApiRequest, Target, is_decodable};
 use crate::codec::{
     EventLines, EventType, FieldSelector, JsonPath, LabelSelector, ListError, ListSplitter,
     ObjectMeta, WatchError, compact, protobuf, with_resource_version,
 };
 use crate::identity::Caller;
 use crate::identity::token::Jwt;
+use crate::proxy::exchange::Exchange;
 use crate::proxy::local_write::local_write;
-use crate::proxy::request::{ApiRequest, Target, is_decodable};
 use crate::proxy::route::{Have, Link, route};
 
 /// Small, so that inputs reach it.
@@ -44,12 +45,16 @@ pub fn request(bytes: &[u8]) {
     let _lasts = request.lasts();
     let node = "n".parse().expect("it is a name");
     let write = local_write(&request, &Caller::Node, &node);
+    let exchange = Exchange {
+        api: request,
+        sieve: None,
+    };
     for link in [Link::Up, Link::Cut] {
         for have in [Have::Nothing, Have::Syncing, Have::Synced(7)] {
-            let _route = route(&request, link, have, write);
+            let _route = route(&exchange, link, have, write);
         }
     }
-    if let Target::Resource(path) = &request.target {
+    if let Target::Resource(path) = &exchange.api.target {
         // What the hub asks for itself is what it was asked for.
         let collection = path.resource.path(path.namespace.as_deref());
         let again = collection.parse::<Uri>().expect("a path that we have made");

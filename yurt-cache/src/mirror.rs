@@ -14,7 +14,6 @@ pub(crate) mod registry;
 pub(crate) mod relist;
 pub(crate) mod remembered;
 pub(crate) mod saved;
-pub(crate) mod scope;
 pub(crate) mod sweep;
 pub(crate) mod window;
 
@@ -30,11 +29,11 @@ use yurt_core::store::{Batch, Result, Store};
 
 use self::kind::{Key, Kind, Snapshot, Within};
 use self::saved::{SavedScope, scope_key};
-use self::scope::Scope;
 use self::window::{Limit, Step, Window};
+use crate::api::Scope;
+use crate::api::request::Verb;
 use crate::codec::Status;
 use crate::identity::Caller;
-use crate::proxy::request::Verb;
 
 /// Deletions that a mirror remembers, so that a client may resume from before them.
 const TOMBSTONES: usize = 1_000;

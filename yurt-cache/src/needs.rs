@@ -10,9 +10,9 @@ use std::fmt;
 use yurt_core::name::NodeName;
 
 use self::pod::Pod;
-use crate::codec::{FieldSelector, LabelSelector};
+use crate::api::{Resource, Scope};
+use crate::codec::FieldSelector;
 use crate::mirror::kind::{Key, key};
-use crate::mirror::scope::{Resource, Scope};
 
 /// An object that a pod on the node refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +62,11 @@ impl Needs {
             kept: HashMap::new(),
         };
         let node = node.to_string();
-        needs.keep(core("nodes"), key("", &node));
+        needs.keep(Resource::core("nodes"), key("", &node));
         needs.keep(csi_nodes(), key("", &node));
         needs.keep(leases(), key("kube-node-lease", &node));
         for pod in pods {
-            needs.keep(core("pods"), key(&pod.namespace, &pod.name));
+            needs.keep(Resource::core("pods"), key(&pod.namespace, &pod.name));
             if pod.is_over {
                 continue;
             }
@@ -83,7 +83,7 @@ impl Needs {
     fn add(&mut self, pod: &Pod, volume_of: &impl Fn(&str, &str) -> Option<String>) {
         let user = key(&pod.namespace, &pod.name);
         let needed = |plural, namespace: &str, name: &str, is_optional| Needed {
-            resource: core(plural),
+            resource: Resource::core(plural),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             is_optional,
@@ -97,7 +97,7 @@ impl Needs {
             if plural == pod::CLAIMS
                 && let Some(volume) = volume_of(&pod.namespace, name)
             {
-                self.keep(core("persistentvolumes"), key("", &volume));
+                self.keep(Resource::core("persistentvolumes"), key("", &volume));
                 self.objects
                     .push(needed("persistentvolumes", "", &volume, false));
             }
@@ -136,7 +136,9 @@ impl Needed {
     /// Returns the scope of the object alone, as a kubelet lists and watches it.
     pub(crate) fn scope(&self) -> Scope {
         let namespace = (!self.namespace.is_empty()).then(|| self.namespace.clone());
-        named(self.resource.clone(), namespace, &self.name)
+        Scope::all(self.resource.clone())
+            .in_namespace(namespace)
+            .named(&self.name)
     }
 }
 
@@ -152,19 +154,17 @@ impl fmt::Display for Needed {
 
 /// What every kubelet lists and watches before it starts a pod: `pkg/kubelet/kubelet.go`.
 fn kubelet(node: &NodeName) -> Vec<Scope> {
-    let of = |resource, fields: &str| Scope {
-        resource,
-        namespace: None,
-        labels: LabelSelector::default(),
-        fields: FieldSelector::parse(fields).expect("names of nodes are values of selectors"),
-    };
+    let with_address = FieldSelector::parse("spec.clusterIP!=None");
     vec![
         node_scope(node),
         pods_scope(node),
-        // Headless ones make no environment for a pod.
-        of(core("services"), "spec.clusterIP!=None"),
-        of(resource("node.k8s.io", "runtimeclasses"), ""),
-        of(resource("storage.k8s.io", "csidrivers"), ""),
+        Scope {
+            // Headless ones make no environment for a pod.
+            fields: with_address.expect("a constant selector parses"),
+            ..Scope::all(Resource::core("services"))
+        },
+        Scope::all(Resource::new("node.k8s.io", "v1", "runtimeclasses")),
+        Scope::all(Resource::new("storage.k8s.io", "v1", "csidrivers")),
     ]
 }
 
@@ -180,51 +180,20 @@ pub(crate) fn is_always_kept(scope: &Scope) -> bool {
 
 /// The scope of the Node itself.
 pub(crate) fn node_scope(node: &NodeName) -> Scope {
-    named(core("nodes"), None, &node.to_string())
+    Scope::all(Resource::core("nodes")).named(node.as_str())
 }
 
 /// The scope of the node's pods.
 pub(crate) fn pods_scope(node: &NodeName) -> Scope {
-    Scope {
-        resource: core("pods"),
-        namespace: None,
-        labels: LabelSelector::default(),
-        fields: FieldSelector::parse(&format!("spec.nodeName={node}"))
-            .expect("names of nodes are values of selectors"),
-    }
-}
-
-fn named(resource: Resource, namespace: Option<String>, name: &str) -> Scope {
-    Scope {
-        resource,
-        namespace,
-        labels: LabelSelector::default(),
-        fields: FieldSelector::parse(&format!("metadata.name={name}"))
-            .expect("names of objects are values of selectors"),
-    }
-}
-
-pub(crate) fn core(plural: &str) -> Resource {
-    Resource {
-        group: String::new(),
-        version: "v1".to_owned(),
-        plural: plural.to_owned(),
-    }
+    Scope::all(Resource::core("pods")).with_field("spec.nodeName", node.as_str())
 }
 
 fn csi_nodes() -> Resource {
-    resource("storage.k8s.io", "csinodes")
+    Resource::new("storage.k8s.io", "v1", "csinodes")
 }
 
 fn leases() -> Resource {
-    resource("coordination.k8s.io", "leases")
-}
-
-fn resource(group: &str, plural: &str) -> Resource {
-    Resource {
-        group: group.to_owned(),
-        ..core(plural)
-    }
+    Resource::new("coordination.k8s.io", "v1", "leases")
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! One request's life: parse, decide, then forward, answer or refuse.
 
+pub(crate) mod exchange;
 pub(crate) mod forward;
 pub(crate) mod local_write;
 pub(crate) mod mirrored;
-pub(crate) mod request;
 pub(crate) mod route;
 mod sifted;
 pub(crate) mod tee;
@@ -22,12 +22,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use yurt_core::name::NodeName;
 
+use self::exchange::Exchange;
 use self::forward::Broken;
 use self::local_write::local_write;
-use self::request::{ApiRequest, Path, Revision, Target, Verb, is_decodable};
 use self::route::{Have, Link, Route, route};
 use self::validate::validate;
 use crate::answer::{self, RETRY, object::object, write::Writer};
+use crate::api::Scope;
+use crate::api::request::{ApiRequest, Path, Revision, Target, Verb, is_decodable};
 use crate::authorize::{Access, Verdicts};
 use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
@@ -39,7 +41,6 @@ use crate::metrics::{Metrics, Refused, ServedFrom};
 use crate::mirror::Mirror;
 use crate::mirror::kind::Covering;
 use crate::mirror::registry::Registry;
-use crate::mirror::scope::Scope;
 use crate::outbox::Outbox;
 use crate::overlay::truth::Truth;
 use crate::upstream::{Reach, Upstream};
@@ -88,13 +89,15 @@ impl Proxy {
         if let Err(status) = check_head(&request) {
             return (answer::status(&status), ServedFrom::Hub);
         }
-        let mut api = ApiRequest::read(request.method(), request.uri(), request.headers());
-        api.sieve = self.sieve(&caller, &api).await;
-        let (place, placed) = self.place(guest, &api).await;
+        let api = ApiRequest::read(request.method(), request.uri(), request.headers());
+        let sieve = self.sieve(&caller, &api).await;
+        let exchange = Exchange { api, sieve };
+        let api = &exchange.api;
+        let (place, placed) = self.place(guest, api).await;
         request.extensions_mut().insert(place.clone());
-        let checked = placed.and_then(|()| self.check_length(&api, request.headers()));
+        let checked = placed.and_then(|()| self.check_length(api, request.headers()));
         let answered = match checked {
-            Ok(()) => self.answer(&caller, &api, request).await,
+            Ok(()) => self.answer(&caller, &exchange, request).await,
             Err(refused) => Err(refused),
         };
         let (mut response, from) = match answered {
@@ -152,9 +155,10 @@ impl Proxy {
     async fn answer(
         self: &Arc<Self>,
         caller: &Caller,
-        api: &ApiRequest,
+        exchange: &Exchange,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
+        let api = &exchange.api;
         let scope = scope(api);
         let link = self.link_of(caller)?;
         if link == Link::Cut {
@@ -168,7 +172,7 @@ impl Proxy {
         let chosen = match &scope {
             Err(_) if link == Link::Up => Route::Forward(route::Remember::Nothing),
             Err(status) => return Err(status.clone()),
-            Ok(_) => route(api, link, have, local_write(api, caller, &self.node)),
+            Ok(_) => route(exchange, link, have, local_write(api, caller, &self.node)),
         };
         let scope = scope.ok().flatten();
         if link == Link::Cut && self.link() == Link::Up && !chosen.is_local() {
@@ -181,19 +185,22 @@ impl Proxy {
                 .map(|response| (response, ServedFrom::Cloud)),
             Route::Mirror(fresh) => {
                 let scope = scope.expect("only lists and watches are routed to a mirror");
-                self.mirrored(caller, api, scope, fresh, link, request)
+                self.mirrored(caller, exchange, scope, fresh, link, request)
                     .await
             }
             Route::Forward(route::Remember::Token) => {
                 self.forward_token_request(caller, api, request).await
             }
-            Route::Forward(remember) => self.forwarded(caller, api, scope, remember, request).await,
+            Route::Forward(remember) => {
+                self.forwarded(caller, exchange, scope, remember, request)
+                    .await
+            }
             Route::LocalWrite(write) => {
                 let (response, from) = self.write_locally(api, write, request).await?;
-                Ok((self.sifted(api, response).await?, from))
+                Ok((self.sifted(exchange, response).await?, from))
             }
             Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {
-                self.local(caller, api, chosen, &request.into_parts().0, link)
+                self.local(caller, exchange, chosen, &request.into_parts().0, link)
                     .await
             }
         }
@@ -203,26 +210,27 @@ impl Proxy {
     async fn forwarded(
         self: &Arc<Self>,
         caller: &Caller,
-        api: &ApiRequest,
+        exchange: &Exchange,
         scope: Option<Scope>,
         remember: route::Remember,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
+        let api = &exchange.api;
         if let (route::Remember::Scope, Some(scope)) = (remember, &scope) {
             self.sync_first(caller, api, scope).await;
         }
         match self
-            .forward(caller, api, scope.as_ref(), remember, request)
+            .forward(caller, exchange, scope.as_ref(), remember, request)
             .await
         {
-            Ok(response) => Ok((self.sifted(api, response).await?, ServedFrom::Cloud)),
+            Ok(response) => Ok((self.sifted(exchange, response).await?, ServedFrom::Cloud)),
             Err(Broken {
                 refused: Some(status),
                 ..
             }) => Err(status),
             Err(Broken { parts, error, .. }) if api.verb != Verb::Write && !api.is_upgrade => {
                 tracing::debug!(%error, uri = %parts.uri, "the link broke under a read");
-                self.cut_off(caller, api, scope, &parts).await
+                self.cut_off(caller, exchange, scope, &parts).await
             }
             Err(Broken { error, .. }) => Err(forward::unsent(&error, self.since())),
         }
@@ -232,7 +240,7 @@ impl Proxy {
     async fn cut_off(
         self: &Arc<Self>,
         caller: &Caller,
-        api: &ApiRequest,
+        exchange: &Exchange,
         scope: Option<Scope>,
         parts: &http::request::Parts,
     ) -> Result<Answer, Status> {
@@ -240,11 +248,11 @@ impl Proxy {
         let have = scope
             .as_ref()
             .map_or(Have::Nothing, |scope| self.have(scope));
-        match (route(api, Link::Cut, have, None), scope) {
+        match (route(exchange, Link::Cut, have, None), scope) {
             (Route::Mirror(fresh), Some(scope)) => {
-                self.mirrored_offline(caller, api, &scope, fresh).await
+                self.mirrored_offline(caller, exchange, &scope, fresh).await
             }
-            (route, _) => self.local(caller, api, route, parts, Link::Cut).await,
+            (route, _) => self.local(caller, exchange, route, parts, Link::Cut).await,
         }
     }
 
@@ -252,14 +260,15 @@ impl Proxy {
     async fn local(
         self: &Arc<Self>,
         caller: &Caller,
-        api: &ApiRequest,
+        exchange: &Exchange,
         chosen: Route,
         parts: &http::request::Parts,
         link: Link,
     ) -> Result<Answer, Status> {
+        let api = &exchange.api;
         match (chosen, &api.target) {
             (Route::Object, Target::Resource(path)) => {
-                let found = self.stored_object(api, path).await;
+                let found = self.stored_object(exchange, path).await;
                 // What nobody here has seen needs no verdict, and there may be none.
                 if !matches!(&found, Err(status) if status.code == http::StatusCode::SERVICE_UNAVAILABLE)
                 {
@@ -303,7 +312,12 @@ impl Proxy {
         }
     }
 
-    async fn stored_object(&self, api: &ApiRequest, path: &Path) -> Result<Response<Body>, Status> {
+    async fn stored_object(
+        &self,
+        exchange: &Exchange,
+        path: &Path,
+    ) -> Result<Response<Body>, Status> {
+        let api = &exchange.api;
         let kind = self.registry.known_kind(&path.resource);
         validate(api.verb, &api.options)?;
         let covering = self.covering(path).map(|mirror| Covering {
@@ -316,7 +330,7 @@ impl Proxy {
         let now = (self.clock)();
         let include = api.options.include_object.clone();
         object(kind, path, &api.options.revision, covering, |kind, form| {
-            Writer::new(kind, form, shape, include.as_deref(), now).through(api.sieve.clone())
+            Writer::new(kind, form, shape, include.as_deref(), now).through(exchange.sieve.clone())
         })
         .await
     }
@@ -324,18 +338,8 @@ impl Proxy {
     /// Returns a synced mirror that holds everything of the place where the object would be.
     fn covering(&self, path: &Path) -> Option<Arc<Mirror>> {
         let name = path.name.as_ref()?;
-        // A name may have signs that mean something in a selector.
-        let named = match name.contains([',', '=', '!', '\\']) {
-            true => FieldSelector::default(),
-            false => FieldSelector::parse(&format!("metadata.name={name}")).unwrap_or_default(),
-        };
-        let scope = |fields| Scope {
-            resource: path.resource.clone(),
-            namespace: path.namespace.clone(),
-            labels: LabelSelector::default(),
-            fields,
-        };
-        [scope(FieldSelector::default()), scope(named)]
+        let place = Scope::all(path.resource.clone()).in_namespace(path.namespace.clone());
+        [place.clone(), place.named(name)]
             .iter()
             .filter_map(|scope| self.registry.find(scope))
             .find(|mirror| mirror.is_synced())

@@ -11,12 +11,12 @@ use http_body_util::{BodyExt, StreamBody};
 use super::select::Selection;
 use super::write::Writer;
 use super::{Token, blocking, json};
+use crate::api::request::Options;
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status};
 use crate::filter::sieve::{SiftError, Sifted};
 use crate::mirror::Mirror;
 use crate::mirror::kind::{Item, Snapshot};
-use crate::proxy::request::Options;
 use crate::proxy::route::Freshness;
 
 /// Bytes of a list that are read at a time.
@@ -47,7 +47,7 @@ pub(crate) async fn list(
         .transpose()?;
     let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
     let is_paged = limit > 0
-        && (fresh != Freshness::Any || options.revision != crate::proxy::request::Revision::Zero);
+        && (fresh != Freshness::Any || options.revision != crate::api::request::Revision::Zero);
     let mut snapshot = view.snapshot;
     if !selection.is_by_key() {
         snapshot = filter(snapshot, selection.clone()).await?;

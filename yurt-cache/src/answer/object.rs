@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use super::write::Writer;
 use super::{blocking, json};
+use crate::api::request::{Path, Revision};
 use crate::body::{self, Body};
 use crate::codec::{Status, Subject};
 use crate::filter::sieve::Sifted;
 use crate::mirror::ingest::shown;
 use crate::mirror::kind::{Covering, Form, Kind, key};
-use crate::proxy::request::{Path, Revision};
 
 /// Answers a GET from the store.
 ///

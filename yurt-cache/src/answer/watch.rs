@@ -20,13 +20,13 @@ use self::told::{Untold, survey, tell};
 use super::json;
 use super::select::Selection;
 use super::write::Writer;
+use crate::api::request::{Options, Revision};
 use crate::body::{self, Body};
 use crate::codec::{self, EventType, Status};
 use crate::filter::seen::Seen;
 use crate::filter::sieve::Sieve;
 use crate::mirror::window::{Event, Step};
 use crate::mirror::{Counted, Mirror, Read};
-use crate::proxy::request::{Options, Revision};
 
 /// Bytes of events that are sent at a time.
 const PORTION: usize = 64 << 10;

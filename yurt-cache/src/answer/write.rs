@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::api::request::Shape;
 use crate::codec::{self, Column, EventType, IncludeObject, ObjectMeta};
 use crate::filter::sieve::{Sieve, SiftError, Sifted};
 use crate::mirror::ingest::shown;
 use crate::mirror::kind::{Form, Kind};
-use crate::proxy::request::Shape;
 
 /// Writes objects of one kind in one shape.
 #[derive(Clone, Debug)]

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Access, Verdict, Verdicts};
+use crate::api::{Resource, Scope};
 use crate::garbage::{Bounds, Budget, Entry, Held, plan};
 use crate::identity::Caller;
 use crate::mirror::kind::{Key, split_key};
-use crate::mirror::scope::{Resource, Scope};
 use crate::needs::Needs;
 use crate::proxy::route::Link;
 

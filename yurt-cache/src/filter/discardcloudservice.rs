@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::{Filter, Need, Outcome, Undecided, annotation, contains, is_service, names};
-use crate::mirror::scope::Resource;
+use crate::api::Resource;
 
 /// `"true"` hides a load balancer at the edge.
 const DISCARD: &str = "svc.openyurt.io/discard";

@@ -7,7 +7,7 @@ use super::{
     Filter, Need, Outcome, Undecided, array, contains, is_endpoint_slice, label, names, outcome,
     set,
 };
-use crate::mirror::scope::Resource;
+use crate::api::Resource;
 
 #[derive(Debug)]
 pub(super) struct ForwardKubeSvcTraffic;

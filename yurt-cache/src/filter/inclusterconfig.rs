@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::{Filter, Need, Outcome, Undecided, contains, names};
-use crate::mirror::scope::Resource;
+use crate::api::Resource;
 
 /// The key of kube-proxy's configuration, as kubeadm writes it.
 const KEY: &str = "config.conf";

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::{Filter, Need, Outcome, Undecided, array, contains, is_service, names, outcome, set};
-use crate::mirror::scope::Resource;
+use crate::api::Resource;
 
 #[derive(Debug)]
 pub(super) struct MasterService;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::context::{Context, LISTEN, Pool};
 use super::{Filter, Need, Outcome, Undecided, annotation, contains, is_service};
-use crate::mirror::scope::Resource;
+use crate::api::Resource;
 
 #[derive(Debug)]
 pub(super) struct NodePortIsolation;

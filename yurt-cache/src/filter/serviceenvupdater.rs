@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::{Filter, Need, Outcome, Undecided, array, contains, outcome, set};
-use crate::mirror::scope::Resource;
+use crate::api::Resource;
 
 const HOST: &str = "KUBERNETES_SERVICE_HOST";
 const PORT: &str = "KUBERNETES_SERVICE_PORT";

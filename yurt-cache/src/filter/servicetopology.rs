@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::context::{Context, SERVICE_NAME, Usable};
 use super::{Filter, Need, Outcome, Undecided, array, is_endpoint_slice, label, names, outcome};
+use crate::api::Resource;
 use crate::codec::ObjectMeta;
-use crate::mirror::scope::Resource;
 
 #[derive(Debug)]
 pub(super) struct ServiceTopology;

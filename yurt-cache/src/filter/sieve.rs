@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use super::context::Context;
 use super::{CallerName, Filter, FilterConfig, FilterName, Need, Outcome, Undecided, filter};
+use crate::api::Resource;
 use crate::codec::Status;
 use crate::identity::Caller;
-use crate::mirror::scope::Resource;
 
 /// Which filters there are between whom and what, and what they know.
 #[derive(Debug)]

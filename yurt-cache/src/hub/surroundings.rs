@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use yurt_core::store::{Batch, Store};
 
-use self::source::{Source, labelled, named, resource};
+use self::source::{Source, labelled};
 use super::Config;
+use crate::api::{Resource, Scope};
 use crate::filter::context::{
     Affected, Context, Facts, Pool, Services, nodes_of_bucket, nodes_of_pool, pool_of_node,
     service_facts,
@@ -26,7 +27,6 @@ use crate::mirror::Mirror;
 use crate::mirror::kind::{Key, Within};
 use crate::mirror::local::LocalError;
 use crate::mirror::registry::Registry;
-use crate::mirror::scope::Resource;
 
 /// Where what filters knew last is stored.
 const KEY: &[u8] = b"f/context";
@@ -90,8 +90,11 @@ impl Surroundings {
             saved,
             rules: rules(&config.filters),
             pool_name: config.pool_name.clone(),
-            services: Source::new(resource("", "v1", "services"), service_facts),
-            node: Source::new(named(resource("", "v1", "nodes"), &node), pool_of_node),
+            services: Source::new(Scope::all(Resource::core("services")), service_facts),
+            node: Source::new(
+                Scope::all(Resource::core("nodes")).named(&node),
+                pool_of_node,
+            ),
             pool: None,
             buckets: None,
         }
@@ -157,7 +160,8 @@ impl Surroundings {
 
     /// NodePools say who is in a pool, and NodeBuckets where there are none of them.
     fn start_members(&mut self, pool: &str, now: Instant) -> bool {
-        let scope = named(resource("apps.openyurt.io", "v1beta2", "nodepools"), pool);
+        let pools = Resource::new("apps.openyurt.io", "v1beta2", "nodepools");
+        let scope = Scope::all(pools).named(pool);
         if self
             .pool
             .as_ref()
@@ -170,7 +174,7 @@ impl Surroundings {
             .get_or_insert_with(|| Source::new(scope, nodes_of_pool));
         let mut is_more = pools.start(&self.registry, now);
         if pools.is_refused() || pools.is_empty() {
-            let scope = resource("apps.openyurt.io", "v1alpha1", "nodebuckets");
+            let scope = Scope::all(Resource::new("apps.openyurt.io", "v1alpha1", "nodebuckets"));
             let scope = labelled(scope, BUCKET_POOL, pool);
             let buckets = self
                 .buckets

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::fetch::get;
 use super::kind::{Custom, Kind, key};
 use super::registry::Registry;
-use super::scope::Resource;
+use crate::api::Resource;
 use crate::body;
 use crate::codec::{Column, JsonPath, ObjectMeta, PrinterColumn};
 use crate::documents::inflate;
@@ -47,11 +47,7 @@ const LIMIT: usize = 4 << 20;
 
 /// The resource of definitions.
 pub(crate) fn definitions() -> Resource {
-    Resource {
-        group: "apiextensions.k8s.io".into(),
-        version: "v1".into(),
-        plural: "customresourcedefinitions".into(),
-    }
+    Resource::new("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 }
 
 /// Returns whether a resource may have a definition: the server's own groups have none.
@@ -178,11 +174,7 @@ mod tests {
             ("example.com", true),
             ("cluster.x-k8s.io", true),
         ] {
-            let resource = Resource {
-                group: group.into(),
-                version: "v1".into(),
-                plural: "things".into(),
-            };
+            let resource = Resource::new(group, "v1", "things");
             assert_eq!(may_be_custom(&resource), expected, "{group}");
         }
     }

@@ -12,8 +12,8 @@ use yurt_core::store::{Batch, Result, Store};
 
 use super::record::{CLOUD, REMEMBERED, Record, Version, Versions, is_local, told};
 use super::remembered::{Remembered, Uses, remembered_of};
-use super::scope::Resource;
 use super::window::Traits;
+use crate::api::Resource;
 use crate::codec::{Column, JsonPath, ObjectMeta, fields};
 use crate::garbage::{Budget, Held};
 
@@ -548,11 +548,7 @@ fn record_key(resource: &Resource, key: &str) -> Bytes {
 pub(crate) fn parse_record_key(stored: &[u8]) -> Option<(Resource, String)> {
     let text = std::str::from_utf8(stored).ok()?.strip_prefix("o/")?;
     let mut parts = text.splitn(4, '/');
-    let resource = Resource {
-        group: parts.next()?.to_owned(),
-        version: parts.next()?.to_owned(),
-        plural: parts.next()?.to_owned(),
-    };
+    let resource = Resource::new(parts.next()?, parts.next()?, parts.next()?);
     Some((resource, parts.next()?.to_owned()))
 }
 

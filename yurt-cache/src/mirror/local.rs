@@ -8,7 +8,7 @@ use super::Mirror;
 use super::ingest::{Origin, shown};
 use super::kind::{Key, split_key};
 use super::registry::Registry;
-use super::scope::Resource;
+use crate::api::Resource;
 use crate::codec::{self, EventType, ObjectError};
 
 impl Mirror {

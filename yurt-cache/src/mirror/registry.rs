@@ -21,10 +21,10 @@ use super::remembered::Remembered;
 use super::saved::{
     SCOPES, SavedScope, decode_tombstone, parse_scope_key, parse_tombstone_key, tombstone_prefix,
 };
-use super::scope::{Resource, Scope};
 use super::sweep::Retention;
 use super::window::Limit;
 use super::{Mirror, Phase, Tombstone};
+use crate::api::{Resource, Scope};
 use crate::identity::Caller;
 
 /// Mirrors that a hub keeps at most; what is asked for beyond is only forwarded.

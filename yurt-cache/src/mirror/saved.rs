@@ -5,7 +5,7 @@ use bincode::{Decode, Encode};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::kind::{Form, Key};
-use super::scope::{Resource, Scope};
+use crate::api::{Resource, Scope};
 use crate::codec::{FieldSelector, LabelSelector};
 
 /// The prefix of the keys under which scopes are stored.
@@ -58,11 +58,7 @@ impl SavedScope {
     /// Returns the scope, `None` if its selectors do not parse.
     pub(crate) fn scope(&self) -> Option<Scope> {
         Some(Scope {
-            resource: Resource {
-                group: self.group.clone(),
-                version: self.version.clone(),
-                plural: self.plural.clone(),
-            },
+            resource: Resource::new(&self.group, &self.version, &self.plural),
             namespace: self.namespace.clone(),
             labels: LabelSelector::parse(&self.labels).ok()?,
             fields: FieldSelector::parse(&self.fields).ok()?,

@@ -11,7 +11,7 @@ use yurt_core::store::{Batch, Result};
 use super::Mirror;
 use super::kind::{Key, Kind, parse_record_key};
 use super::registry::Registry;
-use super::scope::Resource;
+use crate::api::Resource;
 use crate::garbage::{Bounds, Budget, Entry, Held, plan};
 use crate::needs::Needs;
 use crate::proxy::route::Link;

@@ -4,7 +4,8 @@ use serde::Deserialize;
 use yurt_core::name::NodeName;
 
 use super::pod::{CLAIMS, Pod};
-use super::{Needs, core, pods_scope};
+use super::{Needs, pods_scope};
+use crate::api::Resource;
 use crate::mirror::definition::definitions;
 use crate::mirror::kind::{Within, key};
 use crate::mirror::registry::Registry;
@@ -60,7 +61,7 @@ pub(crate) fn survey(registry: &Registry, node: &NodeName) -> Survey {
             }
         }
     }
-    let claims = registry.known_kind(&core(CLAIMS));
+    let claims = registry.known_kind(&Resource::core(CLAIMS));
     let volume_of = |namespace: &str, name: &str| {
         let text = claims.as_ref()?.newest(namespace, name, None).ok()??.1;
         let claim: Claim = serde_json::from_slice(&text).ok()?;

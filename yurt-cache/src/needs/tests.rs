@@ -24,10 +24,8 @@ fn needs(pods: &[Pod]) -> Needs {
 
 fn scope(resource: Resource, namespace: Option<&str>, fields: &str) -> Scope {
     Scope {
-        resource,
-        namespace: namespace.map(str::to_owned),
-        labels: LabelSelector::default(),
         fields: FieldSelector::parse(fields).unwrap(),
+        ..Scope::all(resource).in_namespace(namespace.map(str::to_owned))
     }
 }
 
@@ -53,7 +51,11 @@ fn a_claim_leads_to_its_volume_and_a_pod_that_is_over_to_nothing() {
         ("nodes", "/n1", true),
         ("nodes", "/n2", false),
     ] {
-        assert_eq!(needs.has_object(&core(plural), key), is_needed, "{key}");
+        assert_eq!(
+            needs.has_object(&Resource::core(plural), key),
+            is_needed,
+            "{key}"
+        );
     }
 }
 
@@ -78,10 +80,13 @@ fn a_restart_is_answered_from_the_scopes_of_the_kubelet_and_of_each_object() {
 #[test]
 fn what_may_be_large_and_no_kubelet_lists_is_not_kept_whatever_it_costs() {
     for (resource, fields) in [
-        (core("pods"), ""),
-        (core("nodes"), ""),
-        (core("secrets"), "type=Opaque"),
-        (resource("discovery.k8s.io", "endpointslices"), ""),
+        (Resource::core("pods"), ""),
+        (Resource::core("nodes"), ""),
+        (Resource::core("secrets"), "type=Opaque"),
+        (
+            Resource::new("discovery.k8s.io", "v1", "endpointslices"),
+            "",
+        ),
     ] {
         let scope = scope(resource, None, fields);
         assert!(!is_always_kept(&scope), "{scope}");

@@ -98,7 +98,7 @@ impl Reconcile {
         })
     }
 
-    fn uncover(&self, resources: &[crate::mirror::scope::Resource]) -> usize {
+    fn uncover(&self, resources: &[crate::api::Resource]) -> usize {
         let mut count = 0;
         for resource in resources {
             match self.registry.uncover(resource, &|_| true) {

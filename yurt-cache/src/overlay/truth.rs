@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 
 use super::OverlayError;
 use super::endpoint::{PodFacts, Pods, Unready, correct_endpoints, correct_slice};
+use crate::api::Resource;
 use crate::codec::{ObjectMeta, field};
 use crate::mirror::Mirror;
 use crate::mirror::kind::{Key, Kind, split_key};
 use crate::mirror::registry::Registry;
-use crate::mirror::scope::Resource;
 
 /// The label that names a slice's Service (`k8s.io/api/discovery/v1`, `LabelServiceName`).
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -118,25 +118,17 @@ impl Truth {
 /// The kinds of objects that say where a Service's pods are.
 pub(crate) fn endpoint_resources() -> [Resource; 2] {
     [
-        resource("discovery.k8s.io", "endpointslices"),
-        resource("", "endpoints"),
+        Resource::new("discovery.k8s.io", "v1", "endpointslices"),
+        Resource::core("endpoints"),
     ]
 }
 
 pub(crate) fn pods() -> Resource {
-    resource("", "pods")
+    Resource::core("pods")
 }
 
 pub(crate) fn nodes() -> Resource {
-    resource("", "nodes")
-}
-
-fn resource(group: &str, plural: &str) -> Resource {
-    Resource {
-        group: group.to_owned(),
-        version: "v1".to_owned(),
-        plural: plural.to_owned(),
-    }
+    Resource::core("nodes")
 }
 
 /// What cannot be read is as if it were not there; the store says of damage by itself.
@@ -170,7 +162,7 @@ fn unready(registry: &Registry, resource: &Resource, key: &Key, object: &Bytes) 
         })
     };
     let publishes = service.and_then(|service| {
-        let services = registry.known_kind(&self::resource("", "services"))?;
+        let services = registry.known_kind(&Resource::core("services"))?;
         let (_, service) = services.newest(namespace, &service, None).ok()??;
         let text = std::str::from_utf8(&service).ok()?;
         let spec = field(text, "spec")?.get();

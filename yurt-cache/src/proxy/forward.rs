@@ -16,11 +16,13 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
 
-use super::request::{ApiRequest, Path, Shape, Target, Verb};
+use super::exchange::Exchange;
 use super::route::Remember;
 use super::tee::{decompress, tee};
 use super::{Proxy, access, human, upload};
 use crate::answer::RETRY;
+use crate::api::Scope;
+use crate::api::request::{ApiRequest, Path, Shape, Target, Verb};
 use crate::authorize::Access;
 use crate::body::{self, Body};
 use crate::codec::{Inflate, ObjectMeta, Status, compact};
@@ -29,7 +31,6 @@ use crate::identity::Caller;
 use crate::limits::Place;
 use crate::mirror::fetch::{ListAt, get};
 use crate::mirror::kind::key;
-use crate::mirror::scope::Scope;
 use crate::upstream::SendError;
 
 /// Headers about one connection, not about the request (RFC 9110, section 7.6.1).
@@ -65,11 +66,12 @@ impl Proxy {
     pub(super) async fn forward(
         self: &Arc<Self>,
         caller: &Caller,
-        api: &ApiRequest,
+        exchange: &Exchange,
         scope: Option<&Scope>,
         remember: Remember,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Broken> {
+        let api = &exchange.api;
         let (parts, body) = request.into_parts();
         let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
         let (body, verdict) = match (is_read, api.lasts()) {
@@ -91,7 +93,7 @@ impl Proxy {
         }
         caller.sign(outgoing.headers_mut());
         let mut decompresses = false;
-        let is_sifted = api.sieve.is_some();
+        let is_sifted = exchange.sieve.is_some();
         if is_sifted || (remember != Remember::Nothing && api.verb != Verb::Write) {
             decompresses = is_sifted || !accepts_gzip(&parts.headers);
             outgoing
@@ -323,13 +325,7 @@ impl Proxy {
 
     /// Learns beside the answer whether the caller may also read its neighbours, for when the cloud is away.
     fn learn_object(self: &Arc<Self>, caller: &Caller, path: &Path) {
-        let named = crate::codec::FieldSelector::default();
-        let scope = Scope {
-            resource: path.resource.clone(),
-            namespace: path.namespace.clone(),
-            labels: crate::codec::LabelSelector::default(),
-            fields: named,
-        };
+        let scope = Scope::all(path.resource.clone()).in_namespace(path.namespace.clone());
         self.learn(caller, &scope);
     }
 

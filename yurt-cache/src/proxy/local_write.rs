@@ -9,9 +9,9 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use yurt_core::name::NodeName;
 
-use super::request::{ApiRequest, Path, Shape, Verb};
 use super::{Answer, Proxy, RETRY};
 use crate::answer;
+use crate::api::request::{ApiRequest, Path, Shape, Verb};
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status, Subject, protobuf};
 use crate::identity::Caller;

@@ -7,13 +7,15 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
-use super::request::{ApiRequest, Revision, Shape, Verb};
+use super::exchange::Exchange;
 use super::route::{Freshness, Link, Remember};
 use super::validate::validate;
 use super::{Answer, Proxy};
 use crate::answer::select::Selection;
 use crate::answer::write::Writer;
 use crate::answer::{list, watch};
+use crate::api::request::{ApiRequest, Revision, Shape, Verb};
+use crate::api::{Resource, Scope};
 use crate::authorize::Access;
 use crate::body::Body;
 use crate::codec::fields::Selectable;
@@ -23,7 +25,6 @@ use crate::metrics::ServedFrom;
 use crate::mirror::Mirror;
 use crate::mirror::definition;
 use crate::mirror::fetch::ListAt;
-use crate::mirror::scope::{Resource, Scope};
 use crate::upstream::Reach;
 
 /// How long a request waits for a mirror's first list before it is forwarded instead.
@@ -45,14 +46,15 @@ impl Proxy {
     pub(super) async fn mirrored(
         self: &Arc<Self>,
         caller: &Caller,
-        api: &ApiRequest,
+        exchange: &Exchange,
         scope: Scope,
         fresh: Freshness,
         link: Link,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
+        let api = &exchange.api;
         if link == Link::Cut {
-            return self.mirrored_offline(caller, api, &scope, fresh).await;
+            return self.mirrored_offline(caller, exchange, &scope, fresh).await;
         }
         let access = scope_access(api, &scope);
         self.check_claim(caller, &access).await?;
@@ -63,22 +65,22 @@ impl Proxy {
         let now = Instant::now();
         let Some(mirror) = self.registry.find_or_start(&scope, started, caller, now) else {
             return self
-                .forwarded(caller, api, Some(scope), Remember::Nothing, request)
+                .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
                 .await;
         };
         match self.wait_for(&mirror, caller, fresh).await {
             Waited::Ready => {}
             Waited::Forward => {
                 return self
-                    .forwarded(caller, api, Some(scope), Remember::Nothing, request)
+                    .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
                     .await;
             }
             Waited::CutOff => {
                 self.authenticator.check_offline(caller)?;
-                return self.mirrored_offline(caller, api, &scope, fresh).await;
+                return self.mirrored_offline(caller, exchange, &scope, fresh).await;
             }
         }
-        if api.sieve.is_some()
+        if exchange.sieve.is_some()
             && let Some(from) = lost(&mirror, api)
         {
             // The cloud could go on, but not through the filters.
@@ -89,7 +91,7 @@ impl Proxy {
             || lost(&mirror, api).is_some()
         {
             return self
-                .forwarded(caller, api, Some(scope), Remember::Nothing, request)
+                .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
                 .await;
         }
         // Both, so that a cut right after the first list finds the watch allowed.
@@ -102,11 +104,11 @@ impl Proxy {
         {
             // The refusal is the cloud's to word; and if it has changed its mind, the caller is served.
             return self
-                .forwarded(caller, api, Some(scope), Remember::Nothing, request)
+                .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
                 .await;
         }
         self.learn(caller, &scope);
-        let response = self.write(&mirror, api, &scope, fresh).await?;
+        let response = self.write(&mirror, exchange, &scope, fresh).await?;
         Ok((response, ServedFrom::Mirror))
     }
 
@@ -114,10 +116,11 @@ impl Proxy {
     pub(super) async fn mirrored_offline(
         &self,
         caller: &Caller,
-        api: &ApiRequest,
+        exchange: &Exchange,
         scope: &Scope,
         fresh: Freshness,
     ) -> Result<Answer, Status> {
+        let api = &exchange.api;
         validate(api.verb, &api.options)?;
         let mirror = self
             .registry
@@ -137,7 +140,7 @@ impl Proxy {
         if let Some(field) = unsupported(&mirror, scope) {
             return Err(field);
         }
-        let mut response = self.write(&mirror, api, scope, fresh).await?;
+        let mut response = self.write(&mirror, exchange, scope, fresh).await?;
         if api.verb == Verb::List && api.options.revision == Revision::Unset {
             self.warn_of_age(&mut response, Link::Cut);
         }
@@ -147,10 +150,11 @@ impl Proxy {
     async fn write(
         &self,
         mirror: &Arc<Mirror>,
-        api: &ApiRequest,
+        exchange: &Exchange,
         scope: &Scope,
         fresh: Freshness,
     ) -> Result<Response<Body>, Status> {
+        let api = &exchange.api;
         let form = mirror
             .kind
             .form()
@@ -165,7 +169,7 @@ impl Proxy {
             api.options.include_object.as_deref(),
             (self.clock)(),
         )
-        .through(api.sieve.clone());
+        .through(exchange.sieve.clone());
         let selection = Selection::new(scope, &mirror.scope);
         if api.verb == Verb::Watch {
             return Ok(watch::watch(

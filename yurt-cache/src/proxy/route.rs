@@ -1,7 +1,8 @@
 //! Where an answer comes from: a pure table of request, reachability and mirror.
 
+use super::exchange::Exchange;
 use super::local_write::LocalWrite;
-use super::request::{ApiRequest, Options, Revision, RevisionMatch, Shape, Target, Verb};
+use crate::api::request::{ApiRequest, Options, Revision, RevisionMatch, Shape, Target, Verb};
 
 /// What the hub does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,20 +85,21 @@ impl Route {
 
 /// Decides. `local` is what the request is to the node itself, if it is a write.
 pub(crate) fn route(
-    request: &ApiRequest,
+    exchange: &Exchange,
     link: Link,
     have: Have,
     local: Option<LocalWrite>,
 ) -> Route {
     match (link, local) {
         (Link::Up, Some(LocalWrite::TokenRequest)) => Route::Forward(Remember::Token),
-        (Link::Up, _) => online(request, have),
+        (Link::Up, _) => online(exchange, have),
         (Link::Cut, Some(write)) => Route::LocalWrite(write),
-        (Link::Cut, None) => offline(request),
+        (Link::Cut, None) => offline(&exchange.api),
     }
 }
 
-fn online(request: &ApiRequest, have: Have) -> Route {
+fn online(exchange: &Exchange, have: Have) -> Route {
+    let request = &exchange.api;
     if request.is_upgrade {
         return Route::Upgrade;
     }
@@ -107,13 +109,13 @@ fn online(request: &ApiRequest, have: Have) -> Route {
         (Target::Document | Target::Other, _) => return nothing,
         (Target::Resource(path), _) => path,
     };
-    if request.sieve.is_some() && request.shape.is_none() {
+    if exchange.sieve.is_some() && request.shape.is_none() {
         return Route::NotAcceptable;
     }
     if path.subresource.is_some() || request.options.not_a_number.is_some() {
         return nothing;
     }
-    if request.sieve.is_some() {
+    if exchange.sieve.is_some() {
         return filtered(request, path.name.is_some(), have);
     }
     match (request.verb, request.shape) {

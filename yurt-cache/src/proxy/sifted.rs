@@ -8,10 +8,11 @@ use http::header::CONTENT_LENGTH;
 use tokio::time::timeout;
 
 use super::Proxy;
+use super::exchange::Exchange;
 use super::forward::is_json;
-use super::request::{ApiRequest, Path, Shape, Verb};
 use crate::answer::object::{form_of, hidden};
 use crate::answer::write::Writer;
+use crate::api::request::{ApiRequest, Path, Shape, Verb};
 use crate::body::{self, Body};
 use crate::codec::Status;
 use crate::filter::sieve::{Sieve, Sifted};
@@ -37,10 +38,11 @@ impl Proxy {
     /// Filters what the cloud answered.
     pub(super) async fn sifted(
         &self,
-        api: &ApiRequest,
+        exchange: &Exchange,
         response: Response<Body>,
     ) -> Result<Response<Body>, Status> {
-        let (Some(sieve), Some(path)) = (&api.sieve, api.path()) else {
+        let api = &exchange.api;
+        let (Some(sieve), Some(path)) = (&exchange.sieve, api.path()) else {
             return Ok(response);
         };
         if !response.status().is_success() {

@@ -12,16 +12,16 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::forward::{forwarded, remove_hop_headers};
-use super::request::{ApiRequest, Path, Shape};
 use super::route::Link;
 use super::{Answer, Proxy};
 use crate::answer::{self, RETRY};
+use crate::api::request::{ApiRequest, Path, Shape};
 use crate::body;
-use crate::codec::{FieldSelector, LabelSelector, Status, Subject, protobuf};
+use crate::codec::{Status, Subject, protobuf};
 use crate::identity::{Account, BoundPod, Caller, Order, later};
 use crate::metrics::ServedFrom;
 use crate::mirror::kind;
-use crate::mirror::scope::{Resource, Scope};
+use crate::needs::pods_scope;
 
 /// The longest request and answer: both hold a token's worth at most.
 const LIMIT: usize = 64 << 10;
@@ -243,17 +243,7 @@ impl Proxy {
                 Some(RETRY),
             )
         };
-        let fields = FieldSelector::parse(&format!("spec.nodeName={}", self.node));
-        let scope = Scope {
-            resource: Resource {
-                group: String::new(),
-                version: "v1".to_owned(),
-                plural: "pods".to_owned(),
-            },
-            namespace: None,
-            labels: LabelSelector::default(),
-            fields: fields.unwrap_or_default(),
-        };
+        let scope = pods_scope(&self.node);
         let mirror = self.registry.find(&scope).ok_or_else(unknown)?;
         let key = kind::key(namespace, name);
         let revision = mirror

@@ -2,7 +2,7 @@
 //!
 //! The rules are those of `ValidateListOptions` in k8s.io/apimachinery, `pkg/apis/meta/internalversion/validation`.
 
-use super::request::{Options, Revision, RevisionMatch, Verb};
+use crate::api::request::{Options, Revision, RevisionMatch, Verb};
 use crate::codec::{Cause, Status};
 
 /// Returns the refusal that the server would give.

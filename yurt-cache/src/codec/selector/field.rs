@@ -31,6 +31,15 @@ pub(crate) enum FieldOperator {
 }
 
 impl FieldSelector {
+    /// Selects the objects of which one field has the value, whatever signs are in it.
+    pub(crate) fn equal(field: &str, value: &str) -> Self {
+        Self(BTreeSet::from([FieldTerm {
+            field: field.to_owned(),
+            operator: FieldOperator::Equals,
+            value: value.to_owned(),
+        }]))
+    }
+
     /// Reads the text of a `fieldSelector` parameter; nothing selects everything.
     pub(crate) fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut parts = split_terms(text);

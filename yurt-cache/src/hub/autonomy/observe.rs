@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use yurt_core::store::Store;
 
 use super::Autonomy;
+use crate::api::{Resource, Scope};
 use crate::authorize::Access;
 use crate::autonomy::{
     Absent, Certificate, CertificateFact, Facts, ScopeFact, ScopeState, StoreFact, TokenFact, User,
 };
 use crate::hub::flush::Durability;
 use crate::identity::{Caller, certificate};
-use crate::mirror::scope::{Resource, Scope};
 use crate::mirror::{Mirror, Phase};
 use crate::needs::Needed;
 use crate::needs::survey::{Pods, survey};

@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::answer::select::Selection;
-use crate::codec::{EventType, FieldSelector, LabelSelector, ObjectMeta};
+use crate::api::Scope;
+use crate::codec::{EventType, LabelSelector, ObjectMeta};
 use crate::identity::Caller;
 use crate::mirror::fetch::ListAt;
 use crate::mirror::kind::Key;
 use crate::mirror::registry::Registry;
-use crate::mirror::scope::{Resource, Scope};
 use crate::mirror::window::Step;
 use crate::mirror::{Counted, Mirror, Phase, Read};
 
@@ -36,25 +36,6 @@ struct Following {
     place: Option<u64>,
     /// Keeps the mirror.
     _counted: Counted,
-}
-
-pub(super) fn resource(group: &str, version: &str, plural: &str) -> Scope {
-    Scope {
-        resource: Resource {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            plural: plural.to_owned(),
-        },
-        namespace: None,
-        labels: LabelSelector::default(),
-        fields: FieldSelector::default(),
-    }
-}
-
-/// Narrows a scope to one name.
-pub(super) fn named(mut scope: Scope, name: &str) -> Scope {
-    scope.fields = FieldSelector::parse(&format!("metadata.name={name}")).unwrap_or_default();
-    scope
 }
 
 /// Narrows a scope to one label.

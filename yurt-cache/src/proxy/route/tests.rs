@@ -6,13 +6,16 @@ use crate::filter::context::Context;
 use crate::filter::sieve::Filters;
 use crate::identity::Caller;
 
-fn read(method: Method, uri: &str, accept: &str) -> ApiRequest {
+fn read(method: Method, uri: &str, accept: &str) -> Exchange {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::ACCEPT, HeaderValue::from_str(accept).unwrap());
     if uri.contains("/exec") {
         headers.insert(http::header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
     }
-    ApiRequest::read(&method, &uri.parse().unwrap(), &headers)
+    Exchange {
+        api: ApiRequest::read(&method, &uri.parse().unwrap(), &headers),
+        sieve: None,
+    }
 }
 
 const JSON: &str = "application/json";
@@ -379,7 +382,7 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
         ),
     ] {
         let mut request = read(method.clone(), &format!("{path}{query}"), accept);
-        let resource = &request.path().unwrap().resource;
+        let resource = &request.api.path().unwrap().resource;
         request.sieve = filters.between(&Caller::Node, resource);
         assert!(request.sieve.is_some());
         assert_eq!(

@@ -4,8 +4,7 @@ use http::header::{ACCEPT, UPGRADE};
 use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::filter::sieve::Sieve;
-use crate::mirror::scope::Resource;
+use super::Resource;
 
 /// A request as the hub understands it.
 #[derive(Clone, Debug)]
@@ -17,8 +16,6 @@ pub(crate) struct ApiRequest {
     /// The shape of the answer that the caller prefers of those that the hub can make.
     pub(crate) shape: Option<Shape>,
     pub(crate) is_upgrade: bool,
-    /// The filters that the answer has to pass.
-    pub(crate) sieve: Option<Sieve>,
 }
 
 /// Kubernetes' verb, as far as the hub tells them apart.
@@ -119,7 +116,6 @@ impl ApiRequest {
             options,
             shape: Shape::preferred(headers, verb),
             is_upgrade: headers.contains_key(UPGRADE),
-            sieve: None,
         }
     }
 
@@ -183,11 +179,7 @@ impl Target {
         {
             return (Self::Other, false);
         }
-        let resource = Resource {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            plural: (*plural).to_owned(),
-        };
+        let resource = Resource::new(group, version, plural);
         let name = rest.first().map(|name| (*name).to_owned());
         let subresource = (rest.len() > 1).then(|| rest[1..].join("/"));
         (

@@ -1,54 +1,9 @@
-//! What a mirror covers: one resource, in one namespace or all, by selectors.
+//! A set of objects of one resource: in one namespace or all, by selectors.
 
 use std::fmt;
 
+use super::Resource;
 use crate::codec::{FieldSelector, LabelSelector};
-
-/// A resource as its paths name it: group, version and plural. The core group is the empty text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Resource {
-    pub(crate) group: String,
-    pub(crate) version: String,
-    pub(crate) plural: String,
-}
-
-impl Resource {
-    /// Returns `v1` or `apps/v1`.
-    pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-
-    /// Returns the path of the collection.
-    pub(crate) fn path(&self, namespace: Option<&str>) -> String {
-        let root = if self.group.is_empty() {
-            "/api"
-        } else {
-            "/apis"
-        };
-        let api_version = self.api_version();
-        match namespace {
-            Some(namespace) => format!(
-                "{root}/{api_version}/namespaces/{namespace}/{}",
-                self.plural
-            ),
-            None => format!("{root}/{api_version}/{}", self.plural),
-        }
-    }
-}
-
-impl fmt::Display for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.group.is_empty() {
-            write!(f, "{}", self.plural)
-        } else {
-            write!(f, "{}.{}", self.plural, self.group)
-        }
-    }
-}
 
 /// A set of objects that one upstream list and watch can name.
 #[derive(Clone, Debug)]
@@ -60,6 +15,37 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
+    /// Returns the scope of all objects of a resource.
+    pub(crate) fn all(resource: Resource) -> Self {
+        Self {
+            resource,
+            namespace: None,
+            labels: LabelSelector::default(),
+            fields: FieldSelector::default(),
+        }
+    }
+
+    /// Narrows it to a namespace, if one is named.
+    #[must_use]
+    pub(crate) fn in_namespace(self, namespace: Option<String>) -> Self {
+        Self { namespace, ..self }
+    }
+
+    /// Narrows it to the object with the name.
+    #[must_use]
+    pub(crate) fn named(self, name: &str) -> Self {
+        self.with_field("metadata.name", name)
+    }
+
+    /// Narrows it to the objects of which one field has the value.
+    #[must_use]
+    pub(crate) fn with_field(self, field: &str, value: &str) -> Self {
+        Self {
+            fields: FieldSelector::equal(field, value),
+            ..self
+        }
+    }
+
     /// Returns whether every object of `narrow` is one of `self`, as far as the texts tell.
     pub(crate) fn covers(&self, narrow: &Self) -> bool {
         self.resource == narrow.resource
@@ -108,14 +94,9 @@ mod tests {
 
     fn scope(namespace: Option<&str>, labels: &str, fields: &str) -> Scope {
         Scope {
-            resource: Resource {
-                group: String::new(),
-                version: "v1".into(),
-                plural: "pods".into(),
-            },
-            namespace: namespace.map(str::to_owned),
             labels: LabelSelector::parse(labels).unwrap(),
             fields: FieldSelector::parse(fields).unwrap(),
+            ..Scope::all(Resource::core("pods")).in_namespace(namespace.map(str::to_owned))
         }
     }
 
@@ -141,16 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn the_path_names_group_and_namespace() {
-        let deployments = Resource {
-            group: "apps".into(),
-            version: "v1".into(),
-            plural: "deployments".into(),
-        };
-        assert_eq!(
-            deployments.path(Some("x")),
-            "/apis/apps/v1/namespaces/x/deployments"
-        );
-        assert_eq!(scope(None, "", "").resource.path(None), "/api/v1/pods");
+    fn whoever_names_an_object_means_what_a_selector_with_the_name_says() {
+        let named = Scope::all(Resource::core("pods")).named("n");
+        assert!(named.is_same(&scope(None, "", "metadata.name=n")));
+        assert_eq!(named.name(), Some("n"));
+        let odd = Scope::all(Resource::core("pods")).named("a,b=c");
+        assert_eq!(odd.name(), Some("a,b=c"));
+        assert!(odd.is_same(&scope(None, "", "metadata.name=a\\,b\\=c")));
     }
 }

@@ -1,0 +1,8 @@
+//! The API's words: what a request asks for, of which objects. Every room speaks them and none is below.
+
+pub(crate) mod request;
+mod resource;
+mod scope;
+
+pub(crate) use self::resource::Resource;
+pub(crate) use self::scope::Scope;

@@ -27,11 +27,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use yurt_core::store::{Batch, Result, Store};
 
-use self::kind::{Key, Kind, Snapshot, Within};
+use self::kind::{Kind, Snapshot};
 use self::saved::{SavedScope, scope_key};
 use self::window::{Limit, Step, Window};
-use crate::api::Scope;
 use crate::api::request::Verb;
+use crate::api::{ObjectKey, Scope, Within};
 use crate::codec::Status;
 use crate::identity::Caller;
 
@@ -105,7 +105,7 @@ struct State {
 #[derive(Clone, Debug)]
 pub(crate) struct Tombstone {
     pub(crate) revision: u64,
-    pub(crate) key: Key,
+    pub(crate) key: ObjectKey,
     pub(crate) added: u64,
 }
 

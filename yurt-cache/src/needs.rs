@@ -10,9 +10,8 @@ use std::fmt;
 use yurt_core::name::NodeName;
 
 use self::pod::Pod;
-use crate::api::{Resource, Scope};
+use crate::api::{ObjectKey, Resource, Scope, key};
 use crate::codec::FieldSelector;
-use crate::mirror::kind::{Key, key};
 
 /// An object that a pod on the node refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub(crate) struct Needed {
     /// The pod starts without it too.
     pub(crate) is_optional: bool,
     /// `namespace/name` of the pod.
-    pub(crate) pod: Key,
+    pub(crate) pod: ObjectKey,
 }
 
 /// What a restart needs.
@@ -42,7 +41,7 @@ pub(crate) struct Needs {
     /// The user names of the pods' service accounts.
     pub(crate) accounts: BTreeSet<String>,
     /// Objects by name that are kept beside those of the pods.
-    kept: HashMap<Resource, HashSet<Key>>,
+    kept: HashMap<Resource, HashSet<ObjectKey>>,
 }
 
 impl Needs {
@@ -105,7 +104,7 @@ impl Needs {
     }
 
     /// Notes an object that is kept for another reason.
-    pub(crate) fn keep(&mut self, resource: Resource, key: Key) {
+    pub(crate) fn keep(&mut self, resource: Resource, key: ObjectKey) {
         self.kept.entry(resource).or_default().insert(key);
     }
 
@@ -120,7 +119,7 @@ impl Needs {
     }
 
     /// Returns the objects by name that a restart needs.
-    pub(crate) fn kept(&self) -> impl Iterator<Item = (&Resource, &Key)> {
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&Resource, &ObjectKey)> {
         let kinds = self.kept.iter();
         kinds.flat_map(|(resource, keys)| keys.iter().map(move |key| (resource, key)))
     }

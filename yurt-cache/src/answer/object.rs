@@ -8,12 +8,13 @@ use tokio::time::Instant;
 
 use super::write::Writer;
 use super::{blocking, json};
+use crate::api::key;
 use crate::api::request::{Path, Revision};
 use crate::body::{self, Body};
 use crate::codec::{Status, Subject};
 use crate::filter::sieve::Sifted;
 use crate::mirror::ingest::shown;
-use crate::mirror::kind::{Covering, Form, Kind, key};
+use crate::mirror::kind::{Covering, Form, Kind};
 
 /// Answers a GET from the store.
 ///

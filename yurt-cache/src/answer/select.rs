@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::api::Scope;
+use crate::api::{Scope, Within, split_key};
 use crate::codec::{FieldSelector, LabelSelector};
-use crate::mirror::kind::{Within, split_key};
 use crate::mirror::window::Traits;
 
 /// What a request wants of a mirror that may hold more.

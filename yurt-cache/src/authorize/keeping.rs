@@ -8,10 +8,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Access, Verdict, Verdicts};
-use crate::api::{Resource, Scope};
+use crate::api::{ObjectKey, Resource, Scope, split_key};
 use crate::garbage::{Bounds, Budget, Entry, Held, plan};
 use crate::identity::Caller;
-use crate::mirror::kind::{Key, split_key};
 use crate::needs::Needs;
 use crate::proxy::route::Link;
 
@@ -127,7 +126,7 @@ impl Needed {
         let of_scope = |scope: Scope| {
             ["get", "list", "watch"].map(|verb| Access::to_scope(verb, &scope).key(node.id()))
         };
-        let of_object = |(resource, key): (&Resource, &Key)| {
+        let of_object = |(resource, key): (&Resource, &ObjectKey)| {
             let (namespace, name) = split_key(key);
             let access = Access {
                 verb: "get",

@@ -3,18 +3,18 @@
 
 use std::collections::HashSet;
 
+use crate::api::ObjectKey;
 use crate::codec::EventType;
-use crate::mirror::kind::Key;
 
 /// What one client knows: what is there and not hidden it has seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// There, and hidden from it.
-    hidden: HashSet<Key>,
+    hidden: HashSet<ObjectKey>,
     /// Up to this revision the client was away: of what changed meanwhile nobody knows what it saw before.
     away_until: u64,
     /// What it was told of in the time that it was away.
-    told: HashSet<Key>,
+    told: HashSet<ObjectKey>,
 }
 
 /// What an event is to the client.
@@ -36,7 +36,7 @@ impl Seen {
     }
 
     /// Notes an object that is hidden from the client.
-    pub(crate) fn hide(&mut self, key: Key) {
+    pub(crate) fn hide(&mut self, key: ObjectKey) {
         self.hidden.insert(key);
     }
 
@@ -44,7 +44,7 @@ impl Seen {
     pub(crate) fn tell(
         &mut self,
         event_type: EventType,
-        key: &Key,
+        key: &ObjectKey,
         revision: u64,
         is_hidden: bool,
     ) -> Told {
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_client_hears_of_ends_whose_beginnings_it_knows() {
         let mut seen = Seen::default();
-        let key: Key = "a/b".into();
+        let key: ObjectKey = "a/b".into();
         for (event_type, is_hidden, expected) in [
             (Added, false, Told::As(Added)),
             (Modified, false, Told::As(Modified)),
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_changed_while_the_client_was_away_is_not_guessed() {
-        let key: Key = "a/b".into();
+        let key: ObjectKey = "a/b".into();
         for (event_type, is_hidden, expected) in [
             (Modified, true, Told::Expired),
             (Modified, false, Told::As(Modified)),
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_did_not_change_meanwhile_is_known() {
-        let (hidden, shown): (Key, Key) = ("a/b".into(), "a/c".into());
+        let (hidden, shown): (ObjectKey, ObjectKey) = ("a/b".into(), "a/c".into());
         let mut seen = Seen::away_until(7);
         seen.hide(hidden.clone());
         assert_eq!(seen.tell(Modified, &hidden, 8, true), Told::Nothing);

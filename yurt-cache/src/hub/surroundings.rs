@@ -16,7 +16,7 @@ use yurt_core::store::{Batch, Store};
 
 use self::source::{Source, labelled};
 use super::Config;
-use crate::api::{Resource, Scope};
+use crate::api::{ObjectKey, Resource, Scope, Within};
 use crate::filter::context::{
     Affected, Context, Facts, Pool, Services, nodes_of_bucket, nodes_of_pool, pool_of_node,
     service_facts,
@@ -24,7 +24,6 @@ use crate::filter::context::{
 use crate::filter::sieve::Filters;
 use crate::filter::{FilterConfig, FilterName, is_affected, may_concern};
 use crate::mirror::Mirror;
-use crate::mirror::kind::{Key, Within};
 use crate::mirror::local::LocalError;
 use crate::mirror::registry::Registry;
 
@@ -266,7 +265,7 @@ impl Surroundings {
         }
         let (registry, context) = (self.registry.clone(), self.filters.context());
         let touching = move || {
-            let mut keys: BTreeMap<Resource, BTreeSet<Key>> = BTreeMap::new();
+            let mut keys: BTreeMap<Resource, BTreeSet<ObjectKey>> = BTreeMap::new();
             for mirror in registry.all().iter().filter(|mirror| mirror.is_synced()) {
                 let resource = mirror.scope.resource.clone();
                 keys.entry(resource)
@@ -319,7 +318,7 @@ impl Touched {
     }
 
     /// Returns the keys of a mirror. Blocks on the store.
-    fn keys(&self, mirror: &Mirror, context: &Context) -> yurt_core::store::Result<Vec<Key>> {
+    fn keys(&self, mirror: &Mirror, context: &Context) -> yurt_core::store::Result<Vec<ObjectKey>> {
         let resource = &mirror.scope.resource;
         if !FilterName::ALL.iter().any(|name| name.concerns(resource)) {
             return Ok(Vec::new());

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::fetch::get;
-use super::kind::{Custom, Kind, key};
+use super::kind::{Custom, Kind};
 use super::registry::Registry;
-use crate::api::Resource;
+use crate::api::{Resource, key};
 use crate::body;
 use crate::codec::{Column, JsonPath, ObjectMeta, PrinterColumn};
 use crate::documents::inflate;

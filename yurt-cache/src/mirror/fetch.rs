@@ -14,9 +14,10 @@ use tokio::time::{Instant, timeout};
 
 use super::definition::may_be_custom;
 use super::ingest::Incoming;
-use super::kind::{Form, Key, key, split_key};
+use super::kind::Form;
 use super::relist::Listed;
 use super::{Mirror, Phase};
+use crate::api::{ObjectKey, key, split_key};
 use crate::body::{self, Body};
 use crate::codec::{
     self, EventLines, EventType, Inflate, ListError, ListHead, ListSplitter, ObjectError,
@@ -323,7 +324,7 @@ impl Mirror {
         self: &Arc<Self>,
         response: Response<Body>,
         limit: usize,
-        seen: &mut HashSet<Key>,
+        seen: &mut HashSet<ObjectKey>,
     ) -> Result<ListHead, FetchError> {
         let mut inflate = Inflate::for_encoding(response.headers().get(CONTENT_ENCODING));
         let mut body = response.into_body();
@@ -353,7 +354,7 @@ impl Mirror {
     async fn take_items(
         self: &Arc<Self>,
         items: Vec<Listed>,
-        seen: &mut HashSet<Key>,
+        seen: &mut HashSet<ObjectKey>,
     ) -> Result<(), FetchError> {
         if items.is_empty() {
             return Ok(());
@@ -370,7 +371,7 @@ impl Mirror {
     async fn finish(
         self: &Arc<Self>,
         head: ListHead,
-        seen: HashSet<Key>,
+        seen: HashSet<ObjectKey>,
     ) -> Result<(), FetchError> {
         let kind = head
             .kind

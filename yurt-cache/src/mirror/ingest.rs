@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 use bytes::{Bytes, BytesMut};
 use yurt_core::store::{Batch, Result};
 
-use super::kind::{Change, Form, Key, key};
+use super::kind::{Change, Form};
 use super::saved::{SavedScope, encode_tombstone, scope_key, tombstone_key};
 use super::window::{Before, Event, Step, Traits};
 use super::{Mirror, Phase, State, TOMBSTONES, Tombstone};
+use crate::api::{ObjectKey, key};
 use crate::codec::{self, EventType, ObjectError, ObjectMeta};
 
 /// Where an event comes from.
@@ -29,7 +30,7 @@ pub(crate) struct Incoming {
     pub(super) origin: Origin,
     pub(super) revision: u64,
     pub(super) kind: String,
-    pub(super) key: Key,
+    pub(super) key: ObjectKey,
     /// The object in the form that is kept.
     body: Bytes,
     line: Bytes,
@@ -101,8 +102,8 @@ impl Mirror {
     /// If the store takes no write; then none of them was taken.
     pub(crate) fn take(&self, events: Vec<Incoming>) -> Result<()> {
         let _whole = self.whole.write();
-        let mut gone: HashSet<Key> = HashSet::new();
-        let mut put: HashMap<Key, u64> = HashMap::new();
+        let mut gone: HashSet<ObjectKey> = HashSet::new();
+        let mut put: HashMap<ObjectKey, u64> = HashMap::new();
         let mut taken = Vec::new();
         let mut reached = 0;
         for event in events {

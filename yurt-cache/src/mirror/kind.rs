@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,25 +12,12 @@ use yurt_core::store::{Batch, Result, Store};
 use super::record::{CLOUD, REMEMBERED, Record, Version, Versions, is_local, told};
 use super::remembered::{Remembered, Uses, remembered_of};
 use super::window::Traits;
-use crate::api::Resource;
+use crate::api::{ObjectKey, Resource, Within, key};
 use crate::codec::{Column, JsonPath, ObjectMeta, fields};
 use crate::garbage::{Budget, Held};
 
 /// Bytes of replaced versions that are kept for lists still being sent; beyond, such a list is cut off.
 const PINNED_LIMIT: usize = 16 << 20;
-
-/// `namespace/name`, and `/name` for what has no namespace: in the order of the server's lists.
-pub(crate) type Key = Arc<str>;
-
-/// Returns the key of an object.
-pub(crate) fn key(namespace: &str, name: &str) -> Key {
-    format!("{namespace}/{name}").into()
-}
-
-/// Returns namespace and name of a key.
-pub(crate) fn split_key(key: &str) -> (&str, &str) {
-    key.split_once('/').unwrap_or(("", key))
-}
 
 /// How the server writes objects of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -55,22 +41,22 @@ pub(crate) struct Custom {
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Put {
-        key: Key,
+        key: ObjectKey,
         revision: u64,
         body: Bytes,
     },
     /// The object is gone, or left what the scope selects.
-    Delete { key: Key },
+    Delete { key: ObjectKey },
     /// The scope ends; the object is what it was.
-    Release { key: Key },
+    Release { key: ObjectKey },
     /// The node knows better than the cloud for now.
     Cover {
-        key: Key,
+        key: ObjectKey,
         revision: u64,
         body: Bytes,
     },
     /// What is local goes, and the cloud's version is back.
-    Uncover { key: Key },
+    Uncover { key: ObjectKey },
 }
 
 /// The objects of one resource.
@@ -79,7 +65,7 @@ pub(crate) struct Kind {
     store: Arc<dyn Store>,
     form: RwLock<Option<Arc<Form>>>,
     custom: RwLock<Arc<Custom>>,
-    pub(super) objects: RwLock<BTreeMap<Key, Versions>>,
+    pub(super) objects: RwLock<BTreeMap<ObjectKey, Versions>>,
     /// Held over each read-modify-write of a record.
     writing: Mutex<()>,
     pins: Mutex<Pins>,
@@ -92,7 +78,7 @@ pub(crate) struct Kind {
 #[derive(Default)]
 struct Pins {
     snapshots: usize,
-    kept: HashMap<(Key, u64), Bytes>,
+    kept: HashMap<(ObjectKey, u64), Bytes>,
     bytes: usize,
 }
 
@@ -166,7 +152,12 @@ impl Kind {
     }
 
     /// Puts what is held of an object, nothing included, and counts it.
-    fn place(&self, objects: &mut BTreeMap<Key, Versions>, key: Key, versions: Versions) {
+    fn place(
+        &self,
+        objects: &mut BTreeMap<ObjectKey, Versions>,
+        key: ObjectKey,
+        versions: Versions,
+    ) {
         let now = (held_of(&versions), remembered_of(&versions));
         if now.1 == Held::default() {
             self.uses.forget(&key);
@@ -183,7 +174,7 @@ impl Kind {
     }
 
     /// Returns the bytes of a version, `None` if it is gone.
-    pub(crate) fn read(&self, key: &Key, revision: u64) -> Result<Option<Bytes>> {
+    pub(crate) fn read(&self, key: &ObjectKey, revision: u64) -> Result<Option<Bytes>> {
         if let Some(body) = self
             .record(key)?
             .and_then(|record| record.at(revision).cloned())
@@ -244,7 +235,7 @@ impl Kind {
     }
 
     /// Returns the keys of a namespace, whoever holds them.
-    pub(crate) fn keys_in(&self, namespace: &str) -> Vec<Key> {
+    pub(crate) fn keys_in(&self, namespace: &str) -> Vec<ObjectKey> {
         let (from, to) = Within::Namespace(namespace).bounds();
         let objects = self.objects.read();
         let range = objects.range::<str, _>((
@@ -255,7 +246,7 @@ impl Kind {
     }
 
     /// Returns the objects that anything local is in front of.
-    pub(crate) fn all_covered(&self) -> Vec<Key> {
+    pub(crate) fn all_covered(&self) -> Vec<ObjectKey> {
         let objects = self.objects.read();
         let covered = objects
             .iter()
@@ -264,7 +255,7 @@ impl Kind {
     }
 
     /// Returns the objects that `holder` holds something local of.
-    pub(crate) fn covered(&self, holder: u32) -> Vec<Key> {
+    pub(crate) fn covered(&self, holder: u32) -> Vec<ObjectKey> {
         let objects = self.objects.read();
         let covered = objects.iter().filter(|(_, versions)| {
             versions
@@ -275,7 +266,7 @@ impl Kind {
     }
 
     /// Returns the cloud's own bytes of an object that has something local in front of it.
-    pub(crate) fn behind(&self, key: &Key) -> Result<Option<Bytes>> {
+    pub(crate) fn behind(&self, key: &ObjectKey) -> Result<Option<Bytes>> {
         let revision = self.revision_of(CLOUD, key);
         revision.map_or(Ok(None), |revision| self.read(key, revision))
     }
@@ -329,7 +320,7 @@ impl Kind {
         mut batch: Batch,
     ) -> Result<Vec<Option<Bytes>>> {
         let _writing = self.writing.lock();
-        let mut touched: HashMap<Key, Record> = HashMap::new();
+        let mut touched: HashMap<ObjectKey, Record> = HashMap::new();
         let mut before = Vec::with_capacity(changes.len());
         let mut replaced = Vec::new();
         for change in changes {
@@ -397,7 +388,7 @@ impl Kind {
     }
 
     /// Returns the keys that `holder` holds and `seen` does not name.
-    pub(crate) fn unseen(&self, holder: u32, seen: &HashSet<Key>) -> Vec<Key> {
+    pub(crate) fn unseen(&self, holder: u32, seen: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
         let objects = self.objects.read();
         let held = objects.iter().filter(|(_, versions)| {
             versions
@@ -490,7 +481,7 @@ impl Kind {
     }
 
     /// The record as memory knows it: holders that are gone are left out, a damaged record counts as none.
-    fn record_of_live(&self, key: &Key) -> Result<Record> {
+    fn record_of_live(&self, key: &ObjectKey) -> Result<Record> {
         let live = self.objects.read().get(key).cloned().unwrap_or_default();
         if live.is_empty() {
             return Ok(Record::default());
@@ -553,7 +544,7 @@ pub(crate) fn parse_record_key(stored: &[u8]) -> Option<(Resource, String)> {
 }
 
 impl Change {
-    pub(crate) fn key(&self) -> &Key {
+    pub(crate) fn key(&self) -> &ObjectKey {
         match self {
             Self::Put { key, .. }
             | Self::Delete { key }
@@ -571,35 +562,10 @@ pub(crate) struct Covering {
     pub(crate) revision: u64,
 }
 
-/// Which keys a snapshot looks at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Within<'a> {
-    Everything,
-    Namespace(&'a str),
-    Object(&'a str, &'a str),
-}
-
-impl Within<'_> {
-    fn bounds(self) -> (Bound<String>, Bound<String>) {
-        match self {
-            Self::Everything => (Bound::Unbounded, Bound::Unbounded),
-            // '0' is the byte after '/'.
-            Self::Namespace(namespace) => (
-                Bound::Included(format!("{namespace}/")),
-                Bound::Excluded(format!("{namespace}0")),
-            ),
-            Self::Object(namespace, name) => {
-                let key = format!("{namespace}/{name}");
-                (Bound::Included(key.clone()), Bound::Included(key))
-            }
-        }
-    }
-}
-
 /// One object of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Item {
-    pub(crate) key: Key,
+    pub(crate) key: ObjectKey,
     pub(crate) revision: u64,
     pub(crate) added: u64,
 }
@@ -637,7 +603,7 @@ impl Drop for Snapshot {
 }
 
 impl Pins {
-    fn keep(&mut self, replaced: Vec<(Key, u64, Bytes)>) {
+    fn keep(&mut self, replaced: Vec<(ObjectKey, u64, Bytes)>) {
         if self.snapshots == 0 {
             return;
         }

@@ -6,9 +6,8 @@ use yurt_core::store::Result;
 
 use super::Mirror;
 use super::ingest::{Origin, shown};
-use super::kind::{Key, split_key};
 use super::registry::Registry;
-use crate::api::Resource;
+use crate::api::{ObjectKey, Resource, split_key};
 use crate::codec::{self, EventType, ObjectError};
 
 impl Mirror {
@@ -30,7 +29,7 @@ impl Mirror {
     }
 
     /// Takes away what is local of those that `is_meant`; returns how many objects that were. Blocks on the store.
-    fn uncover(&self, is_meant: &dyn Fn(&Key) -> bool) -> Result<usize> {
+    fn uncover(&self, is_meant: &dyn Fn(&ObjectKey) -> bool) -> Result<usize> {
         let _whole = self.whole.write();
         let mut events = Vec::new();
         for key in self.kind.covered(self.id) {
@@ -69,7 +68,7 @@ impl Registry {
     pub(crate) fn cover<E: From<LocalError>>(
         &self,
         resource: &Resource,
-        key: &Key,
+        key: &ObjectKey,
         change: impl FnOnce(&Bytes) -> std::result::Result<Option<Bytes>, E>,
     ) -> std::result::Result<Option<Bytes>, E> {
         let _one_at_a_time = self.covering.lock();
@@ -102,7 +101,7 @@ impl Registry {
     pub(crate) fn uncover(
         &self,
         resource: &Resource,
-        is_meant: &dyn Fn(&Key) -> bool,
+        is_meant: &dyn Fn(&ObjectKey) -> bool,
     ) -> Result<usize> {
         let _one_at_a_time = self.covering.lock();
         let mut count = 0;
@@ -122,7 +121,7 @@ impl Registry {
     pub(crate) fn touch(
         &self,
         resource: &Resource,
-        keys: &[Key],
+        keys: &[ObjectKey],
     ) -> std::result::Result<(), LocalError> {
         for key in keys {
             self.cover(resource, key, |object| {
@@ -132,7 +131,7 @@ impl Registry {
         Ok(())
     }
 
-    fn holding(&self, resource: &Resource, key: &Key) -> Vec<std::sync::Arc<Mirror>> {
+    fn holding(&self, resource: &Resource, key: &ObjectKey) -> Vec<std::sync::Arc<Mirror>> {
         let mut mirrors = self.all();
         mirrors.retain(|mirror| {
             mirror.scope.resource == *resource

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use yurt_core::store::{Batch, Result};
 
-use super::kind::{Change, Form, Key, Within, split_key};
+use super::kind::{Change, Form};
 use super::record::REMEMBERED;
 use super::saved::{
     decode_staged, encode_staged, encode_tombstone, parse_staged_key, scope_key, staged_key,
@@ -18,6 +18,7 @@ use super::saved::{
 };
 use super::window::Step;
 use super::{Mirror, Phase, Tombstone};
+use crate::api::{ObjectKey, Within, split_key};
 use crate::codec;
 
 /// Bytes that are put in place at a time.
@@ -26,7 +27,7 @@ const PORTION: usize = 1 << 20;
 /// One object of a list, in the form that is kept.
 #[derive(Debug)]
 pub(crate) struct Listed {
-    pub(crate) key: Key,
+    pub(crate) key: ObjectKey,
     pub(crate) revision: u64,
     pub(crate) body: Bytes,
 }
@@ -84,7 +85,12 @@ impl Mirror {
     }
 
     /// Makes a complete list visible as a whole. Blocks on the store.
-    pub(crate) fn finish_list(&self, revision: u64, form: Form, seen: &HashSet<Key>) -> Result<()> {
+    pub(crate) fn finish_list(
+        &self,
+        revision: u64,
+        form: Form,
+        seen: &HashSet<ObjectKey>,
+    ) -> Result<()> {
         self.kind.learn_form(form);
         if self.is_synced() {
             self.finish_later_list(revision, seen)?;
@@ -95,12 +101,12 @@ impl Mirror {
     }
 
     /// Forgets what was once read by name where a list of everything no longer has it.
-    fn forget_unlisted(&self, revision: u64, seen: &HashSet<Key>) -> Result<()> {
+    fn forget_unlisted(&self, revision: u64, seen: &HashSet<ObjectKey>) -> Result<()> {
         if !self.scope.labels.is_everything() || !self.scope.fields.is_everything() {
             return Ok(());
         }
         let namespace = self.scope.namespace.as_deref();
-        let is_gone = |key: &Key| {
+        let is_gone = |key: &ObjectKey| {
             namespace.is_none_or(|namespace| split_key(key).0 == namespace)
                 && self.kind.revision_of(REMEMBERED, key) <= Some(revision)
         };
@@ -112,7 +118,7 @@ impl Mirror {
         self.kind.apply(REMEMBERED, &gone, Batch::new()).map(drop)
     }
 
-    fn finish_first_list(&self, revision: u64, seen: &HashSet<Key>) -> Result<()> {
+    fn finish_first_list(&self, revision: u64, seen: &HashSet<ObjectKey>) -> Result<()> {
         let _whole = self.whole.write();
         let gone: Vec<Change> = self
             .kind
@@ -143,7 +149,7 @@ impl Mirror {
         Ok(())
     }
 
-    fn finish_later_list(&self, revision: u64, seen: &HashSet<Key>) -> Result<()> {
+    fn finish_later_list(&self, revision: u64, seen: &HashSet<ObjectKey>) -> Result<()> {
         let mut batch = Batch::new();
         for key in self.kind.unseen(self.id, seen) {
             batch.put(staged_key(self.id, &key), encode_staged(0, b""));
@@ -254,7 +260,7 @@ impl Mirror {
 
     fn put_portion(
         &self,
-        staged: &[Key],
+        staged: &[ObjectKey],
         revisions: &mut DeletedRevisions,
     ) -> Result<Vec<Tombstone>> {
         let mut batch = Batch::new();
@@ -297,7 +303,7 @@ impl Mirror {
     }
 
     /// Returns keys that are staged, of about `bytes` together.
-    fn staged(&self, bytes: usize) -> Result<Vec<Key>> {
+    fn staged(&self, bytes: usize) -> Result<Vec<ObjectKey>> {
         let mut keys = Vec::new();
         let mut size = 0;
         self.store

@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use yurt_core::store::{Batch, Result};
 
-use super::kind::{Change, Key, Kind, key};
+use super::kind::{Change, Kind};
 use super::record::{REMEMBERED, Version, is_local};
+use crate::api::{ObjectKey, key};
 use crate::garbage::{Budget, Held};
 
 /// How much of all kinds is remembered by name.
@@ -64,7 +65,7 @@ impl Kind {
     /// Remembers what a caller read by name, unless something newer is known or there is no room.
     pub(crate) fn remember(
         &self,
-        key: &Key,
+        key: &ObjectKey,
         revision: u64,
         body: Bytes,
         now: Instant,
@@ -88,14 +89,14 @@ impl Kind {
     }
 
     /// Notes that somebody used what was remembered by name.
-    pub(crate) fn note_use(&self, key: &Key, now: Instant) {
+    pub(crate) fn note_use(&self, key: &ObjectKey, now: Instant) {
         if self.revision_of(REMEMBERED, key).is_some() {
             self.uses.note(key, now);
         }
     }
 
     /// Returns what was remembered by name: how much of it each is, and when it was used, as far as is known.
-    pub(crate) fn remembered(&self) -> Vec<(Key, Held, Option<Instant>)> {
+    pub(crate) fn remembered(&self) -> Vec<(ObjectKey, Held, Option<Instant>)> {
         let objects = self.objects.read();
         let remembered = objects
             .iter()
@@ -107,7 +108,7 @@ impl Kind {
     }
 
     /// Forgets what was remembered by name, whether it is so still or not.
-    pub(crate) fn release(&self, keys: &[Key]) -> Result<()> {
+    pub(crate) fn release(&self, keys: &[ObjectKey]) -> Result<()> {
         let changes: Vec<Change> = keys
             .iter()
             .map(|key| Change::Release { key: key.clone() })
@@ -138,19 +139,19 @@ pub(super) fn remembered_of(versions: &[Version]) -> Held {
 
 /// When objects of a kind that are remembered by name were used.
 #[derive(Debug, Default)]
-pub(super) struct Uses(Mutex<HashMap<Key, Instant>>);
+pub(super) struct Uses(Mutex<HashMap<ObjectKey, Instant>>);
 
 impl Uses {
-    pub(super) fn note(&self, key: &Key, now: Instant) {
+    pub(super) fn note(&self, key: &ObjectKey, now: Instant) {
         self.0.lock().insert(key.clone(), now);
     }
 
-    pub(super) fn forget(&self, key: &Key) {
+    pub(super) fn forget(&self, key: &ObjectKey) {
         self.0.lock().remove(key);
     }
 
     /// Returns when it was used, as far as is known.
-    pub(super) fn last(&self, key: &Key) -> Option<Instant> {
+    pub(super) fn last(&self, key: &ObjectKey) -> Option<Instant> {
         self.0.lock().get(key).copied()
     }
 }

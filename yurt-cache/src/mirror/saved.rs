@@ -4,8 +4,8 @@
 use bincode::{Decode, Encode};
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::kind::{Form, Key};
-use crate::api::{Resource, Scope};
+use super::kind::Form;
+use crate::api::{ObjectKey, Resource, Scope};
 use crate::codec::{FieldSelector, LabelSelector};
 
 /// The prefix of the keys under which scopes are stored.
@@ -110,11 +110,11 @@ pub(crate) fn encode_tombstone(added: u64, key: &str, body: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
-pub(crate) fn decode_tombstone(mut bytes: Bytes) -> Option<(u64, Key, Bytes)> {
+pub(crate) fn decode_tombstone(mut bytes: Bytes) -> Option<(u64, ObjectKey, Bytes)> {
     let added = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
     bytes = bytes.slice(8..);
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let key: Key = std::str::from_utf8(&bytes[..end]).ok()?.into();
+    let key: ObjectKey = std::str::from_utf8(&bytes[..end]).ok()?.into();
     Some((added, key, bytes.slice(end + 1..)))
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn staged_key(id: u32, key: &str) -> Bytes {
 }
 
 /// Returns the object's key in a staged object's key.
-pub(crate) fn parse_staged_key(stored: &[u8]) -> Option<Key> {
+pub(crate) fn parse_staged_key(stored: &[u8]) -> Option<ObjectKey> {
     Some(std::str::from_utf8(stored).ok()?.get(11..)?.into())
 }
 

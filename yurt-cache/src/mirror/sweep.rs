@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use yurt_core::store::{Batch, Result};
 
 use super::Mirror;
-use super::kind::{Key, Kind, parse_record_key};
+use super::kind::{Kind, parse_record_key};
 use super::registry::Registry;
-use crate::api::Resource;
+use crate::api::{ObjectKey, Resource};
 use crate::garbage::{Bounds, Budget, Entry, Held, plan};
 use crate::needs::Needs;
 use crate::proxy::route::Link;
@@ -166,7 +166,7 @@ impl Registry {
 
     fn sweep_remembered(&self, now: Instant, needs: &Needs) -> Result<usize> {
         let kinds: Vec<Arc<Kind>> = self.kinds.read().values().cloned().collect();
-        let mut objects: Vec<(Arc<Kind>, Key)> = Vec::new();
+        let mut objects: Vec<(Arc<Kind>, ObjectKey)> = Vec::new();
         let mut entries = Vec::new();
         for kind in &kinds {
             for (key, held, used) in kind.remembered() {
@@ -183,7 +183,7 @@ impl Registry {
             budget: self.remembered.budget(),
         };
         let goes = plan(&entries, self.remembered.held(), &bounds, Link::Up);
-        let mut of_kinds: BTreeMap<&Resource, (&Arc<Kind>, Vec<Key>)> = BTreeMap::new();
+        let mut of_kinds: BTreeMap<&Resource, (&Arc<Kind>, Vec<ObjectKey>)> = BTreeMap::new();
         for at in &goes {
             let (kind, key) = &objects[*at];
             let of_kind = of_kinds.entry(&kind.resource);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::kind::Key;
+use crate::api::ObjectKey;
 use crate::codec::EventType;
 
 /// What selectors look at.
@@ -32,7 +32,7 @@ pub(crate) struct Event {
     /// Its place in the history that clients are told: its revision, or the next if that was told already.
     pub(crate) order: u64,
     pub(crate) event_type: EventType,
-    pub(crate) key: Key,
+    pub(crate) key: ObjectKey,
     /// The event's line, ready to be sent.
     pub(crate) line: Bytes,
     /// The object in the line.

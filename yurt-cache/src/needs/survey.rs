@@ -5,9 +5,8 @@ use yurt_core::name::NodeName;
 
 use super::pod::{CLAIMS, Pod};
 use super::{Needs, pods_scope};
-use crate::api::Resource;
+use crate::api::{Resource, Within, key};
 use crate::mirror::definition::definitions;
-use crate::mirror::kind::{Within, key};
 use crate::mirror::registry::Registry;
 
 /// What is needed, as far as it can be seen.

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 
 use super::OverlayError;
 use super::endpoint::{PodFacts, Pods, Unready, correct_endpoints, correct_slice};
-use crate::api::Resource;
+use crate::api::{ObjectKey, Resource, split_key};
 use crate::codec::{ObjectMeta, field};
 use crate::mirror::Mirror;
-use crate::mirror::kind::{Key, Kind, split_key};
+use crate::mirror::kind::Kind;
 use crate::mirror::registry::Registry;
 
 /// The label that names a slice's Service (`k8s.io/api/discovery/v1`, `LabelServiceName`).
@@ -21,7 +21,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 #[derive(Debug, Default)]
 pub(crate) struct Truth {
     /// By the pod's key.
-    pods: Mutex<HashMap<Key, PodFacts>>,
+    pods: Mutex<HashMap<ObjectKey, PodFacts>>,
 }
 
 impl Truth {
@@ -41,7 +41,7 @@ impl Truth {
     pub(crate) fn note(
         &self,
         registry: &Registry,
-        key: &Key,
+        key: &ObjectKey,
         pod: &Bytes,
     ) -> Result<(), OverlayError> {
         if let Some(facts) = PodFacts::read(pod) {
@@ -132,7 +132,7 @@ pub(crate) fn nodes() -> Resource {
 }
 
 /// What cannot be read is as if it were not there; the store says of damage by itself.
-fn newest(kind: &Kind, key: &Key) -> Option<Bytes> {
+fn newest(kind: &Kind, key: &ObjectKey) -> Option<Bytes> {
     let (namespace, name) = split_key(key);
     kind.newest(namespace, name, None)
         .ok()
@@ -149,7 +149,7 @@ fn names_any(body: &Bytes, pods: &Pods) -> bool {
 }
 
 /// Returns whether the Service wants pods that are not ready too.
-fn unready(registry: &Registry, resource: &Resource, key: &Key, object: &Bytes) -> Unready {
+fn unready(registry: &Registry, resource: &Resource, key: &ObjectKey, object: &Bytes) -> Unready {
     let (namespace, name) = split_key(key);
     let service = if resource.plural == "endpoints" {
         Some(name.to_owned())

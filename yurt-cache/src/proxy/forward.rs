@@ -21,8 +21,8 @@ use super::route::Remember;
 use super::tee::{decompress, tee};
 use super::{Proxy, access, human, upload};
 use crate::answer::RETRY;
-use crate::api::Scope;
 use crate::api::request::{ApiRequest, Path, Shape, Target, Verb};
+use crate::api::{Scope, key};
 use crate::authorize::Access;
 use crate::body::{self, Body};
 use crate::codec::{Inflate, ObjectMeta, Status, compact};
@@ -30,7 +30,6 @@ use crate::documents::{self, LIMIT, accepts_gzip};
 use crate::identity::Caller;
 use crate::limits::Place;
 use crate::mirror::fetch::{ListAt, get};
-use crate::mirror::kind::key;
 use crate::upstream::SendError;
 
 /// Headers about one connection, not about the request (RFC 9110, section 7.6.1).

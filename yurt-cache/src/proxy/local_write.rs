@@ -11,12 +11,12 @@ use yurt_core::name::NodeName;
 
 use super::{Answer, Proxy, RETRY};
 use crate::answer;
+use crate::api::key;
 use crate::api::request::{ApiRequest, Path, Shape, Verb};
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status, Subject, protobuf};
 use crate::identity::Caller;
 use crate::metrics::ServedFrom;
-use crate::mirror::kind::key;
 use crate::outbox::Event;
 use crate::overlay::{OverlayError, PatchType, apply_status};
 

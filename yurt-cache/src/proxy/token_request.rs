@@ -15,12 +15,12 @@ use super::forward::{forwarded, remove_hop_headers};
 use super::route::Link;
 use super::{Answer, Proxy};
 use crate::answer::{self, RETRY};
+use crate::api::key;
 use crate::api::request::{ApiRequest, Path, Shape};
 use crate::body;
 use crate::codec::{Status, Subject, protobuf};
 use crate::identity::{Account, BoundPod, Caller, Order, later};
 use crate::metrics::ServedFrom;
-use crate::mirror::kind;
 use crate::needs::pods_scope;
 
 /// The longest request and answer: both hold a token's worth at most.
@@ -245,7 +245,7 @@ impl Proxy {
         };
         let scope = pods_scope(&self.node);
         let mirror = self.registry.find(&scope).ok_or_else(unknown)?;
-        let key = kind::key(namespace, name);
+        let key = key(namespace, name);
         let revision = mirror
             .kind
             .revision_of(mirror.id, &key)

@@ -11,10 +11,11 @@ use super::super::select::Selection;
 use super::super::write::Writer;
 use super::PORTION;
 use super::told::{Untold, tell};
+use crate::api::ObjectKey;
 use crate::codec::{EventType, ObjectMeta, Status};
 use crate::filter::seen::Seen;
 use crate::mirror::ingest::shown;
-use crate::mirror::kind::{Key, Snapshot};
+use crate::mirror::kind::Snapshot;
 use crate::mirror::saved::{decode_tombstone, tombstone_key};
 use crate::mirror::window::Traits;
 use crate::mirror::{Mirror, Since, View};
@@ -41,7 +42,7 @@ struct Source {
 #[derive(Clone)]
 struct Entry {
     event_type: EventType,
-    key: Key,
+    key: ObjectKey,
     revision: u64,
 }
 

@@ -7,10 +7,10 @@ use bytes::{Bytes, BytesMut};
 use super::super::blocking;
 use super::super::select::Selection;
 use super::super::write::Writer;
+use crate::api::ObjectKey;
 use crate::codec::{EventType, Status};
 use crate::filter::seen::{Seen, Told};
 use crate::filter::sieve::{SiftError, Sifted};
-use crate::mirror::kind::Key;
 use crate::mirror::{Mirror, View};
 
 /// Why an event cannot be told.
@@ -33,7 +33,7 @@ pub(super) fn tell(
     writer: &Writer,
     seen: &mut Option<Seen>,
     event_type: EventType,
-    (key, revision, object): (&Key, u64, &Bytes),
+    (key, revision, object): (&ObjectKey, u64, &Bytes),
     out: &mut BytesMut,
 ) -> Result<(), Untold> {
     let (object, is_hidden) = match writer.sift(object)? {

@@ -7,11 +7,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::answer::select::Selection;
-use crate::api::Scope;
+use crate::api::{ObjectKey, Scope};
 use crate::codec::{EventType, LabelSelector, ObjectMeta};
 use crate::identity::Caller;
 use crate::mirror::fetch::ListAt;
-use crate::mirror::kind::Key;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Step;
 use crate::mirror::{Counted, Mirror, Phase, Read};
@@ -25,7 +24,7 @@ pub(super) struct Source<D> {
     digest: fn(&[u8]) -> Option<D>,
     following: Option<Following>,
     /// What counts of each object that says something that counts; `None` before the first look.
-    held: Option<BTreeMap<Key, D>>,
+    held: Option<BTreeMap<ObjectKey, D>>,
 }
 
 struct Following {
@@ -104,7 +103,7 @@ impl<D: Send + 'static> Source<D> {
     }
 
     /// Returns what counts of each object, `None` before anything is known.
-    pub(super) fn held(&self) -> Option<&BTreeMap<Key, D>> {
+    pub(super) fn held(&self) -> Option<&BTreeMap<ObjectKey, D>> {
         self.held.as_ref()
     }
 
@@ -160,7 +159,7 @@ impl Following {
     async fn look_at_all<D: Send + 'static>(
         &mut self,
         digest: fn(&[u8]) -> Option<D>,
-    ) -> yurt_core::store::Result<BTreeMap<Key, D>> {
+    ) -> yurt_core::store::Result<BTreeMap<ObjectKey, D>> {
         let view = self.mirror.view(self.selection.within());
         let selection = self.selection.clone();
         let reading = move || {
@@ -190,7 +189,7 @@ impl Following {
         steps: &[Arc<Step>],
         mut place: u64,
         digest: fn(&[u8]) -> Option<D>,
-        held: &mut BTreeMap<Key, D>,
+        held: &mut BTreeMap<ObjectKey, D>,
     ) {
         for step in steps {
             match &**step {

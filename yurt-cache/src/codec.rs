@@ -12,13 +12,14 @@ pub(crate) mod protobuf;
 mod selector;
 mod status;
 mod table;
+mod type_meta;
 mod watch;
 
 pub(crate) use compact::compact;
 pub(crate) use inflate::Inflate;
 pub(crate) use list::{ListError, ListHead, ListSplitter};
 pub(crate) use object::{
-    ObjectError, ObjectMeta, field, strip_type, with_field, with_resource_version, with_type,
+    ObjectError, ObjectMeta, field, strip_type, with_field, with_resource_version,
 };
 pub(crate) use path::JsonPath;
 pub(crate) use selector::{FieldSelector, LabelSelector};
@@ -26,4 +27,5 @@ pub(crate) use status::{Cause, Status, Subject};
 pub(crate) use table::{
     Column, IncludeObject, PrinterColumn, partial_object, table_head, table_row,
 };
+pub(crate) use type_meta::{TypeMeta, with_type_meta, without_type_meta};
 pub(crate) use watch::{EventLines, EventType, WatchError, bookmark, frame, is_initial_events_end};

@@ -11,10 +11,9 @@ use super::{blocking, json};
 use crate::api::key;
 use crate::api::request::{Path, Revision};
 use crate::body::{self, Body};
-use crate::codec::{Status, Subject};
+use crate::codec::{Status, Subject, TypeMeta, with_type_meta};
 use crate::filter::sieve::Sifted;
-use crate::mirror::ingest::shown;
-use crate::mirror::kind::{Covering, Form, Kind};
+use crate::mirror::kind::{Covering, Kind};
 
 /// Answers a GET from the store.
 ///
@@ -25,7 +24,7 @@ pub(crate) async fn object(
     path: &Path,
     revision: &Revision,
     covering: Option<Covering>,
-    writer: impl FnOnce(&Kind, Arc<Form>) -> Writer,
+    writer: impl FnOnce(&Kind, Arc<TypeMeta>) -> Writer,
 ) -> Result<Response<Body>, Status> {
     let name = path.name.clone().unwrap_or_default();
     let namespace = path.namespace.clone().unwrap_or_default();
@@ -50,7 +49,7 @@ pub(crate) async fn object(
     }
     let form = kind.form().unwrap_or_else(|| Arc::new(form_of(&stored)));
     let writer = writer(&kind, form);
-    let Sifted::Shown(object) = writer.sift(&shown(&stored, &writer.form))? else {
+    let Sifted::Shown(object) = writer.sift(&with_type_meta(&stored, &writer.form))? else {
         return Err(hidden(path));
     };
     let shaped = writer
@@ -87,13 +86,13 @@ pub(crate) fn hidden(path: &Path) -> Status {
 }
 
 /// What a remembered object says of itself, where no list has said it.
-pub(crate) fn form_of(object: &[u8]) -> Form {
+pub(crate) fn form_of(object: &[u8]) -> TypeMeta {
     let meta = crate::codec::ObjectMeta::parse(object).ok();
     let (api_version, kind) = meta
         .map(|meta| (meta.api_version, meta.kind))
         .unwrap_or_default();
     let kind = kind.unwrap_or_default();
-    Form {
+    TypeMeta {
         api_version: api_version.unwrap_or_default(),
         list_kind: format!("{kind}List"),
         kind,

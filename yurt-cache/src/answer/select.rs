@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use crate::api::{Scope, Within, split_key};
+use crate::codec::fields::Attributes;
 use crate::codec::{FieldSelector, LabelSelector};
-use crate::mirror::window::Traits;
 
 /// What a request wants of a mirror that may hold more.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Selection {
     }
 
     /// Returns whether an object is wanted.
-    pub(crate) fn matches(&self, key: &str, traits: &Traits) -> bool {
+    pub(crate) fn matches(&self, key: &str, traits: &Attributes) -> bool {
         if self.is_everything {
             return true;
         }

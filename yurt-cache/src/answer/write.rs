@@ -5,16 +5,15 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::api::request::Shape;
-use crate::codec::{self, Column, EventType, IncludeObject, ObjectMeta};
+use crate::codec::{self, Column, EventType, IncludeObject, ObjectMeta, TypeMeta, with_type_meta};
 use crate::filter::sieve::{Sieve, SiftError, Sifted};
-use crate::mirror::ingest::shown;
-use crate::mirror::kind::{Form, Kind};
+use crate::mirror::kind::Kind;
 
 /// Writes objects of one kind in one shape.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
     shape: Shape,
-    pub(crate) form: Arc<Form>,
+    pub(crate) form: Arc<TypeMeta>,
     columns: Arc<Vec<Column>>,
     include: IncludeObject,
     now: jiff::Timestamp,
@@ -24,7 +23,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(
         kind: &Kind,
-        form: Arc<Form>,
+        form: Arc<TypeMeta>,
         shape: Shape,
         include: Option<&str>,
         now: jiff::Timestamp,
@@ -114,7 +113,7 @@ impl Writer {
     /// Returns one object by itself, as a GET has it.
     pub(crate) fn single(&self, body: &Bytes) -> Option<Bytes> {
         match self.shape {
-            Shape::Object => Some(shown(body, &self.form)),
+            Shape::Object => Some(with_type_meta(body, &self.form)),
             Shape::Metadata => Some(codec::partial_object(body)),
             Shape::Table => {
                 let meta = ObjectMeta::parse(body).ok()?;
@@ -157,7 +156,7 @@ impl Writer {
 
     fn row(&self, body: &Bytes) -> Option<Bytes> {
         let meta = ObjectMeta::parse(body).ok()?;
-        let object = shown(body, &self.form);
+        let object = with_type_meta(body, &self.form);
         Some(codec::table_row(
             &self.columns,
             &object,

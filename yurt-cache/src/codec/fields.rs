@@ -8,6 +8,13 @@ use super::object::{ObjectMeta, field};
 use super::path::{JsonPath, scalar};
 use super::selector::{FieldSelector, SelectorError};
 
+/// What selectors look at in an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) fields: Vec<(String, String)>,
+}
+
 /// A resource as far as its selectable fields go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Selectable<'a> {

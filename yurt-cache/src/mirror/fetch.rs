@@ -14,14 +14,13 @@ use tokio::time::{Instant, timeout};
 
 use super::definition::may_be_custom;
 use super::ingest::Incoming;
-use super::kind::Form;
 use super::relist::Listed;
 use super::{Mirror, Phase};
 use crate::api::{ObjectKey, key, split_key};
 use crate::body::{self, Body};
 use crate::codec::{
     self, EventLines, EventType, Inflate, ListError, ListHead, ListSplitter, ObjectError,
-    ObjectMeta, Status,
+    ObjectMeta, Status, TypeMeta,
 };
 use crate::identity::Caller;
 use crate::upstream::{SendError, Upstream};
@@ -265,12 +264,12 @@ impl Mirror {
 
     fn listed_event(&self, object: &[u8]) -> Result<Listed, FetchError> {
         let meta = ObjectMeta::parse(object)?;
-        let form = Form {
+        let form = TypeMeta {
             api_version: meta.api_version.clone().unwrap_or_default(),
             kind: meta.kind.clone().unwrap_or_default(),
             list_kind: String::new(),
         };
-        self.listed_as(&meta, super::ingest::kept(object, &form))
+        self.listed_as(&meta, codec::without_type_meta(object, &form))
     }
 
     fn listed_as(&self, meta: &ObjectMeta, body: Bytes) -> Result<Listed, FetchError> {
@@ -378,7 +377,7 @@ impl Mirror {
             .strip_suffix("List")
             .unwrap_or(&head.kind)
             .to_owned();
-        let form = Form {
+        let form = TypeMeta {
             api_version: head.api_version,
             kind,
             list_kind: head.kind,

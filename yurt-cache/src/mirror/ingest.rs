@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 use bytes::{Bytes, BytesMut};
 use yurt_core::store::{Batch, Result};
 
-use super::kind::{Change, Form};
+use super::kind::Change;
 use super::saved::{SavedScope, encode_tombstone, scope_key, tombstone_key};
-use super::window::{Before, Event, Step, Traits};
+use super::window::{Before, Event, Step};
 use super::{Mirror, Phase, State, TOMBSTONES, Tombstone};
 use crate::api::{ObjectKey, key};
+use crate::codec::fields::Attributes;
 use crate::codec::{self, EventType, ObjectError, ObjectMeta};
 
 /// Where an event comes from.
@@ -35,29 +36,7 @@ pub(crate) struct Incoming {
     body: Bytes,
     line: Bytes,
     object: Bytes,
-    traits: Traits,
-}
-
-/// Returns the object in the form that is kept: as the server's lists have it.
-pub(crate) fn kept(object: &[u8], form: &Form) -> Bytes {
-    match codec::strip_type(object, &form.api_version, &form.kind) {
-        Some(rest) => {
-            let mut bare = BytesMut::with_capacity(rest.len() + 1);
-            bare.extend_from_slice(b"{");
-            bare.extend_from_slice(rest);
-            bare.freeze()
-        }
-        None => Bytes::copy_from_slice(object),
-    }
-}
-
-/// Returns the object as a GET or a watch has it: with its kind and version.
-pub(crate) fn shown(body: &Bytes, form: &Form) -> Bytes {
-    if body.starts_with(b"{\"metadata\"") {
-        codec::with_type(body, &form.api_version, &form.kind)
-    } else {
-        body.clone()
-    }
+    traits: Attributes,
 }
 
 impl Mirror {
@@ -80,7 +59,7 @@ impl Mirror {
         let form = self.kind.form();
         let body = form.map_or_else(
             || Bytes::copy_from_slice(object),
-            |form| kept(object, &form),
+            |form| codec::without_type_meta(object, &form),
         );
         let traits = self.kind.traits(&meta, object);
         Ok(Incoming {
@@ -212,7 +191,7 @@ impl Mirror {
     }
 
     /// Returns the object before an event, where selectors could tell the difference.
-    fn before(&self, now: &Traits, body: &Bytes) -> Option<Before> {
+    fn before(&self, now: &Attributes, body: &Bytes) -> Option<Before> {
         let meta = ObjectMeta::parse(body).ok()?;
         let traits = self.kind.traits(&meta, body);
         if traits == *now {
@@ -221,7 +200,7 @@ impl Mirror {
         let object = self
             .kind
             .form()
-            .map_or_else(|| body.clone(), |form| shown(body, &form));
+            .map_or_else(|| body.clone(), |form| codec::with_type_meta(body, &form));
         Some(Before { traits, object })
     }
 

@@ -11,21 +11,13 @@ use yurt_core::store::{Batch, Result, Store};
 
 use super::record::{CLOUD, REMEMBERED, Record, Version, Versions, is_local, told};
 use super::remembered::{Remembered, Uses, remembered_of};
-use super::window::Traits;
 use crate::api::{ObjectKey, Resource, Within, key};
-use crate::codec::{Column, JsonPath, ObjectMeta, fields};
+use crate::codec::fields::Attributes;
+use crate::codec::{Column, JsonPath, ObjectMeta, TypeMeta, fields};
 use crate::garbage::{Budget, Held};
 
 /// Bytes of replaced versions that are kept for lists still being sent; beyond, such a list is cut off.
 const PINNED_LIMIT: usize = 16 << 20;
-
-/// How the server writes objects of a kind.
-#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub(crate) struct Form {
-    pub(crate) api_version: String,
-    pub(crate) kind: String,
-    pub(crate) list_kind: String,
-}
 
 /// What a CustomResourceDefinition says that answers need.
 #[derive(Debug, Default)]
@@ -63,7 +55,7 @@ pub(crate) enum Change {
 pub(crate) struct Kind {
     pub(crate) resource: Resource,
     store: Arc<dyn Store>,
-    form: RwLock<Option<Arc<Form>>>,
+    form: RwLock<Option<Arc<TypeMeta>>>,
     custom: RwLock<Arc<Custom>>,
     pub(super) objects: RwLock<BTreeMap<ObjectKey, Versions>>,
     /// Held over each read-modify-write of a record.
@@ -117,12 +109,12 @@ impl Kind {
         &self.store
     }
 
-    pub(crate) fn form(&self) -> Option<Arc<Form>> {
+    pub(crate) fn form(&self) -> Option<Arc<TypeMeta>> {
         self.form.read().clone()
     }
 
     /// Takes over the form; returns whether it is news.
-    pub(crate) fn learn_form(&self, form: Form) -> bool {
+    pub(crate) fn learn_form(&self, form: TypeMeta) -> bool {
         let mut known = self.form.write();
         if known.as_deref() == Some(&form) {
             return false;
@@ -282,7 +274,7 @@ impl Kind {
     }
 
     /// Returns what selectors look at in an object.
-    pub(crate) fn traits(&self, meta: &ObjectMeta, object: &[u8]) -> Traits {
+    pub(crate) fn traits(&self, meta: &ObjectMeta, object: &[u8]) -> Attributes {
         let custom = self.custom.read().clone();
         let fields = fields::values(
             &self.resource.group,
@@ -291,7 +283,7 @@ impl Kind {
             object,
             meta,
         );
-        Traits {
+        Attributes {
             labels: meta.labels.clone(),
             fields,
         }

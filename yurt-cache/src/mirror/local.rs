@@ -5,10 +5,10 @@ use bytes::Bytes;
 use yurt_core::store::Result;
 
 use super::Mirror;
-use super::ingest::{Origin, shown};
+use super::ingest::Origin;
 use super::registry::Registry;
 use crate::api::{ObjectKey, Resource, split_key};
-use crate::codec::{self, EventType, ObjectError};
+use crate::codec::{self, EventType, ObjectError, with_type_meta};
 
 impl Mirror {
     /// Puts `object` in front of what is held under its key; `false` if nothing is. Blocks on the store.
@@ -40,7 +40,7 @@ impl Mirror {
                 continue;
             };
             let body = match self.kind.form() {
-                Some(form) => shown(&body, &form),
+                Some(form) => with_type_meta(&body, &form),
                 None => body,
             };
             match self.read_event(EventType::Modified, &body) {
@@ -83,7 +83,9 @@ impl Registry {
         else {
             return Ok(None);
         };
-        let object = kind.form().map_or(body.clone(), |form| shown(&body, &form));
+        let object = kind
+            .form()
+            .map_or(body.clone(), |form| with_type_meta(&body, &form));
         let Some(changed) = change(&object)? else {
             return Ok(Some(object));
         };

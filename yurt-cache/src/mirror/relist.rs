@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use yurt_core::store::{Batch, Result};
 
-use super::kind::{Change, Form};
+use super::kind::Change;
 use super::record::REMEMBERED;
 use super::saved::{
     decode_staged, encode_staged, encode_tombstone, parse_staged_key, scope_key, staged_key,
@@ -20,6 +20,7 @@ use super::window::Step;
 use super::{Mirror, Phase, Tombstone};
 use crate::api::{ObjectKey, Within, split_key};
 use crate::codec;
+use crate::codec::TypeMeta;
 
 /// Bytes that are put in place at a time.
 const PORTION: usize = 1 << 20;
@@ -88,7 +89,7 @@ impl Mirror {
     pub(crate) fn finish_list(
         &self,
         revision: u64,
-        form: Form,
+        form: TypeMeta,
         seen: &HashSet<ObjectKey>,
     ) -> Result<()> {
         self.kind.learn_form(form);

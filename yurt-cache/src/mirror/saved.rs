@@ -4,9 +4,8 @@
 use bincode::{Decode, Encode};
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::kind::Form;
 use crate::api::{ObjectKey, Resource, Scope};
-use crate::codec::{FieldSelector, LabelSelector};
+use crate::codec::{FieldSelector, LabelSelector, TypeMeta};
 
 /// The prefix of the keys under which scopes are stored.
 pub(crate) const SCOPES: &[u8] = b"s/";
@@ -26,7 +25,7 @@ pub(crate) struct SavedScope {
     pub(crate) namespace: Option<String>,
     pub(crate) labels: String,
     pub(crate) fields: String,
-    pub(crate) form: Option<Form>,
+    pub(crate) form: Option<TypeMeta>,
     pub(crate) is_synced: bool,
     /// What clients were told, at least.
     pub(crate) revision: u64,

@@ -7,13 +7,7 @@ use bytes::Bytes;
 
 use crate::api::ObjectKey;
 use crate::codec::EventType;
-
-/// What selectors look at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Traits {
-    pub(crate) labels: Vec<(String, String)>,
-    pub(crate) fields: Vec<(String, String)>,
-}
+use crate::codec::fields::Attributes;
 
 /// One step of a mirror's history.
 #[derive(Debug)]
@@ -37,7 +31,7 @@ pub(crate) struct Event {
     pub(crate) line: Bytes,
     /// The object in the line.
     pub(crate) object: Bytes,
-    pub(crate) traits: Traits,
+    pub(crate) traits: Attributes,
     /// The object before, where what selectors look at was different.
     pub(crate) before: Option<Before>,
 }
@@ -45,7 +39,7 @@ pub(crate) struct Event {
 /// An object before an event.
 #[derive(Debug)]
 pub(crate) struct Before {
-    pub(crate) traits: Traits,
+    pub(crate) traits: Attributes,
     pub(crate) object: Bytes,
 }
 
@@ -171,7 +165,7 @@ mod tests {
             key: "a/b".into(),
             line: Bytes::from_static(b"{}\n"),
             object: Bytes::from_static(b"{}"),
-            traits: Traits::default(),
+            traits: Attributes::default(),
             before: None,
         }))
     }

@@ -12,12 +12,11 @@ use super::super::write::Writer;
 use super::PORTION;
 use super::told::{Untold, tell};
 use crate::api::ObjectKey;
-use crate::codec::{EventType, ObjectMeta, Status};
+use crate::codec::fields::Attributes;
+use crate::codec::{EventType, ObjectMeta, Status, with_type_meta};
 use crate::filter::seen::Seen;
-use crate::mirror::ingest::shown;
 use crate::mirror::kind::Snapshot;
 use crate::mirror::saved::{decode_tombstone, tombstone_key};
-use crate::mirror::window::Traits;
 use crate::mirror::{Mirror, Since, View};
 
 /// Events that are being made.
@@ -200,7 +199,7 @@ impl Source {
                 }
                 Some(false) | None => return Ok(Err(Untold::Expired)),
             }
-            let object = shown(&body, &writer.form);
+            let object = with_type_meta(&body, &writer.form);
             let event = (&entry.key, entry.revision, &object);
             if let Err(untold) = tell(writer, seen, entry.event_type, event, &mut out) {
                 return Ok(Err(untold));
@@ -222,7 +221,7 @@ impl Source {
     /// Returns whether an object is selected, `None` if it cannot be read.
     fn is_selected(&self, entry: &Entry, body: &Bytes) -> Option<bool> {
         if self.selection.is_by_key() {
-            return Some(self.selection.matches(&entry.key, &Traits::default()));
+            return Some(self.selection.matches(&entry.key, &Attributes::default()));
         }
         let meta = ObjectMeta::parse(body).ok()?;
         let traits = self.snapshot.kind().traits(&meta, body);

@@ -16,7 +16,7 @@ mod type_meta;
 mod watch;
 
 pub(crate) use compact::compact;
-pub(crate) use inflate::Inflate;
+pub(crate) use inflate::{Inflate, accepts_gzip, inflate};
 pub(crate) use list::{ListError, ListHead, ListSplitter};
 pub(crate) use object::{
     ObjectError, ObjectMeta, field, strip_type, with_field, with_resource_version,

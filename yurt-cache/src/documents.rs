@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use yurt_core::store::{Batch, Result, Store};
 
 use crate::body::{self, Body};
-use crate::codec::Inflate;
+use crate::codec::{accepts_gzip, inflate};
 use crate::garbage::{Bounds, Entry, Held, plan};
 use crate::proxy::route::Link;
 
@@ -187,18 +187,6 @@ pub(crate) fn accept(headers: &HeaderMap) -> &str {
         .unwrap_or("")
 }
 
-/// Returns whether the caller takes gzip.
-pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let value = headers
-        .get(http::header::ACCEPT_ENCODING)
-        .and_then(|value| value.to_str().ok());
-    value.is_some_and(|value| {
-        value
-            .split(',')
-            .any(|one| matches!(one.trim(), "gzip" | "*"))
-    })
-}
-
 /// A document is the same however long its reader is ready to wait for it.
 fn key(uri: &Uri, accept: &str) -> Bytes {
     let parameters = uri.query().unwrap_or_default().split('&');
@@ -230,23 +218,6 @@ fn answer(value: &Bytes, accepts_gzip: bool) -> Option<Response<Body>> {
     *response.status_mut() = StatusCode::OK;
     *response.headers_mut() = headers;
     Some(response)
-}
-
-/// Decompresses a whole text, up to the limit.
-pub(crate) fn inflate(encoding: Option<&HeaderValue>, text: &[u8]) -> Option<Bytes> {
-    let mut plain = BytesMut::new();
-    let mut inflate = Inflate::for_encoding(encoding);
-    let pushed = inflate.push(text, &mut |chunk: &[u8]| {
-        plain.put_slice(chunk);
-        if plain.len() > 4 * LIMIT {
-            Err(std::io::Error::other("too long"))
-        } else {
-            Ok(())
-        }
-    });
-    pushed.ok()?;
-    inflate.finish().ok()?;
-    Some(plain.freeze())
 }
 
 #[cfg(test)]

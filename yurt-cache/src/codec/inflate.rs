@@ -2,11 +2,16 @@
 
 use std::io::{self, Write};
 
+use bytes::{BufMut, Bytes, BytesMut};
 use flate2::write::GzDecoder;
-use http::HeaderValue;
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 
 /// Compressed bytes that are decompressed at a time: gzip grows at most a thousandfold.
 const PIECE: usize = 512;
+
+/// The longest text that is decompressed whole; an OpenAPI description has some megabytes.
+const WHOLE: usize = 48 << 20;
 
 /// Passes an answer's bytes on, decompressed if they are gzip.
 pub(crate) enum Inflate {
@@ -70,6 +75,35 @@ impl<E> PushError<E> {
             Self::Taker(error) => error,
         }
     }
+}
+
+/// Decompresses a whole text, up to a limit.
+pub(crate) fn inflate(encoding: Option<&HeaderValue>, text: &[u8]) -> Option<Bytes> {
+    let mut plain = BytesMut::new();
+    let mut inflate = Inflate::for_encoding(encoding);
+    let pushed = inflate.push(text, &mut |chunk: &[u8]| {
+        plain.put_slice(chunk);
+        if plain.len() > WHOLE {
+            Err(io::Error::other("too long"))
+        } else {
+            Ok(())
+        }
+    });
+    pushed.ok()?;
+    inflate.finish().ok()?;
+    Some(plain.freeze())
+}
+
+/// Returns whether the caller takes gzip.
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(ACCEPT_ENCODING)
+        .and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| {
+        value
+            .split(',')
+            .any(|one| matches!(one.trim(), "gzip" | "*"))
+    })
 }
 
 #[cfg(test)]

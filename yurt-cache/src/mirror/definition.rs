@@ -10,8 +10,7 @@ use super::kind::{Custom, Kind};
 use super::registry::Registry;
 use crate::api::{Resource, key};
 use crate::body;
-use crate::codec::{Column, JsonPath, ObjectMeta, PrinterColumn};
-use crate::documents::inflate;
+use crate::codec::{Column, JsonPath, ObjectMeta, PrinterColumn, inflate};
 use crate::identity::Caller;
 use crate::upstream::Upstream;
 

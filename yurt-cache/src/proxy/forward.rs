@@ -25,8 +25,8 @@ use crate::api::request::{ApiRequest, Path, Shape, Target, Verb};
 use crate::api::{Scope, key};
 use crate::authorize::Access;
 use crate::body::{self, Body};
-use crate::codec::{Inflate, ObjectMeta, Status, compact};
-use crate::documents::{self, LIMIT, accepts_gzip};
+use crate::codec::{Inflate, ObjectMeta, Status, accepts_gzip, compact, inflate};
+use crate::documents::{self, LIMIT};
 use crate::identity::Caller;
 use crate::limits::Place;
 use crate::mirror::fetch::{ListAt, get};
@@ -389,7 +389,7 @@ fn remember_text(
     encoding: Option<&HeaderValue>,
     text: &Bytes,
 ) {
-    let Some(object) = documents::inflate(encoding, text) else {
+    let Some(object) = inflate(encoding, text) else {
         return;
     };
     let Ok(meta) = ObjectMeta::parse(object.trim_ascii_end()) else {

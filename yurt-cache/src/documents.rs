@@ -18,7 +18,7 @@ use yurt_core::store::{Batch, Result, Store};
 use crate::body::{self, Body};
 use crate::codec::{accepts_gzip, inflate};
 use crate::garbage::{Bounds, Entry, Held, plan};
-use crate::proxy::route::Link;
+use crate::upstream::Link;
 
 /// The longest document that is remembered: an OpenAPI description of a large cluster is about half of it.
 pub(crate) const LIMIT: usize = 12 << 20;

@@ -14,7 +14,8 @@ use crate::identity::Caller;
 use crate::identity::token::Jwt;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::local_write::local_write;
-use crate::proxy::route::{Have, Link, route};
+use crate::proxy::route::{Have, route};
+use crate::upstream::Link;
 
 /// Small, so that inputs reach it.
 const LIMIT: usize = 4 << 10;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::proxy::route::Link;
+use crate::upstream::Link;
 
 /// How much may be kept, in objects and in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

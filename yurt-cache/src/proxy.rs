@@ -25,7 +25,7 @@ use yurt_core::name::NodeName;
 use self::exchange::Exchange;
 use self::forward::Broken;
 use self::local_write::local_write;
-use self::route::{Have, Link, Route, route};
+use self::route::{Have, Route, route};
 use self::validate::validate;
 use crate::answer::{self, RETRY, object::object, write::Writer};
 use crate::api::Scope;
@@ -43,7 +43,7 @@ use crate::mirror::kind::Covering;
 use crate::mirror::registry::Registry;
 use crate::outbox::Outbox;
 use crate::overlay::truth::Truth;
-use crate::upstream::{Reach, Upstream};
+use crate::upstream::{Link, Reach, Upstream};
 
 /// Serves requests of authenticated callers.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ mod files;
 mod pick;
 mod pool;
 mod probe;
+mod reach;
 mod response;
 mod set;
 
@@ -33,6 +34,7 @@ use self::dial::{Address, DialError};
 pub(crate) use self::files::Need;
 use self::files::TlsFiles;
 use self::pool::Permit;
+pub(crate) use self::reach::{Link, Reach};
 use self::response::Held;
 use self::set::Set;
 use crate::body::{self, Body};
@@ -45,20 +47,6 @@ pub(crate) enum Credential {
     Node,
     /// The caller's own: no client certificate, the request carries its `Authorization`.
     Bearer,
-}
-
-/// Whether any API server can be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// The first probes are under way.
-    Unknown,
-    /// At least one can.
-    Online,
-    /// None can.
-    CutOff {
-        /// When the last one went down.
-        since: jiff::Timestamp,
-    },
 }
 
 /// One API server, for the metrics.

@@ -12,7 +12,7 @@ use crate::api::{ObjectKey, Resource, Scope, split_key};
 use crate::garbage::{Bounds, Budget, Entry, Held, plan};
 use crate::identity::Caller;
 use crate::needs::Needs;
-use crate::proxy::route::Link;
+use crate::upstream::Link;
 
 /// How the keys of the node's own verdicts begin.
 const NODES: &str = "a/node/";

@@ -14,7 +14,7 @@ use super::registry::Registry;
 use crate::api::{ObjectKey, Resource};
 use crate::garbage::{Bounds, Budget, Entry, Held, plan};
 use crate::needs::Needs;
-use crate::proxy::route::Link;
+use crate::upstream::Link;
 
 /// How long and how much is kept.
 #[derive(Clone, Debug)]

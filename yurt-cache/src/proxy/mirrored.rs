@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use super::exchange::Exchange;
-use super::route::{Freshness, Link, Remember};
+use super::route::{Freshness, Remember};
 use super::validate::validate;
 use super::{Answer, Proxy};
 use crate::answer::select::Selection;
@@ -25,7 +25,7 @@ use crate::metrics::ServedFrom;
 use crate::mirror::Mirror;
 use crate::mirror::definition;
 use crate::mirror::fetch::ListAt;
-use crate::upstream::Reach;
+use crate::upstream::{Link, Reach};
 
 /// How long a request waits for a mirror's first list before it is forwarded instead.
 const SYNC_WAIT: Duration = Duration::from_secs(30);

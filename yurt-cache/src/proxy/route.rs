@@ -3,6 +3,7 @@
 use super::exchange::Exchange;
 use super::local_write::LocalWrite;
 use crate::api::request::{ApiRequest, Options, Revision, RevisionMatch, Shape, Target, Verb};
+use crate::upstream::Link;
 
 /// What the hub does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +50,6 @@ pub(crate) enum Freshness {
     Exactly(u64),
     /// Everything that the cloud has committed by now.
     Latest,
-}
-
-/// Whether the cloud is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Link {
-    Up,
-    Cut,
 }
 
 /// The mirror that can answer for the request's scope.

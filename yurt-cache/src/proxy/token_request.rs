@@ -12,7 +12,6 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::forward::{forwarded, remove_hop_headers};
-use super::route::Link;
 use super::{Answer, Proxy};
 use crate::answer::{self, RETRY};
 use crate::api::key;
@@ -22,6 +21,7 @@ use crate::codec::{Status, Subject, protobuf};
 use crate::identity::{Account, BoundPod, Caller, Order, later};
 use crate::metrics::ServedFrom;
 use crate::needs::pods_scope;
+use crate::upstream::Link;
 
 /// The longest request and answer: both hold a token's worth at most.
 const LIMIT: usize = 64 << 10;

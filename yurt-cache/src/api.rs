@@ -1,10 +1,12 @@
 //! The API's words: what a request asks for, of which objects. Every room speaks them and none is below.
 
+mod freshness;
 mod key;
 pub(crate) mod request;
 mod resource;
 mod scope;
 
+pub(crate) use self::freshness::{Freshness, ListAt};
 pub(crate) use self::key::{ObjectKey, Within, key, split_key};
 pub(crate) use self::resource::Resource;
 pub(crate) use self::scope::Scope;

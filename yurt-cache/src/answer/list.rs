@@ -11,13 +11,13 @@ use http_body_util::{BodyExt, StreamBody};
 use super::select::Selection;
 use super::write::Writer;
 use super::{Token, blocking, json};
+use crate::api::Freshness;
 use crate::api::request::Options;
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status};
 use crate::filter::sieve::{SiftError, Sifted};
 use crate::mirror::Mirror;
 use crate::mirror::kind::{Item, Snapshot};
-use crate::proxy::route::Freshness;
 
 /// Bytes of a list that are read at a time.
 const PORTION: usize = 128 << 10;

@@ -16,7 +16,7 @@ use super::definition::may_be_custom;
 use super::ingest::Incoming;
 use super::relist::Listed;
 use super::{Mirror, Phase};
-use crate::api::{ObjectKey, key, split_key};
+use crate::api::{ListAt, ObjectKey, key, split_key};
 use crate::body::{self, Body};
 use crate::codec::{
     self, EventLines, EventType, Inflate, ListError, ListHead, ListSplitter, ObjectError,
@@ -76,15 +76,6 @@ pub(crate) enum FetchError {
     Silent(Duration),
     #[error("the kind is over its budget")]
     OverBudget,
-}
-
-/// Which list is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ListAt {
-    /// What the cloud has now.
-    Latest,
-    /// What the cloud had at a revision.
-    Exactly(u64),
 }
 
 impl Mirror {

@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::backoff::Backoff;
 use yurt_core::store::Batch;
 
-use super::fetch::{FetchError, ListAt};
+use super::fetch::FetchError;
 use super::saved::{SavedScope, scope_key};
 use super::{Mirror, Phase};
+use crate::api::ListAt;
 use crate::codec::Status;
 use crate::identity::Caller;
 use crate::upstream::{Reach, Upstream};

@@ -13,7 +13,6 @@ use tokio_util::task::TaskTracker;
 use yurt_core::store::{Result, Store};
 
 use super::definition;
-use super::fetch::ListAt;
 use super::kind::{Kind, RECORDS, parse_record_key};
 use super::record::{CLOUD, REMEMBERED, Record};
 use super::reflector::Keeping;
@@ -24,7 +23,7 @@ use super::saved::{
 use super::sweep::Retention;
 use super::window::Limit;
 use super::{Mirror, Phase, Tombstone};
-use crate::api::{Resource, Scope};
+use crate::api::{ListAt, Resource, Scope};
 use crate::identity::Caller;
 
 /// Mirrors that a hub keeps at most; what is asked for beyond is only forwarded.

@@ -22,14 +22,14 @@ use super::tee::{decompress, tee};
 use super::{Proxy, access, human, upload};
 use crate::answer::RETRY;
 use crate::api::request::{ApiRequest, Path, Shape, Target, Verb};
-use crate::api::{Scope, key};
+use crate::api::{ListAt, Scope, key};
 use crate::authorize::Access;
 use crate::body::{self, Body};
 use crate::codec::{Inflate, ObjectMeta, Status, accepts_gzip, compact, inflate};
 use crate::documents::{self, LIMIT};
 use crate::identity::Caller;
 use crate::limits::Place;
-use crate::mirror::fetch::{ListAt, get};
+use crate::mirror::fetch::get;
 use crate::upstream::SendError;
 
 /// Headers about one connection, not about the request (RFC 9110, section 7.6.1).

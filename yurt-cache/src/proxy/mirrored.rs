@@ -8,14 +8,14 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use super::exchange::Exchange;
-use super::route::{Freshness, Remember};
+use super::route::Remember;
 use super::validate::validate;
 use super::{Answer, Proxy};
 use crate::answer::select::Selection;
 use crate::answer::write::Writer;
 use crate::answer::{list, watch};
 use crate::api::request::{ApiRequest, Revision, Shape, Verb};
-use crate::api::{Resource, Scope};
+use crate::api::{Freshness, ListAt, Resource, Scope};
 use crate::authorize::Access;
 use crate::body::Body;
 use crate::codec::fields::Selectable;
@@ -24,7 +24,6 @@ use crate::identity::Caller;
 use crate::metrics::ServedFrom;
 use crate::mirror::Mirror;
 use crate::mirror::definition;
-use crate::mirror::fetch::ListAt;
 use crate::upstream::{Link, Reach};
 
 /// How long a request waits for a mirror's first list before it is forwarded instead.

@@ -2,6 +2,7 @@
 
 use super::exchange::Exchange;
 use super::local_write::LocalWrite;
+use crate::api::Freshness;
 use crate::api::request::{ApiRequest, Options, Revision, RevisionMatch, Shape, Target, Verb};
 use crate::upstream::Link;
 
@@ -37,19 +38,6 @@ pub(crate) enum Remember {
     Document,
     /// The token that a pod of the node gets.
     Token,
-}
-
-/// What a mirror must show before it answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Freshness {
-    /// Whatever it has.
-    Any,
-    /// At least this revision.
-    AtLeast(u64),
-    /// This revision and no other.
-    Exactly(u64),
-    /// Everything that the cloud has committed by now.
-    Latest,
 }
 
 /// The mirror that can answer for the request's scope.

@@ -7,10 +7,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::answer::select::Selection;
-use crate::api::{ObjectKey, Scope};
+use crate::api::{ListAt, ObjectKey, Scope};
 use crate::codec::{EventType, LabelSelector, ObjectMeta};
 use crate::identity::Caller;
-use crate::mirror::fetch::ListAt;
 use crate::mirror::registry::Registry;
 use crate::mirror::window::Step;
 use crate::mirror::{Counted, Mirror, Phase, Read};

@@ -1,11 +1,13 @@
 //! The API's words: what a request asks for, of which objects. Every room speaks them and none is below.
 
+mod age;
 mod freshness;
 mod key;
 pub(crate) mod request;
 mod resource;
 mod scope;
 
+pub(crate) use self::age::{elapsed, human};
 pub(crate) use self::freshness::{Freshness, ListAt};
 pub(crate) use self::key::{ObjectKey, Within, key, split_key};
 pub(crate) use self::resource::Resource;

@@ -18,11 +18,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry as Exposition;
 use yurt_core::store::Store;
 
-use crate::api::Resource;
 use crate::api::request::Verb;
+use crate::api::{Resource, elapsed};
 use crate::mirror::Mirror;
 use crate::mirror::registry::Registry;
-use crate::proxy::elapsed;
 use crate::upstream::{Reach, Upstream};
 
 /// Scopes that are shown by themselves; the rest is left out, so that a scrape stays small.

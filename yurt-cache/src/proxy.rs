@@ -28,8 +28,8 @@ use self::local_write::local_write;
 use self::route::{Have, Route, route};
 use self::validate::validate;
 use crate::answer::{self, RETRY, object::object, write::Writer};
-use crate::api::Scope;
 use crate::api::request::{ApiRequest, Path, Revision, Target, Verb, is_decodable};
+use crate::api::{Scope, elapsed, human};
 use crate::authorize::{Access, Verdicts};
 use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
@@ -524,20 +524,5 @@ pub(crate) fn access(verb: &'static str, path: &Path) -> Access {
         subresource: path.subresource.clone(),
         labels: String::new(),
         fields: String::new(),
-    }
-}
-
-/// Returns how long ago something was; a clock that was set back says nothing.
-pub(crate) fn elapsed(since: jiff::Timestamp, now: jiff::Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
-}
-
-/// Writes a time as people say it: `8s`, `3m`, `5h`, `2d`.
-pub(crate) fn human(elapsed: Duration) -> String {
-    match elapsed.as_secs() {
-        seconds @ 0..120 => format!("{seconds}s"),
-        seconds @ 120..7_200 => format!("{}m", seconds / 60),
-        seconds @ 7_200..172_800 => format!("{}h", seconds / 3_600),
-        seconds => format!("{}d", seconds / 86_400),
     }
 }

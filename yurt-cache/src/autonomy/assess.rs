@@ -9,7 +9,7 @@ use super::{
     Certificate, CertificateFact, Check, Facts, Finding, Report, ScopeFact, ScopeState, StoreFact,
     TokenFact, User, Verdict,
 };
-use crate::proxy::{elapsed, human};
+use crate::api::{elapsed, human};
 
 /// How long a scope may not follow a cloud that is there: a watch is opened again in half a minute at most.
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(300);

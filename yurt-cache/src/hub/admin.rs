@@ -17,12 +17,12 @@ use tokio_util::task::TaskTracker;
 use yurt_core::store::Store;
 
 use super::autonomy::Autonomy;
+use crate::api::{elapsed, human};
 use crate::autonomy::Verdict;
 use crate::body::{self, Body};
 use crate::limits::{Door, Limits};
 use crate::metrics::Metrics;
 use crate::mirror::registry::Registry;
-use crate::proxy::{elapsed, human};
 use crate::upstream::{Reach, Upstream};
 
 /// Connections at a time: probes and a scraper or two.

@@ -6,6 +6,7 @@ mod key;
 pub(crate) mod request;
 mod resource;
 mod scope;
+pub(crate) mod well_known;
 
 pub(crate) use self::age::{elapsed, human};
 pub(crate) use self::freshness::{Freshness, ListAt};

@@ -10,6 +10,7 @@ use std::fmt;
 use yurt_core::name::NodeName;
 
 use self::pod::Pod;
+use crate::api::well_known::{csi_nodes, leases, node_scope, pods_scope};
 use crate::api::{ObjectKey, Resource, Scope, key};
 use crate::codec::FieldSelector;
 
@@ -175,24 +176,6 @@ pub(crate) fn is_always_kept(scope: &Scope) -> bool {
             (&*scope.resource.group, &*scope.resource.plural),
             ("", "services") | ("node.k8s.io", "runtimeclasses") | ("storage.k8s.io", "csidrivers")
         )
-}
-
-/// The scope of the Node itself.
-pub(crate) fn node_scope(node: &NodeName) -> Scope {
-    Scope::all(Resource::core("nodes")).named(node.as_str())
-}
-
-/// The scope of the node's pods.
-pub(crate) fn pods_scope(node: &NodeName) -> Scope {
-    Scope::all(Resource::core("pods")).with_field("spec.nodeName", node.as_str())
-}
-
-fn csi_nodes() -> Resource {
-    Resource::new("storage.k8s.io", "v1", "csinodes")
-}
-
-fn leases() -> Resource {
-    Resource::new("coordination.k8s.io", "v1", "leases")
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use yurt_core::name::NodeName;
 
 use super::Config;
 use super::flush::Flushing;
+use crate::api::well_known::node_scope;
 use crate::autonomy::condition::{self, Attempt, Condition, MANAGER, Seen};
 use crate::autonomy::{Certificate, Report, Verdict, assess};
 use crate::body;
@@ -29,7 +30,6 @@ use crate::codec::Status;
 use crate::identity::Caller;
 use crate::metrics::gauge;
 use crate::mirror::fetch::AGENT;
-use crate::needs::node_scope;
 use crate::proxy::Proxy;
 
 /// Whether a condition is written.

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::fetch::get;
 use super::kind::{Custom, Kind};
 use super::registry::Registry;
-use crate::api::{Resource, key};
+use crate::api::key;
+use crate::api::well_known::{definitions, may_be_custom};
 use crate::body;
 use crate::codec::{Column, JsonPath, ObjectMeta, PrinterColumn, inflate};
 use crate::identity::Caller;
@@ -43,19 +44,6 @@ struct SelectableField {
 
 /// The longest definition: etcd takes no object beyond a megabyte and a half.
 const LIMIT: usize = 4 << 20;
-
-/// The resource of definitions.
-pub(crate) fn definitions() -> Resource {
-    Resource::new("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-}
-
-/// Returns whether a resource may have a definition: the server's own groups have none.
-pub(super) fn may_be_custom(resource: &Resource) -> bool {
-    let group = resource.group.as_str();
-    let is_own =
-        !group.contains('.') || (group.ends_with(".k8s.io") && !group.ends_with(".x-k8s.io"));
-    !is_own || group == "snapshot.storage.k8s.io" || group == "gateway.networking.k8s.io"
-}
 
 /// Fetches the definition of a mirrored resource, as somebody who may see the resource, and takes it over.
 pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind, caller: &Caller) {
@@ -162,19 +150,5 @@ mod tests {
             "the name, and one for each column, readable or not"
         );
         assert_eq!(custom.selectable[0].0, "spec.color");
-    }
-
-    #[test]
-    fn the_servers_own_groups_have_no_definitions() {
-        for (group, expected) in [
-            ("", false),
-            ("apps", false),
-            ("rbac.authorization.k8s.io", false),
-            ("example.com", true),
-            ("cluster.x-k8s.io", true),
-        ] {
-            let resource = Resource::new(group, "v1", "things");
-            assert_eq!(may_be_custom(&resource), expected, "{group}");
-        }
     }
 }

@@ -12,10 +12,10 @@ use http_body_util::BodyExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::{Instant, timeout};
 
-use super::definition::may_be_custom;
 use super::ingest::Incoming;
 use super::relist::Listed;
 use super::{Mirror, Phase};
+use crate::api::well_known::may_be_custom;
 use crate::api::{ListAt, ObjectKey, key, split_key};
 use crate::body::{self, Body};
 use crate::codec::{

@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use yurt_core::name::NodeName;
 
+use super::Needs;
 use super::pod::{CLAIMS, Pod};
-use super::{Needs, pods_scope};
+use crate::api::well_known::{definitions, pods_scope};
 use crate::api::{Resource, Within, key};
-use crate::mirror::definition::definitions;
 use crate::mirror::registry::Registry;
 
 /// What is needed, as far as it can be seen.

@@ -16,11 +16,11 @@ use super::{Answer, Proxy};
 use crate::answer::{self, RETRY};
 use crate::api::key;
 use crate::api::request::{ApiRequest, Path, Shape};
+use crate::api::well_known::pods_scope;
 use crate::body;
 use crate::codec::{Status, Subject, protobuf};
 use crate::identity::{Account, BoundPod, Caller, Order, later};
 use crate::metrics::ServedFrom;
-use crate::needs::pods_scope;
 use crate::upstream::Link;
 
 /// The longest request and answer: both hold a token's worth at most.

@@ -17,8 +17,7 @@ use yurt_core::store::{Batch, Result, Store};
 
 use crate::body::{self, Body};
 use crate::codec::{accepts_gzip, inflate};
-use crate::garbage::{Bounds, Entry, Held, plan};
-use crate::upstream::Link;
+use crate::retention::{Bounds, Entry, Held, plan};
 
 /// The longest document that is remembered: an OpenAPI description of a large cluster is about half of it.
 pub(crate) const LIMIT: usize = 12 << 20;
@@ -171,7 +170,7 @@ fn forget(kept: &mut HashMap<Bytes, Kept>, bounds: &Bounds, now: Instant) -> Vec
         is_needed: false,
     };
     let entries: Vec<Entry> = keys.iter().map(entry).collect();
-    let goes = plan(&entries, total(kept), bounds, Link::Up);
+    let goes = plan(&entries, total(kept), bounds);
     let gone: Vec<Bytes> = goes.into_iter().map(|at| keys[at].clone()).collect();
     for key in &gone {
         kept.remove(key);

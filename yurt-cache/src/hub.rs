@@ -7,6 +7,7 @@ mod flush;
 mod interface;
 mod listen;
 mod surroundings;
+mod survey;
 mod sweep;
 
 use std::collections::BTreeMap;
@@ -45,8 +46,8 @@ use crate::upstream::Upstream;
 
 pub use self::certificates::ServingSigner;
 pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
-pub use crate::garbage::Budget;
 pub use crate::limits::Limits;
+pub use crate::retention::Budget;
 pub use crate::upstream::{Order, UpstreamConfig};
 
 /// How often the pods' address is put back, if it is gone.

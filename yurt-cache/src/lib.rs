@@ -10,16 +10,15 @@ mod documents;
 mod filter;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod garbage;
 pub mod hub;
 mod identity;
 mod limits;
 mod metrics;
 mod mirror;
-mod needs;
 mod outbox;
 mod overlay;
 mod proxy;
+mod retention;
 pub mod store;
 mod tasks;
 mod tls;

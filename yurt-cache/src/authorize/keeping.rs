@@ -9,10 +9,8 @@ use tokio::time::Instant;
 
 use super::{Access, Verdict, Verdicts};
 use crate::api::{ObjectKey, Resource, Scope, split_key};
-use crate::garbage::{Bounds, Budget, Entry, Held, plan};
 use crate::identity::Caller;
-use crate::needs::Needs;
-use crate::upstream::Link;
+use crate::retention::{Bounds, Budget, Entry, Held, Needs, plan};
 
 /// How the keys of the node's own verdicts begin.
 const NODES: &str = "a/node/";
@@ -92,7 +90,7 @@ impl Verdicts {
             objects: keys.len(),
             bytes: 0,
         };
-        let goes = plan(&entries, total, &bounds, Link::Up);
+        let goes = plan(&entries, total, &bounds);
         let gone: Vec<String> = goes.into_iter().map(|at| keys[at].clone()).collect();
         for key in &gone {
             known.remove(key);

@@ -17,13 +17,12 @@ use yurt_core::name::NodeName;
 use yurt_core::store::Result;
 
 use super::Config;
+use super::survey::survey;
 use crate::authorize;
 use crate::documents::Documents;
-use crate::garbage::{Bounds, Held};
 use crate::mirror::registry::Registry;
-use crate::mirror::sweep::Retention;
-use crate::needs::survey::survey;
 use crate::proxy::Proxy;
+use crate::retention::{Bounds, Held, Retention};
 use crate::upstream::Reach;
 
 /// How often what nobody needs is looked for.

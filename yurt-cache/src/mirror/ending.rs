@@ -65,7 +65,7 @@ impl Mirror {
 
     /// Returns whether a list that is being taken is more than the node keeps of the kind.
     pub(super) fn is_over_budget(&self) -> bool {
-        let is_first = !self.is_synced() && !crate::needs::is_always_kept(&self.scope);
+        let is_first = !self.is_synced() && !crate::retention::is_always_kept(&self.scope);
         is_first && self.kind.budget().is_exceeded_by(self.kind.held())
     }
 }

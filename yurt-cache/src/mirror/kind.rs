@@ -14,7 +14,7 @@ use super::remembered::{Remembered, Uses, remembered_of};
 use crate::api::{ObjectKey, Resource, Within, key};
 use crate::codec::fields::Attributes;
 use crate::codec::{Column, JsonPath, ObjectMeta, TypeMeta, fields};
-use crate::garbage::{Budget, Held};
+use crate::retention::{Budget, Held};
 
 /// Bytes of replaced versions that are kept for lists still being sent; beyond, such a list is cut off.
 const PINNED_LIMIT: usize = 16 << 20;

@@ -20,11 +20,11 @@ use super::remembered::Remembered;
 use super::saved::{
     SCOPES, SavedScope, decode_tombstone, parse_scope_key, parse_tombstone_key, tombstone_prefix,
 };
-use super::sweep::Retention;
 use super::window::Limit;
 use super::{Mirror, Phase, Tombstone};
 use crate::api::{ListAt, Resource, Scope};
 use crate::identity::Caller;
+use crate::retention::Retention;
 
 /// Mirrors that a hub keeps at most; what is asked for beyond is only forwarded.
 const MIRRORS: usize = 2_000;

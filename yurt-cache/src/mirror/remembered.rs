@@ -11,7 +11,7 @@ use yurt_core::store::{Batch, Result};
 use super::kind::{Change, Kind};
 use super::record::{REMEMBERED, Version, is_local};
 use crate::api::{ObjectKey, key};
-use crate::garbage::{Budget, Held};
+use crate::retention::{Budget, Held};
 
 /// How much of all kinds is remembered by name.
 #[derive(Debug)]

@@ -12,31 +12,7 @@ use super::Mirror;
 use super::kind::{Kind, parse_record_key};
 use super::registry::Registry;
 use crate::api::{ObjectKey, Resource};
-use crate::garbage::{Bounds, Budget, Entry, Held, plan};
-use crate::needs::Needs;
-use crate::upstream::Link;
-
-/// How long and how much is kept.
-#[derive(Clone, Debug)]
-pub(crate) struct Retention {
-    /// How long a mirror stays that nobody asks for.
-    pub(crate) mirror_idle: Duration,
-    /// How long an object stays that nobody reads by name.
-    pub(crate) age: Duration,
-    /// What is kept of objects read by name.
-    pub(crate) by_name: Budget,
-    /// What is kept of any kind, and of those that are named: `deployments.apps`.
-    pub(crate) per_kind: Budget,
-    pub(crate) kinds: BTreeMap<String, Budget>,
-}
-
-impl Retention {
-    /// Returns what is kept of a kind.
-    pub(crate) fn of(&self, resource: &Resource) -> Budget {
-        let own = self.kinds.get(&resource.to_string());
-        own.copied().unwrap_or(self.per_kind)
-    }
-}
+use crate::retention::{Bounds, Entry, Held, Needs, plan};
 
 /// How many went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,7 +97,7 @@ impl Registry {
             }
         };
         let entries: Vec<Entry> = mirrors.iter().map(entry).collect();
-        let goes = plan(&entries, kind.held(), &bounds, Link::Up);
+        let goes = plan(&entries, kind.held(), &bounds);
         for at in &goes {
             let mirror = &mirrors[*at];
             if entries[*at].idle > bounds.age {
@@ -182,7 +158,7 @@ impl Registry {
             age: self.retention.age,
             budget: self.remembered.budget(),
         };
-        let goes = plan(&entries, self.remembered.held(), &bounds, Link::Up);
+        let goes = plan(&entries, self.remembered.held(), &bounds);
         let mut of_kinds: BTreeMap<&Resource, (&Arc<Kind>, Vec<ObjectKey>)> = BTreeMap::new();
         for at in &goes {
             let (kind, key) = &objects[*at];

@@ -17,10 +17,10 @@ use crate::autonomy::{
     Absent, Certificate, CertificateFact, Facts, ScopeFact, ScopeState, StoreFact, TokenFact, User,
 };
 use crate::hub::flush::Durability;
+use crate::hub::survey::{Pods, survey};
 use crate::identity::{Caller, certificate};
 use crate::mirror::{Mirror, Phase};
-use crate::needs::Needed;
-use crate::needs::survey::{Pods, survey};
+use crate::retention::Needed;
 use crate::tls;
 use crate::upstream::Reach;
 

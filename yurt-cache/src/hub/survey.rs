@@ -3,11 +3,11 @@
 use serde::Deserialize;
 use yurt_core::name::NodeName;
 
-use super::Needs;
-use super::pod::{CLAIMS, Pod};
 use crate::api::well_known::{definitions, pods_scope};
 use crate::api::{Resource, Within, key};
 use crate::mirror::registry::Registry;
+use crate::retention::Needs;
+use crate::retention::pod::{CLAIMS, Pod};
 
 /// What is needed, as far as it can be seen.
 #[derive(Debug)]

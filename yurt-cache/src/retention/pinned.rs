@@ -1,15 +1,12 @@
 //! What a restart of this node needs while the cloud is away: what the kubelet lists before it starts a
 //! pod, and what the pods on the node refer to.
 
-pub(crate) mod pod;
-pub(crate) mod survey;
-
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use yurt_core::name::NodeName;
 
-use self::pod::Pod;
+use super::pod::{self, Pod};
 use crate::api::well_known::{csi_nodes, leases, node_scope, pods_scope};
 use crate::api::{ObjectKey, Resource, Scope, key};
 use crate::codec::FieldSelector;

@@ -1,12 +1,10 @@
 //! What of what is remembered goes: a pure decision over ages, counts and bytes.
 //!
-//! While the cloud is away nothing goes: what is lost then cannot be fetched again. What a restart needs
+//! It is asked only while the cloud is there: what is lost else cannot be fetched again. What a restart needs
 //! never goes. Of the rest goes what nobody used for long, and of what is over a budget the least recently
 //! used.
 
 use std::time::Duration;
-
-use crate::upstream::Link;
 
 /// How much may be kept, in objects and in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +78,7 @@ pub(crate) struct Bounds {
 
 /// Returns the places of the entries that go, the least recently used first; `total` is what all hold
 /// together, which is less than their sum where they share.
-pub(crate) fn plan(entries: &[Entry], total: Held, bounds: &Bounds, link: Link) -> Vec<usize> {
-    match link {
-        Link::Cut => return Vec::new(),
-        Link::Up => {}
-    }
+pub(crate) fn plan(entries: &[Entry], total: Held, bounds: &Bounds) -> Vec<usize> {
     let mut spare: Vec<usize> = (0..entries.len())
         .filter(|at| !entries[*at].is_needed)
         .collect();
@@ -130,14 +124,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_goes_while_cut_off(entries in entries(), bounds in bounds()) {
-            let total = sum(entries.iter());
-            prop_assert!(plan(&entries, total, &bounds, Link::Cut).is_empty());
-        }
-
-        #[test]
         fn what_is_needed_stays_and_the_rest_keeps_the_bounds(entries in entries(), bounds in bounds()) {
-            let gone = plan(&entries, sum(entries.iter()), &bounds, Link::Up);
+            let gone = plan(&entries, sum(entries.iter()), &bounds);
             let kept = || (0..entries.len()).filter(|at| !gone.contains(at)).map(|at| &entries[at]);
             prop_assert!(gone.iter().all(|at| !entries[*at].is_needed));
             let spare = || kept().filter(|entry| !entry.is_needed);
@@ -149,7 +137,7 @@ mod tests {
 
         #[test]
         fn the_least_recently_used_goes_first_and_no_more_than_must(entries in entries(), bounds in bounds()) {
-            let gone = plan(&entries, sum(entries.iter()), &bounds, Link::Up);
+            let gone = plan(&entries, sum(entries.iter()), &bounds);
             let spare = (0..entries.len()).filter(|at| !gone.contains(at) && !entries[*at].is_needed);
             let longest = spare.map(|at| entries[at].idle).max().unwrap_or_default();
             prop_assert!(gone.iter().all(|at| entries[*at].idle >= longest));

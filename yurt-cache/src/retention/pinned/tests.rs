@@ -1,7 +1,7 @@
 //! What a restart needs of a node with these pods.
 
 use super::*;
-use crate::needs::pod::Reference;
+use crate::retention::pod::Reference;
 
 fn pod(name: &str, references: &[(&'static str, &str)]) -> Pod {
     let reference = |(plural, name): &(&'static str, &str)| Reference {

@@ -24,8 +24,7 @@ use crate::api::{Resource, Scope};
 use crate::body;
 use crate::codec::{Status, Subject};
 use crate::identity::{Authenticator, Caller, later};
-use crate::mirror::fetch::AGENT;
-use crate::upstream::{SendError, Upstream};
+use crate::upstream::{AGENT, SendError, Upstream};
 
 /// How long a verdict is used without asking again while the cloud is there. As kube-apiserver's own webhooks
 /// cache an allow for minutes and a deny for half of one, and we serve what can be secrets: shorter.

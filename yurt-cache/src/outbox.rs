@@ -17,9 +17,8 @@ use yurt_core::store::{Batch, Result, Store};
 
 use crate::body;
 use crate::identity::Caller;
-use crate::mirror::fetch::AGENT;
 use crate::tasks::blocking;
-use crate::upstream::Upstream;
+use crate::upstream::{AGENT, Upstream};
 
 pub(crate) use self::figures::Figures;
 

@@ -40,6 +40,9 @@ use self::set::Set;
 use crate::body::{self, Body};
 use crate::tls::Protocol;
 
+/// How the hub names itself to the cloud.
+pub(crate) const AGENT: &str = concat!("yurthub/", env!("CARGO_PKG_VERSION"));
+
 /// In whose name a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Credential {

@@ -29,8 +29,8 @@ use crate::body;
 use crate::codec::Status;
 use crate::identity::Caller;
 use crate::metrics::gauge;
-use crate::mirror::fetch::AGENT;
 use crate::proxy::Proxy;
+use crate::upstream::AGENT;
 
 /// Whether a condition is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,8 +17,7 @@ use super::caller::Caller;
 use super::keys::KeySet;
 use super::trust::SavedTrust;
 use crate::body;
-use crate::mirror::fetch::AGENT;
-use crate::upstream::{Reach, SendError, Upstream};
+use crate::upstream::{AGENT, Reach, SendError, Upstream};
 
 /// How long keys are used before they are asked for again: as long as the server lets them be cached.
 const REFRESH: Duration = Duration::from_secs(3_600);

@@ -16,9 +16,8 @@ use yurt_core::name::NodeName;
 use super::Caller;
 use super::certificate::{peer_node_name, peer_public_key};
 use crate::body;
-use crate::mirror::fetch::AGENT;
 use crate::tls::{Identity, TlsError};
-use crate::upstream::{SendError, Upstream};
+use crate::upstream::{AGENT, SendError, Upstream};
 
 const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 

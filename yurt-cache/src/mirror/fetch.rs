@@ -23,7 +23,7 @@ use crate::codec::{
     ObjectMeta, Status, TypeMeta,
 };
 use crate::identity::Caller;
-use crate::upstream::{SendError, Upstream};
+use crate::upstream::{AGENT, SendError, Upstream};
 
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
@@ -37,9 +37,6 @@ const KEY_LIMIT: usize = 1_024;
 /// How long a list may keep silent in its middle, and a watch after it should have ended: a link that is
 /// dead is noticed elsewhere, this is for a server that forgot us.
 const SILENCE: Duration = Duration::from_secs(60);
-
-/// How the hub names itself to the cloud.
-pub(crate) const AGENT: &str = concat!("yurthub/", env!("CARGO_PKG_VERSION"));
 
 /// Why a list or a watch ended.
 #[derive(Debug, thiserror::Error)]

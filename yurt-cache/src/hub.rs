@@ -3,7 +3,6 @@
 mod admin;
 mod autonomy;
 mod certificates;
-mod flush;
 mod interface;
 mod listen;
 mod surroundings;
@@ -25,7 +24,6 @@ use yurt_core::store::Store;
 
 use self::autonomy::Autonomy;
 use self::certificates::Certificates;
-use self::flush::Flushing;
 use self::interface::{InterfaceError, PodAddress};
 use self::surroundings::Surroundings;
 use self::sweep::Sweeping;
@@ -41,6 +39,7 @@ use crate::outbox::{self, Outbox};
 use crate::overlay::reconcile::Reconcile;
 use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
+use crate::store::synced::Flushing;
 use crate::tls;
 use crate::upstream::Upstream;
 

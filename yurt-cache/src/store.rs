@@ -2,6 +2,7 @@
 
 mod log;
 mod memory;
+pub(crate) mod synced;
 
 pub use log::{LogConfig, LogStore};
 pub use memory::MemoryStore;

@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 
 use super::Config;
-use super::flush::Flushing;
 use crate::api::well_known::node_scope;
 use crate::autonomy::condition::{self, Attempt, Condition, MANAGER, Seen};
 use crate::autonomy::{Certificate, Report, Verdict, assess};
@@ -30,6 +29,7 @@ use crate::codec::Status;
 use crate::identity::Caller;
 use crate::metrics::gauge;
 use crate::proxy::Proxy;
+use crate::store::synced::Flushing;
 use crate::upstream::AGENT;
 
 /// Whether a condition is written.

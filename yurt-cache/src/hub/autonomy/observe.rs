@@ -16,11 +16,11 @@ use crate::authorize::Access;
 use crate::autonomy::{
     Absent, Certificate, CertificateFact, Facts, ScopeFact, ScopeState, StoreFact, TokenFact, User,
 };
-use crate::hub::flush::Durability;
 use crate::hub::survey::{Pods, survey};
 use crate::identity::{Caller, certificate};
 use crate::mirror::{Mirror, Phase};
 use crate::retention::Needed;
+use crate::store::synced::Durability;
 use crate::tls;
 use crate::upstream::Reach;
 

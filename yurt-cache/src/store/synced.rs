@@ -17,7 +17,7 @@ use yurt_core::store::{Batch, ErrorKind, Health, Result, Store};
 const DELAY: Duration = Duration::from_millis(100);
 
 /// A store that is synced soon after each write.
-pub(super) struct Flushing {
+pub(crate) struct Flushing {
     store: Arc<dyn Store>,
     written: Notify,
     state: Mutex<State>,
@@ -35,7 +35,7 @@ struct State {
 
 /// What of the store's promises holds now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Durability {
+pub(crate) enum Durability {
     /// All that was written is safe from a power cut, but for what was written since.
     Synced { but_for: Duration },
     /// The last write was refused.
@@ -45,7 +45,7 @@ pub(super) enum Durability {
 }
 
 impl Flushing {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
             written: Notify::new(),
@@ -54,7 +54,7 @@ impl Flushing {
     }
 
     /// Syncs after writes until `stop`, and once more then.
-    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut is_stopped = false;
         while !is_stopped {
             tokio::select! {
@@ -70,7 +70,7 @@ impl Flushing {
     }
 
     /// Returns what the store promises now.
-    pub(super) fn durability(&self, now: Instant) -> Durability {
+    pub(crate) fn durability(&self, now: Instant) -> Durability {
         let state = self.state.lock();
         match (state.write_failed, state.sync_failed) {
             (Some(kind), _) => Durability::Refuses(kind),

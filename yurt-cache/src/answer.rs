@@ -3,7 +3,6 @@
 
 pub(crate) mod list;
 pub(crate) mod object;
-pub(crate) mod select;
 pub(crate) mod watch;
 pub(crate) mod write;
 

@@ -6,6 +6,7 @@ mod key;
 pub(crate) mod request;
 mod resource;
 mod scope;
+mod selection;
 pub(crate) mod well_known;
 
 pub(crate) use self::age::{elapsed, human};
@@ -13,3 +14,4 @@ pub(crate) use self::freshness::{Freshness, ListAt};
 pub(crate) use self::key::{ObjectKey, Within, key, split_key};
 pub(crate) use self::resource::Resource;
 pub(crate) use self::scope::Scope;
+pub(crate) use self::selection::Selection;

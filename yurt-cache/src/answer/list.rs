@@ -8,11 +8,10 @@ use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
-use super::select::Selection;
 use super::write::Writer;
 use super::{Token, blocking, json};
-use crate::api::Freshness;
 use crate::api::request::Options;
+use crate::api::{Freshness, Selection};
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status};
 use crate::filter::sieve::{SiftError, Sifted};

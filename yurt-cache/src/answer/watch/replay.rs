@@ -7,11 +7,10 @@ use bytes::{Bytes, BytesMut};
 use yurt_core::store::Store;
 
 use super::super::blocking;
-use super::super::select::Selection;
 use super::super::write::Writer;
 use super::PORTION;
 use super::told::{Untold, tell};
-use crate::api::ObjectKey;
+use crate::api::{ObjectKey, Selection};
 use crate::codec::fields::Attributes;
 use crate::codec::{EventType, ObjectMeta, Status, with_type_meta};
 use crate::filter::seen::Seen;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::super::blocking;
-use super::super::select::Selection;
 use super::super::write::Writer;
-use crate::api::ObjectKey;
+use crate::api::{ObjectKey, Selection};
 use crate::codec::{EventType, Status};
 use crate::filter::seen::{Seen, Told};
 use crate::filter::sieve::{SiftError, Sifted};

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::answer::select::Selection;
-use crate::api::{ListAt, ObjectKey, Scope};
+use crate::api::{ListAt, ObjectKey, Scope, Selection};
 use crate::codec::{EventType, LabelSelector, ObjectMeta};
 use crate::identity::Caller;
 use crate::mirror::registry::Registry;

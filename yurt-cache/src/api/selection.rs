@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::api::{Scope, Within, split_key};
+use super::{Scope, Within, split_key};
 use crate::codec::fields::Attributes;
 use crate::codec::{FieldSelector, LabelSelector};
 

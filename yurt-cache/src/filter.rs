@@ -4,6 +4,7 @@
 mod config;
 pub(crate) mod context;
 mod discardcloudservice;
+pub(crate) mod follow;
 mod forwardkubesvctraffic;
 mod inclusterconfig;
 mod masterservice;

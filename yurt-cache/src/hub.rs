@@ -5,7 +5,6 @@ mod autonomy;
 mod certificates;
 mod interface;
 mod listen;
-mod surroundings;
 mod survey;
 mod sweep;
 
@@ -25,10 +24,10 @@ use yurt_core::store::Store;
 use self::autonomy::Autonomy;
 use self::certificates::Certificates;
 use self::interface::{InterfaceError, PodAddress};
-use self::surroundings::Surroundings;
 use self::sweep::Sweeping;
 use crate::authorize::Verdicts;
 use crate::documents::Documents;
+use crate::filter::follow::{Given, Surroundings};
 use crate::identity::{Authenticator, Figures, Mint, NodeVerifier, contact, issuer};
 use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
@@ -306,9 +305,14 @@ impl Hub {
             documents,
         } = self.open(&tasks, &stop).await?;
         let tls = self.tls(authenticator.clone())?;
-        let (config, store, mirrors) = (self.config.clone(), self.store.clone(), registry.clone());
-        let pods = self.pod_addr();
-        let open = move || Surroundings::open(&config, pods, mirrors, store);
+        let given = Given {
+            node: self.config.node_name.clone(),
+            pool_name: self.config.pool_name.clone(),
+            filters: self.config.filters.clone(),
+            hub: self.pod_addr(),
+        };
+        let (store, mirrors) = (self.store.clone(), registry.clone());
+        let open = move || Surroundings::open(given, mirrors, store);
         let surroundings = tokio::task::spawn_blocking(open)
             .await
             .expect("reading the store does not panic");

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use yurt_core::name::NodeName;
 use yurt_core::store::{Batch, Store};
 
 use self::source::{Source, labelled};
-use super::Config;
 use crate::api::{ObjectKey, Resource, Scope, Within};
 use crate::filter::context::{
     Affected, Context, Facts, Pool, Services, nodes_of_bucket, nodes_of_pool, pool_of_node,
@@ -43,8 +43,19 @@ struct Saved {
     context: Context,
 }
 
+/// What filters are told at the start.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) node: NodeName,
+    /// The node's pool, where the configuration names it.
+    pub(crate) pool_name: Option<String>,
+    pub(crate) filters: FilterConfig,
+    /// Where pods reach the hub.
+    pub(crate) hub: Option<SocketAddr>,
+}
+
 /// The task that keeps the filters' context.
-pub(super) struct Surroundings {
+pub(crate) struct Surroundings {
     registry: Arc<Registry>,
     store: Arc<dyn Store>,
     filters: Arc<Filters>,
@@ -61,14 +72,15 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Reads what filters knew last; `hub` is where pods reach the hub. Blocks on the store.
-    pub(super) fn open(
-        config: &Config,
-        hub: Option<SocketAddr>,
-        registry: Arc<Registry>,
-        store: Arc<dyn Store>,
-    ) -> Self {
-        let node = config.node_name.to_string();
+    /// Reads what filters knew last. Blocks on the store.
+    pub(crate) fn open(given: Given, registry: Arc<Registry>, store: Arc<dyn Store>) -> Self {
+        let Given {
+            node,
+            pool_name,
+            filters,
+            hub,
+        } = given;
+        let node = node.to_string();
         let saved = store.get(KEY).ok().flatten();
         let saved = saved
             .and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok())
@@ -78,17 +90,18 @@ impl Surroundings {
         let context = Context {
             hub,
             node: node.clone(),
-            pool: config.pool_name.clone().map_or(known.pool, Pool::Of),
+            pool: pool_name.clone().map_or(known.pool, Pool::Of),
             ..known
         };
+        let rules = rules(&filters);
         Self {
             registry,
             store,
-            filters: Arc::new(Filters::new(config.filters.clone(), context.clone())),
+            filters: Arc::new(Filters::new(filters, context.clone())),
             latest: context,
             saved,
-            rules: rules(&config.filters),
-            pool_name: config.pool_name.clone(),
+            rules,
+            pool_name,
             services: Source::new(Scope::all(Resource::core("services")), service_facts),
             node: Source::new(
                 Scope::all(Resource::core("nodes")).named(&node),
@@ -100,12 +113,12 @@ impl Surroundings {
     }
 
     /// Returns the filters, which know what is found here.
-    pub(super) fn filters(&self) -> &Arc<Filters> {
+    pub(crate) fn filters(&self) -> &Arc<Filters> {
         &self.filters
     }
 
     /// Follows the surroundings until `stop`.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         self.tell_of_the_time_between().await;
         let mut needed = self.filters.needs_services();
         tokio::select! {

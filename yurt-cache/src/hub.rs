@@ -26,7 +26,7 @@ use self::certificates::Certificates;
 use self::interface::{InterfaceError, PodAddress};
 use self::sweep::Sweeping;
 use crate::authorize::Verdicts;
-use crate::documents::Documents;
+use crate::discovery::Documents;
 use crate::filter::follow::{Given, Surroundings};
 use crate::identity::{Authenticator, Figures, Mint, NodeVerifier, contact, issuer};
 use crate::limits::{Door, Shares};

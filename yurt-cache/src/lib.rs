@@ -6,7 +6,7 @@ mod authorize;
 mod autonomy;
 mod body;
 mod codec;
-mod documents;
+mod discovery;
 mod filter;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

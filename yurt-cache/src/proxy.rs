@@ -33,7 +33,7 @@ use crate::api::{Scope, elapsed, human};
 use crate::authorize::{Access, Verdicts};
 use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
-use crate::documents::Documents;
+use crate::discovery::Documents;
 use crate::filter::sieve::Filters;
 use crate::identity::{Authenticator, Caller};
 use crate::limits::{Begun, Guest, Place, Shares, What};

@@ -19,7 +19,7 @@ use yurt_core::store::Result;
 use super::Config;
 use super::survey::survey;
 use crate::authorize;
-use crate::documents::Documents;
+use crate::discovery::Documents;
 use crate::mirror::registry::Registry;
 use crate::proxy::Proxy;
 use crate::retention::{Bounds, Held, Retention};

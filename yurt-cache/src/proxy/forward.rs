@@ -26,7 +26,7 @@ use crate::api::{ListAt, Scope, human, key};
 use crate::authorize::Access;
 use crate::body::{self, Body};
 use crate::codec::{Inflate, ObjectMeta, Status, accepts_gzip, compact, inflate};
-use crate::documents::{self, LIMIT};
+use crate::discovery::{self, LIMIT};
 use crate::identity::Caller;
 use crate::limits::Place;
 use crate::mirror::fetch::get;
@@ -256,7 +256,7 @@ impl Proxy {
     ) -> Response<Body> {
         let (documents, tasks) = (self.documents.clone(), self.tasks.clone());
         let uri = parts.uri.clone();
-        let accept = documents::accept(&parts.headers).to_owned();
+        let accept = discovery::accept(&parts.headers).to_owned();
         let (head, body) = response.into_parts();
         let headers = head.headers.clone();
         let body = tee(body, announced(&head.headers), LIMIT, move |text| {

@@ -5,6 +5,7 @@ mod api;
 mod authorize;
 mod autonomy;
 mod body;
+mod certificate;
 mod codec;
 mod discovery;
 mod filter;

@@ -1,6 +1,8 @@
 //! TLS: the one choice of a crypto provider, PEM files, and what the hub presents and trusts as a
 //! client and as a server.
 
+mod files;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,6 +21,8 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+pub(crate) use self::files::write_files;
+
 /// Why TLS could not be set up from what is on the disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,6 +30,14 @@ pub(crate) enum TlsError {
     /// A file could not be read.
     #[error("read {}", path.display())]
     ReadFile {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("write {}", path.display())]
+    WriteFile {
         /// Which file.
         path: PathBuf,
         /// What the system said.

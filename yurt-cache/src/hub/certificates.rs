@@ -9,9 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Config, Error};
-use crate::identity::certificate::ServingCertificate;
-use crate::identity::enroll::{self, CLIENT_FILE, CLIENT_KEY, Enrolment};
-use crate::identity::signing::Purpose;
+use crate::certificate::{self, CLIENT_FILE, CLIENT_KEY, Enrolment, Purpose, ServingCertificate};
 use crate::tls::{Identity, Presented};
 use crate::upstream::{Need, Upstream};
 
@@ -51,7 +49,7 @@ impl Certificates {
         let serving = serving.map_err(|error| failed(error.into()))?;
         let authority = serving.authority_file().map(Path::to_owned);
         let signed = (authority.is_some() && config.serving_signer == ServingSigner::Cluster)
-            .then(|| enroll::load(&config.data_dir, &Purpose::Serving(names.clone())))
+            .then(|| certificate::load(&config.data_dir, &Purpose::Serving(names.clone())))
             .flatten();
         let identity = signed.unwrap_or_else(|| serving.identity().clone());
         let presented = Presented::new(identity).map_err(|error| failed(error.into()))?;

@@ -25,7 +25,7 @@ use self::visit::Visit;
 use crate::answer::{self, RETRY};
 use crate::body::{self, Body};
 use crate::codec::Status;
-use crate::identity::{Caller, certificate};
+use crate::identity::{Caller, subject};
 use crate::limits::{Door, Entered, Entry, Guest, Holder, TooManyConnections};
 use crate::metrics::{Refused, ServedFrom};
 use crate::proxy::Proxy;
@@ -218,7 +218,7 @@ impl Listening {
         let Some(leaf) = connection.peer_certificates().and_then(<[_]>::first) else {
             return Peer::Unnamed;
         };
-        match certificate::peer_node_name(leaf) {
+        match subject::peer_node_name(leaf) {
             Some(name) if name == self.node => Peer::Node,
             _ => Peer::Foreign,
         }

@@ -14,18 +14,22 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use yurt_core::name::NodeName;
 
-use super::certificate::{CertificateError, write_files};
 use super::keys::ecdsa_raw;
 use super::standing::later;
 use super::token::{Account, BoundPod};
 use super::trust::{SavedTrust, Trust};
-use crate::tls;
+use crate::tls::{self, write_files};
 
 const KEY_FILE: &str = "hub-token.key";
 
 /// How long one lives: the shortest that Kubernetes knows, so that the real one is asked for soon after the
 /// link is back.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+#[error("make the key of the hub's own tokens")]
+pub(crate) struct MintError(#[source] rcgen::Error);
 
 /// A key that signs tokens for this hub.
 pub(crate) struct Mint {
@@ -52,7 +56,7 @@ pub(crate) struct Minted {
 
 impl Mint {
     /// Takes the key that an earlier start left in `dir`, or makes one; blocks on the disk.
-    pub(crate) fn load_or_make(dir: &Path, node: &NodeName) -> Result<Self, CertificateError> {
+    pub(crate) fn load_or_make(dir: &Path, node: &NodeName) -> Result<Self, MintError> {
         let key = match load(&dir.join(KEY_FILE)) {
             Some(key) => key,
             None => make(dir)?,
@@ -142,9 +146,8 @@ fn load(path: &Path) -> Option<KeyPair> {
     key
 }
 
-fn make(dir: &Path) -> Result<KeyPair, CertificateError> {
-    let key = KeyPair::generate()
-        .map_err(|source| CertificateError::Make("the key of the hub's own tokens", source))?;
+fn make(dir: &Path) -> Result<KeyPair, MintError> {
+    let key = KeyPair::generate().map_err(MintError)?;
     if let Err(error) = write_files(dir, &[(KEY_FILE, &key.serialize_pem(), 0o600)]) {
         let error: &(dyn std::error::Error + 'static) = &error;
         tracing::warn!(

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use yurt_core::name::NodeName;
 
 use super::Authenticator;
-use super::certificate::{peer_node_name, peer_validity};
 use super::standing::{Moment, SLACK, later};
+use super::subject::{Validity, peer_node_name, peer_validity};
 
 /// How long after the link came back the node may renew what expired meanwhile.
 const RENEWAL: Duration = Duration::from_secs(24 * 3_600);
@@ -26,13 +26,6 @@ pub(crate) struct NodeVerifier {
     strict: Arc<dyn ClientCertVerifier>,
     node: NodeName,
     authenticator: Arc<Authenticator>,
-}
-
-/// From when until when a certificate is valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Validity {
-    pub(crate) not_before: Timestamp,
-    pub(crate) not_after: Timestamp,
 }
 
 impl NodeVerifier {

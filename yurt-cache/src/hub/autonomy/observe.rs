@@ -17,7 +17,7 @@ use crate::autonomy::{
     Absent, Certificate, CertificateFact, Facts, ScopeFact, ScopeState, StoreFact, TokenFact, User,
 };
 use crate::hub::survey::{Pods, survey};
-use crate::identity::{Caller, certificate};
+use crate::identity::{Caller, subject};
 use crate::mirror::{Mirror, Phase};
 use crate::retention::Needed;
 use crate::store::synced::Durability;
@@ -203,5 +203,5 @@ fn certificate_fact((which, path): &(Certificate, PathBuf)) -> CertificateFact {
 fn read_not_after(path: &Path) -> Option<Timestamp> {
     let text = tls::read_file(path).ok()?;
     let leaf = CertificateDer::from_pem_slice(&text).ok()?;
-    Some(certificate::peer_validity(&leaf)?.not_after)
+    Some(subject::peer_validity(&leaf)?.not_after)
 }

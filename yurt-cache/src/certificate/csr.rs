@@ -13,9 +13,9 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use yurt_core::name::NodeName;
 
-use super::Caller;
-use super::certificate::{peer_node_name, peer_public_key};
 use crate::body;
+use crate::identity::Caller;
+use crate::identity::subject::{peer_node_name, peer_public_key};
 use crate::tls::{Identity, TlsError};
 use crate::upstream::{AGENT, SendError, Upstream};
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::standing::later;
-use super::verifier::Validity;
+use crate::identity::later;
+use crate::identity::subject::Validity;
 
 /// The part of its life after which a certificate is renewed, and how much of it chance adds: as the kubelet,
 /// so that a site that was installed in one night does not renew in one night.

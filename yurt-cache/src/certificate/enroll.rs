@@ -12,13 +12,13 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 
-use super::Caller;
-use super::caller::Token;
-use super::certificate::{is_for, peer_validity, write_files};
+use super::CertificateError;
+use super::authority::is_for;
+use super::csr::{Purpose, Signed, ask};
 use super::renewal::{Attempt, Step, next};
-use super::signing::{Purpose, Signed, ask};
-use super::verifier::Validity;
-use crate::tls::{self, Identity};
+use crate::identity::subject::{Validity, peer_validity};
+use crate::identity::{Caller, Token};
+use crate::tls::{self, Identity, write_files};
 use crate::upstream::{Reach, Upstream};
 
 /// The node's own client certificate and its key, beside the data.
@@ -124,10 +124,7 @@ impl Enrolment {
         token
     }
 
-    async fn take(
-        self: Arc<Self>,
-        signed: Signed,
-    ) -> Result<(), super::certificate::CertificateError> {
+    async fn take(self: Arc<Self>, signed: Signed) -> Result<(), CertificateError> {
         let this = self.clone();
         let taken = tokio::task::spawn_blocking(move || {
             let (certificate, key) = this.purpose.files();

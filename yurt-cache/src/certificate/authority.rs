@@ -18,10 +18,11 @@ use tracing::info;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
+use super::CertificateError;
 use super::files::{
     AUTHORITY_FILE, AUTHORITY_KEY, SERVING_FILE, SERVING_KEY, read_pair, write_pair,
 };
-use super::{CertificateError, left, parse};
+use crate::identity::subject::parse;
 use crate::tls::{self, Identity};
 
 /// How long clients can rely on the CA file that they were handed.
@@ -162,6 +163,16 @@ fn limit(
     params.not_after =
         rcgen::date_time_ymd(i32::from(end.year()), part(end.month()), part(end.day()));
     Ok(())
+}
+
+/// Returns whether a certificate is for these names and addresses and no others.
+pub(crate) fn is_for(certificate: &[u8], names: &[String]) -> bool {
+    parse(certificate).is_some_and(|certificate| names_of(&certificate) == normal_names(names))
+}
+
+pub(super) fn left(certificate: &X509Certificate<'_>, now: Timestamp) -> SignedDuration {
+    let end = certificate.validity().not_after.timestamp();
+    SignedDuration::from_secs(end.saturating_sub(now.as_second()))
 }
 
 pub(super) fn names_of(certificate: &X509Certificate<'_>) -> BTreeSet<String> {

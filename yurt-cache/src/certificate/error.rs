@@ -1,0 +1,23 @@
+//! Why there is no certificate.
+
+use jiff::SignedDuration;
+
+use crate::tls::TlsError;
+
+/// Why there is no serving certificate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum CertificateError {
+    /// A configured file cannot be used.
+    #[error("load the serving certificate")]
+    Load(#[source] TlsError),
+    /// A key or a certificate could not be made.
+    #[error("make {0}")]
+    Make(&'static str, #[source] rcgen::Error),
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] TlsError),
+    /// The clock is at the end of time.
+    #[error("no certificate can end {0:?} after now")]
+    Clock(SignedDuration, #[source] jiff::Error),
+}

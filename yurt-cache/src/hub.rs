@@ -3,14 +3,14 @@
 mod admin;
 mod autonomy;
 mod certificates;
+mod config;
 mod interface;
 mod listen;
 mod survey;
 mod sweep;
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,6 @@ use rustls::server::danger::ClientCertVerifier;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use yurt_core::name::NodeName;
 use yurt_core::store::Store;
 
 use self::autonomy::Autonomy;
@@ -42,7 +41,7 @@ use crate::store::synced::Flushing;
 use crate::tls;
 use crate::upstream::Upstream;
 
-pub use self::certificates::ServingSigner;
+pub use self::config::{Config, Error, ServingSigner};
 pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
 pub use crate::limits::Limits;
 pub use crate::retention::Budget;
@@ -50,142 +49,6 @@ pub use crate::upstream::{Order, UpstreamConfig};
 
 /// How often the pods' address is put back, if it is gone.
 const LOOKED_AFTER_EVERY: Duration = Duration::from_secs(60);
-
-/// What a hub is told. Plain data; [`Config::new`] sets what has a default.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Config {
-    /// The node that the hub serves.
-    pub node_name: NodeName,
-    /// The API servers and how to reach them.
-    pub upstream: UpstreamConfig,
-    /// Where clients reach the hub, by HTTPS; at least one address.
-    pub listen: Vec<SocketAddr>,
-    /// Where the node's pods reach it: the hub puts the address on an interface, which takes `CAP_NET_ADMIN`
-    /// unless it is there. The same on every node, as 169.254.2.1:10268; without it no filter sends pods here.
-    pub pod_address: Option<SocketAddr>,
-    /// More names and addresses for the serving certificate, such as the cluster IP of the Service `kubernetes`.
-    pub serving_names: Vec<String>,
-    /// The node's pool; without it the node's label `apps.openyurt.io/nodepool` says it.
-    pub pool_name: Option<String>,
-    /// What callers see differently from the cloud.
-    pub filters: FilterConfig,
-    /// The serving certificate, PEM; without it the hub makes a CA of its own beside the data.
-    pub serving_certificate: Option<PathBuf>,
-    /// The serving certificate's key, PEM.
-    pub serving_key: Option<PathBuf>,
-    /// Who signs the serving certificate where none is given.
-    pub serving_signer: ServingSigner,
-    /// A file with a bootstrap token, alone or in a bootstrap kubeconfig: with it the hub gets a client
-    /// certificate of its own for the node, instead of the one in `upstream`, keeps it beside the data, renews it,
-    /// and wipes the file when it has the first.
-    pub bootstrap_token_file: Option<PathBuf>,
-    /// The CA of the callers' certificates, PEM; without it the CA of the API servers.
-    pub client_ca_file: Option<PathBuf>,
-    /// Where health and metrics are served, by plain HTTP; nowhere if `None`.
-    pub admin_listen: Option<SocketAddr>,
-    /// Where the hub keeps its certificates; the store is given to [`Hub::new`].
-    pub data_dir: PathBuf,
-    /// How long a mirror stays that nobody asks for, while the cloud is there and no restart needs it.
-    pub mirror_idle: Duration,
-    /// How long else stays what nobody uses, while the cloud is there: objects that were read by name and that
-    /// no pod on the node refers to, documents, verdicts.
-    pub forget_after: Duration,
-    /// What is kept of objects that were read by name; what a restart needs is kept beyond.
-    pub objects_by_name: Budget,
-    /// What is kept of discovery, OpenAPI and other documents.
-    pub documents: Budget,
-    /// How many verdicts of the cloud on its callers are kept.
-    pub verdicts: usize,
-    /// What is kept of any kind of object. Beyond it scopes are only forwarded, the least recently used first;
-    /// what a restart needs is kept beyond.
-    pub per_kind: Budget,
-    /// What is kept of some kinds: plural and group, as in `deployments.apps`, or the plural alone.
-    pub kinds: BTreeMap<String, Budget>,
-    /// The largest object, in bytes, that a mirror takes.
-    pub object_limit: usize,
-    /// Events that a mirror keeps in memory for its watchers, and their bytes.
-    pub window_events: usize,
-    /// See `window_events`.
-    pub window_bytes: usize,
-    /// How long what the cloud said of a caller counts while it is away: who it is and what it may read.
-    pub verdict_limit: Duration,
-    /// How much one client may hold.
-    pub limits: Limits,
-    /// How often it is looked whether the node would survive a reboot without the cloud.
-    pub autonomy_period: Duration,
-    /// Whether the cloud is told, by the Node's condition `Autonomy`. It needs the node's client certificate.
-    pub autonomy_condition: bool,
-    /// How long running requests may go on after the shutdown began.
-    pub drain: Duration,
-    /// What time it is.
-    pub clock: fn() -> jiff::Timestamp,
-}
-
-impl Config {
-    /// Returns a configuration with the defaults: clients at 127.0.0.1:10268, administration at 127.0.0.1:10267.
-    #[must_use]
-    pub fn new(node_name: NodeName, upstream: UpstreamConfig, data_dir: PathBuf) -> Self {
-        Self {
-            node_name,
-            upstream,
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 10_268))],
-            pod_address: None,
-            serving_names: Vec::new(),
-            pool_name: None,
-            filters: FilterConfig::default(),
-            serving_certificate: None,
-            serving_key: None,
-            serving_signer: ServingSigner::Own,
-            bootstrap_token_file: None,
-            client_ca_file: None,
-            admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 10_267))),
-            data_dir,
-            mirror_idle: Duration::from_secs(3_600),
-            forget_after: Duration::from_secs(7 * 86_400),
-            objects_by_name: Budget::new(5_000, 32 << 20),
-            documents: Budget::new(200, 32 << 20),
-            verdicts: 10_000,
-            per_kind: Budget::new(100_000, 256 << 20),
-            kinds: BTreeMap::new(),
-            object_limit: 3 << 20,
-            window_events: 4_096,
-            window_bytes: 4 << 20,
-            verdict_limit: Duration::from_secs(30 * 86_400),
-            limits: Limits::default(),
-            autonomy_period: Duration::from_secs(30),
-            autonomy_condition: true,
-            drain: Duration::from_secs(10),
-            clock: jiff::Timestamp::now,
-        }
-    }
-}
-
-/// What keeps a hub from starting or running.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A listener's address cannot be had.
-    #[error("listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The address of the pods cannot be put on an interface.
-    #[error("set up the address at which pods reach the hub")]
-    PodAddress(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The way to the API servers cannot be set up.
-    #[error("set up the way to the API servers")]
-    Upstream(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The serving certificate cannot be had.
-    #[error("set up the serving certificate")]
-    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The store cannot be read.
-    #[error("read the store")]
-    Store(#[source] yurt_core::store::Error),
-}
 
 /// The node's own API server.
 #[derive(Debug)]

@@ -8,23 +8,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Config, Error};
+use super::{Config, Error, ServingSigner};
 use crate::certificate::{self, CLIENT_FILE, CLIENT_KEY, Enrolment, Purpose, ServingCertificate};
 use crate::tls::{Identity, Presented};
 use crate::upstream::{Need, Upstream};
 
 /// How often the certificate of the hub's own CA is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(12 * 3_600);
-
-/// Who signs what the hub presents to its clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServingSigner {
-    /// A CA of the hub's own, in `hub-ca.pem` beside the data: clients are handed that file.
-    Own,
-    /// The cluster, by a CertificateSigningRequest to `kubernetes.io/kubelet-serving`, which somebody has to
-    /// approve. Clients trust the cluster's CA; until it is signed they meet the hub's own.
-    Cluster,
-}
 
 /// What is presented now, and where it comes from.
 #[derive(Debug)]

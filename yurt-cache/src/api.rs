@@ -1,4 +1,4 @@
-//! The API's words: what a request asks for, of which objects. Every room speaks them and none is below.
+//! The API's words: what a request asks for, of which objects. All rooms speak them; they know the codec alone.
 
 mod age;
 mod freshness;

@@ -1,4 +1,4 @@
-//! Who the hub is to its callers, and who they are to it.
+//! Who a caller is: by its certificate, its token, and what the cloud said of both.
 
 mod authenticator;
 mod caller;

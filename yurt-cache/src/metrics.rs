@@ -263,7 +263,7 @@ impl State {
         }
         let gauges: [Figure<i64>; 7] = [
             ("objects", "Objects of the mirror", |mirror| {
-                whole(mirror.kind.size(mirror.id).0)
+                whole(mirror.size().0)
             }),
             ("watchers", "Local clients that watch it", |mirror| {
                 whole(mirror.counters.watchers.load(Ordering::Relaxed))
@@ -272,7 +272,7 @@ impl State {
                 i64::from(mirror.is_live())
             }),
             ("bytes", "Bytes of its objects", |mirror| {
-                i64::try_from(mirror.kind.size(mirror.id).1).unwrap_or(i64::MAX)
+                i64::try_from(mirror.size().1).unwrap_or(i64::MAX)
             }),
             (
                 "age_seconds",

@@ -2,20 +2,30 @@
 //! however many ask. What a mirror holds is in the store; what it saw last is in its window.
 
 pub(crate) mod barrier;
+mod bodies;
 pub(crate) mod definition;
 mod ending;
 pub(crate) mod fetch;
-pub(crate) mod ingest;
+pub(crate) mod history;
+mod incoming;
+mod ingest;
 pub(crate) mod kind;
+mod loading;
 pub(crate) mod local;
-pub(crate) mod record;
+mod pins;
+mod record;
 pub(crate) mod reflector;
 pub(crate) mod registry;
 pub(crate) mod relist;
 pub(crate) mod remembered;
 pub(crate) mod saved;
+#[cfg(test)]
+mod simulation;
+mod snapshot;
 pub(crate) mod sweep;
+pub(crate) mod version;
 pub(crate) mod window;
+mod write;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,28 +35,33 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use yurt_core::store::{Batch, Result, Store};
+use yurt_core::store::Store;
 
-use self::kind::{Kind, Snapshot};
-use self::saved::{SavedScope, scope_key};
-use self::window::{Limit, Step, Window};
+use self::history::{History, Tombstone, Transition};
+use self::kind::{Covering, Kind};
+use self::relist::Writing;
+use self::saved::SavedScope;
+pub(crate) use self::snapshot::{Item, Snapshot};
+use self::version::{Era, MirrorId, Version};
+use self::window::{Limit, Step};
+use self::write::ScopeRecord;
 use crate::api::request::Verb;
-use crate::api::{ObjectKey, Scope, Within};
+use crate::api::{Scope, Within};
 use crate::codec::Status;
 use crate::identity::Caller;
 
-/// Deletions that a mirror remembers, so that a client may resume from before them.
-const TOMBSTONES: usize = 1_000;
-
 /// One scope and what the node holds of it.
+///
+/// Locks are taken in this order: `writing`, then the kind's own writer, then `state`, then what is in the kind's
+/// memory. The first two are held while the disk is waited for, so that only whoever writes takes them; `state` never
+/// is, so that everybody may read at any time.
 pub(crate) struct Mirror {
-    pub(crate) id: u32,
+    pub(crate) id: MirrorId,
     pub(crate) scope: Scope,
     pub(crate) kind: Arc<Kind>,
     store: Arc<dyn Store>,
-    state: Mutex<State>,
-    /// Held for writing while objects and state change together, for reading while both are looked at.
-    whole: RwLock<()>,
+    writing: Mutex<Writing>,
+    state: RwLock<State>,
     changed: watch::Sender<()>,
     callers: Mutex<Callers>,
     barrier: tokio::sync::Mutex<Option<Instant>>,
@@ -81,32 +96,16 @@ pub(crate) enum Phase {
 
 struct State {
     phase: Phase,
-    /// The objects are as they were in the cloud at this revision: what clients are told.
-    revision: u64,
-    /// How far the upstream list and watch themselves have come: where the watch is resumed. A barrier may
-    /// have shown that nothing happened in the scope between this and `revision`.
-    followed: u64,
-    /// From this revision on, deletions are remembered.
-    floor: u64,
-    window: Window,
-    tombstones: VecDeque<Tombstone>,
+    history: History,
     /// The store was damaged: something may be missing, so a list has to come before the next watch.
     is_suspect: bool,
-    /// A list at this revision is complete and not yet wholly in place.
-    relisted: Option<u64>,
+    /// The cloud's revisions have gone back: in which era the next list is.
+    later_era: Option<Era>,
     /// When the upstream watch was last open; the mirror's beginning if never.
     behind_since: Instant,
     used: Instant,
     /// It was given up for being over the budget, and is not tried again before this.
     rests_until: Option<Instant>,
-}
-
-/// A deletion that is remembered; its object is in the store.
-#[derive(Clone, Debug)]
-pub(crate) struct Tombstone {
-    pub(crate) revision: u64,
-    pub(crate) key: ObjectKey,
-    pub(crate) added: u64,
 }
 
 #[derive(Default)]
@@ -145,8 +144,9 @@ pub(crate) enum Read {
 }
 
 impl Mirror {
+    /// Returns a mirror that has seen nothing yet.
     pub(crate) fn new(
-        id: u32,
+        id: MirrorId,
         scope: Scope,
         kind: Arc<Kind>,
         store: Arc<dyn Store>,
@@ -155,13 +155,9 @@ impl Mirror {
     ) -> Self {
         let state = State {
             phase: Phase::Syncing,
-            revision: 0,
-            followed: 0,
-            floor: 0,
-            window: Window::new(0, window),
-            tombstones: VecDeque::new(),
+            history: History::new(window, kind.era()),
             is_suspect: false,
-            relisted: None,
+            later_era: None,
             behind_since: now,
             used: now,
             rests_until: None,
@@ -171,8 +167,8 @@ impl Mirror {
             scope,
             kind,
             store,
-            state: Mutex::new(state),
-            whole: RwLock::default(),
+            writing: Mutex::default(),
+            state: RwLock::new(state),
             changed: watch::Sender::default(),
             callers: Mutex::default(),
             barrier: tokio::sync::Mutex::default(),
@@ -180,46 +176,76 @@ impl Mirror {
         }
     }
 
+    /// Takes over what the store remembers of the mirror. If the store is damaged where the mirror lies, nobody knows
+    /// what is missing, so the next contact with the cloud lists again.
+    fn restore(&self, history: History, is_suspect: bool) {
+        let mut state = self.state.write();
+        state.phase = Phase::Behind;
+        state.history = history;
+        state.is_suspect = is_suspect;
+    }
+
     pub(crate) fn phase(&self) -> Phase {
-        self.state.lock().phase.clone()
+        self.state.read().phase.clone()
     }
 
     pub(crate) fn is_synced(&self) -> bool {
-        matches!(self.state.lock().phase, Phase::Live | Phase::Behind)
+        matches!(self.state.read().phase, Phase::Live | Phase::Behind)
     }
 
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.state.lock().phase, Phase::Live)
+        matches!(self.state.read().phase, Phase::Live)
     }
 
+    /// Returns what clients are told.
     pub(crate) fn revision(&self) -> u64 {
-        self.state.lock().revision
+        self.state.read().history.revision()
     }
 
-    /// Returns where the upstream watch is to be resumed.
-    fn followed(&self) -> u64 {
-        self.state.lock().followed
+    /// Returns how far the upstream watch has come: where it is to be resumed.
+    pub(crate) fn followed(&self) -> u64 {
+        self.state.read().history.upstream()
     }
 
-    /// Notes that nothing happened in the scope up to `revision`. Blocks on the store: what clients are told
-    /// has to be known after a restart.
-    fn claim(&self, revision: u64) -> Result<()> {
-        let _whole = self.whole.write();
-        let mut state = self.state.lock();
-        if revision <= state.revision || !matches!(state.phase, Phase::Live) {
-            return Ok(());
+    fn later_era(&self) -> Option<Era> {
+        self.state.read().later_era
+    }
+
+    fn era(&self) -> Era {
+        self.state.read().history.era()
+    }
+
+    /// Returns how many objects it holds, and their bytes.
+    pub(crate) fn size(&self) -> (usize, u64) {
+        self.state.read().history.size()
+    }
+
+    /// Returns the cloud's version of an object that it holds, if something local is in front or not.
+    pub(crate) fn cloud_version(&self, key: &str) -> Option<Version> {
+        self.state.read().history.cloud_version(key)
+    }
+
+    /// Looks whether something of what it holds was found damaged: then it is no truth until it is listed again.
+    pub(crate) fn check_damage(&self) {
+        let damaged = self.kind.bodies.damaged();
+        if !damaged.iter().any(|key| self.cloud_version(key).is_some()) {
+            return;
         }
-        let saved = SavedScope {
-            revision,
-            ..self.saved(&state)
-        };
-        let mut batch = Batch::new();
-        batch.put(scope_key(self.id), saved.encode());
-        self.store.write(batch)?;
-        state.revision = revision;
-        drop(state);
+        if std::mem::replace(&mut self.state.write().is_suspect, true) {
+            return;
+        }
+        tracing::warn!(scope = %self.scope, "what is stored of the mirror is damaged: it is listed again");
         self.changed.send_replace(());
-        Ok(())
+    }
+
+    /// Returns what it knows of an object of its own place.
+    pub(crate) fn covering(&self, key: &str) -> Covering {
+        let state = self.state.read();
+        Covering {
+            version: state.history.member(key).map(|member| member.version),
+            followed: Version::cloud(state.history.era(), state.history.upstream()),
+            revision: state.history.revision(),
+        }
     }
 
     /// Wakes when anything of the mirror has changed.
@@ -228,7 +254,7 @@ impl Mirror {
     }
 
     /// Returns when the mirror is synced, or the status with which it failed, if only for now.
-    pub(crate) async fn synced(&self) -> std::result::Result<(), Status> {
+    pub(crate) async fn synced(&self) -> Result<(), Status> {
         let mut changed = self.changed();
         loop {
             match self.phase() {
@@ -236,6 +262,17 @@ impl Mirror {
                 Phase::Refused(status) | Phase::Failed(status) => return Err(status),
                 Phase::Syncing => {}
             }
+            changed
+                .changed()
+                .await
+                .expect("the mirror holds the sender");
+        }
+    }
+
+    /// Returns when what it holds may lack something.
+    pub(super) async fn suspect(&self) {
+        let mut changed = self.changed();
+        while !self.is_suspect() {
             changed
                 .changed()
                 .await
@@ -256,8 +293,8 @@ impl Mirror {
 
     /// Returns whether a watch can go on from `revision`.
     pub(crate) fn has_history_since(&self, revision: u64) -> bool {
-        let state = self.state.lock();
-        revision >= state.floor || state.window.place_after(revision).is_some()
+        let history = &self.state.read().history;
+        history.reaches_back_to(revision) || history.window().place_after(revision).is_some()
     }
 
     /// Returns when the mirror has reached `revision`.
@@ -273,60 +310,62 @@ impl Mirror {
 
     /// Returns what it holds now. Its versions stay readable while the view lives.
     pub(crate) fn view(&self, within: Within<'_>) -> View {
-        let _whole = self.whole.read();
-        let snapshot = self.kind.snapshot(self.id, within, |_, _| true);
-        let state = self.state.lock();
-        View {
-            snapshot,
-            revision: state.revision,
-            place: state.window.head(),
-        }
+        let state = self.state.read();
+        self.view_of(&state.history, within, 0)
     }
 
     /// Returns what changed since `revision`, as far as it is still known: each object once, as it is now.
     pub(crate) fn since(&self, revision: u64, within: Within<'_>) -> Option<Since> {
-        let _whole = self.whole.read();
-        let snapshot = self.kind.snapshot(self.id, within, |at, _| at > revision);
-        let state = self.state.lock();
-        if revision < state.floor {
+        let state = self.state.read();
+        if !state.history.reaches_back_to(revision) {
             return None;
         }
-        let deleted = state
-            .tombstones
-            .iter()
-            .filter(|stone| stone.revision > revision && stone.added <= revision);
-        let deleted = deleted.cloned().collect();
+        let is_within = |stone: &&Tombstone| within.contains(&stone.key);
+        let deleted = state.history.deleted_since(revision).filter(is_within);
         Some(Since {
-            view: View {
-                snapshot,
-                revision: state.revision,
-                place: state.window.head(),
-            },
-            deleted,
+            deleted: deleted.cloned().collect(),
+            view: self.view_of(&state.history, within, revision),
         })
+    }
+
+    fn view_of(&self, history: &History, within: Within<'_>, since: u64) -> View {
+        let members = history.members(within);
+        let changed = members.filter(|(_, member)| member.order > since || since == 0);
+        let items = changed.map(|(key, member)| Item {
+            key: key.clone(),
+            version: member.version,
+            order: member.order,
+            added: member.added,
+        });
+        View {
+            snapshot: Snapshot::new(self.kind.clone(), items.collect()),
+            revision: history.revision(),
+            place: history.window().head(),
+        }
     }
 
     /// Returns the place in the window after `revision`, `None` if the window does not go back so far.
     pub(crate) fn place_after(&self, revision: u64) -> Option<u64> {
-        self.state.lock().window.place_after(revision)
+        let history = &self.state.read().history;
+        history.window().place_after(revision)
     }
 
     /// Returns what came after `place`, of about `bytes` at most.
     pub(crate) fn read(&self, place: u64, bytes: usize) -> Read {
-        let state = self.state.lock();
+        let state = self.state.read();
         if let Phase::Failed(status) = &state.phase {
             return Read::Ended(status.clone());
         }
-        match state.window.read(place, bytes) {
+        match state.history.window().read(place, bytes) {
             None => Read::Lost,
-            Some(steps) if steps.is_empty() => Read::Idle(state.revision),
+            Some(steps) if steps.is_empty() => Read::Idle(state.history.revision()),
             Some(steps) => Read::Steps(steps),
         }
     }
 
     /// Notes that somebody asked, and as whom the scope may be fetched.
     pub(crate) fn note_use(&self, caller: &Caller, now: Instant) {
-        self.state.lock().used = now;
+        self.state.write().used = now;
         if caller.is_of_hub() {
             return;
         }
@@ -344,18 +383,18 @@ impl Mirror {
 
     /// Returns since when nobody has asked; `None` while somebody watches.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
-        (self.counters.watchers.load(Ordering::Relaxed) == 0).then(|| self.state.lock().used)
+        (self.counters.watchers.load(Ordering::Relaxed) == 0).then(|| self.state.read().used)
     }
 
     /// Returns since when the upstream watch has not been open, `None` while it is.
     pub(crate) fn behind_since(&self) -> Option<Instant> {
-        let state = self.state.lock();
+        let state = self.state.read();
         (!matches!(state.phase, Phase::Live)).then_some(state.behind_since)
     }
 
     /// Returns whether the store was damaged and no list has come since.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.state.lock().is_suspect
+        self.state.read().is_suspect
     }
 
     /// Returns who asked lately.
@@ -376,41 +415,25 @@ impl Mirror {
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        matches!(self.state.lock().phase, Phase::Failed(_))
+        matches!(self.state.read().phase, Phase::Failed(_))
     }
 
-    /// Takes over the revision that was stored; objects and deletions may say that it was later.
-    fn restore(&self, saved: &SavedScope) {
-        let mut state = self.state.lock();
-        state.phase = Phase::Behind;
-        state.revision = saved.revision;
-        state.followed = saved.followed;
-        state.floor = saved.floor;
-    }
-
-    /// Takes over the deletions that were stored and what the objects say of the revision. After damage to
-    /// the store nobody knows what is missing, so the next contact with the cloud lists again.
-    fn restore_history(&self, mut stones: Vec<Tombstone>, is_damaged: bool) {
-        stones.sort_by_key(|stone| stone.revision);
-        let newest = self.kind.newest_revision(self.id);
-        let mut state = self.state.lock();
-        if !matches!(state.phase, Phase::Behind) {
-            return;
-        }
-        let deleted = stones.last().map_or(0, |stone| stone.revision);
-        state.followed = state.followed.max(newest).max(deleted);
-        state.revision = state.revision.max(state.followed);
-        state.tombstones = stones.into();
-        let revision = state.revision;
-        state.window.restart(revision);
-        state.is_suspect = is_damaged;
-        if is_damaged {
-            state.floor = state.revision;
+    /// Returns what is to be stored of the mirror's own after a transition.
+    fn saved_after(&self, transition: &Transition, record: ScopeRecord) -> SavedScope {
+        SavedScope {
+            form: self.kind.form().map(|form| (*form).clone()),
+            is_synced: record == ScopeRecord::Always || self.is_synced(),
+            revision: transition.marks.revision,
+            upstream: transition.marks.upstream,
+            compacted: transition.marks.compacted,
+            ahead_until: transition.marks.ahead_until,
+            went_back: record == ScopeRecord::IfNeeded && self.later_era().is_some(),
+            ..SavedScope::new(&self.scope)
         }
     }
 
     fn set_phase(&self, phase: Phase) {
-        let mut state = self.state.lock();
+        let mut state = self.state.write();
         // Whoever still works for a mirror that has failed does not bring it back.
         if matches!(state.phase, Phase::Failed(_)) {
             return;
@@ -421,11 +444,11 @@ impl Mirror {
     }
 
     /// The upstream watch is not open any more.
-    fn fall_behind(&self) {
-        let mut state = self.state.lock();
+    fn fall_behind(&self, now: Instant) {
+        let mut state = self.state.write();
         if matches!(state.phase, Phase::Live) {
             state.phase = Phase::Behind;
-            state.behind_since = Instant::now();
+            state.behind_since = now;
             drop(state);
             self.changed.send_replace(());
         }

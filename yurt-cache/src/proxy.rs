@@ -29,7 +29,7 @@ use self::route::{Have, Route, route};
 use self::validate::validate;
 use crate::answer::{self, RETRY, object::object, write::Writer};
 use crate::api::request::{ApiRequest, Path, Revision, Target, Verb, is_decodable};
-use crate::api::{Scope, elapsed, human};
+use crate::api::{Scope, elapsed, human, key};
 use crate::authorize::{Access, Verdicts};
 use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
@@ -39,7 +39,6 @@ use crate::identity::{Authenticator, Caller};
 use crate::limits::{Begun, Guest, Place, Shares, What};
 use crate::metrics::{Metrics, Refused, ServedFrom};
 use crate::mirror::Mirror;
-use crate::mirror::kind::Covering;
 use crate::mirror::registry::Registry;
 use crate::outbox::Outbox;
 use crate::overlay::truth::Truth;
@@ -320,10 +319,9 @@ impl Proxy {
         let api = &exchange.api;
         let kind = self.registry.known_kind(&path.resource);
         validate(api.verb, &api.options)?;
-        let covering = self.covering(path).map(|mirror| Covering {
-            holder: mirror.id,
-            revision: mirror.revision(),
-        });
+        let (namespace, name) = (path.namespace.as_deref(), path.name.as_deref());
+        let key = key(namespace.unwrap_or_default(), name.unwrap_or_default());
+        let covering = self.covering(path).map(|mirror| mirror.covering(&key));
         let shape = api
             .shape
             .ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
@@ -342,7 +340,7 @@ impl Proxy {
         [place.clone(), place.named(name)]
             .iter()
             .filter_map(|scope| self.registry.find(scope))
-            .find(|mirror| mirror.is_synced())
+            .find(|mirror| mirror.is_synced() && !mirror.is_suspect())
     }
 
     /// Returns if the caller may do it. The cloud is asked unless it is known to be away, or has said so not

@@ -16,7 +16,7 @@ use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status};
 use crate::filter::sieve::{SiftError, Sifted};
 use crate::mirror::Mirror;
-use crate::mirror::kind::{Item, Snapshot};
+use crate::mirror::Snapshot;
 
 /// Bytes of a list that are read at a time.
 const PORTION: usize = 128 << 10;
@@ -49,10 +49,12 @@ pub(crate) async fn list(
         && (fresh != Freshness::Any || options.revision != crate::api::request::Revision::Zero);
     let mut snapshot = view.snapshot;
     if !selection.is_by_key() {
-        snapshot = filter(snapshot, selection.clone()).await?;
+        let filtered = filter(snapshot, selection.clone()).await;
+        snapshot = filtered.inspect_err(|_| mirror.check_damage())?;
     }
     if writer.sieve().is_some() {
-        snapshot = sift(snapshot, writer.clone()).await?;
+        let sifted = sift(snapshot, writer.clone()).await;
+        snapshot = sifted.inspect_err(|_| mirror.check_damage())?;
     }
     if let Some(token) = token {
         if token.rv != view.revision || token.is_server() {
@@ -82,7 +84,8 @@ pub(crate) async fn list(
             .as_ref()
             .map(|(token, remaining)| (token.as_str(), *remaining)),
     );
-    Ok(json(StatusCode::OK, stream_items(snapshot, head, writer)))
+    let items = stream_items(mirror.clone(), snapshot, head, writer);
+    Ok(json(StatusCode::OK, items))
 }
 
 /// Checks that a mirror at `revision` is what was asked for.
@@ -102,9 +105,7 @@ async fn filter(mut snapshot: Snapshot, selection: Selection) -> Result<Snapshot
         let kind = snapshot.kind().clone();
         let mut kept = Vec::new();
         for item in std::mem::take(&mut snapshot.items) {
-            let Some(body) = kind.read(&item.key, item.revision)? else {
-                continue;
-            };
+            let body = snapshot.read(&item)?;
             let is_wanted = ObjectMeta::parse(&body)
                 .is_ok_and(|meta| selection.matches(&item.key, &kind.traits(&meta, &body)));
             if is_wanted {
@@ -123,9 +124,7 @@ async fn sift(mut snapshot: Snapshot, writer: Writer) -> Result<Snapshot, Status
     let sifted = blocking(move || {
         let mut kept = Vec::new();
         for item in std::mem::take(&mut snapshot.items) {
-            let Some(body) = snapshot.kind().read(&item.key, item.revision)? else {
-                continue;
-            };
+            let body = snapshot.read(&item)?;
             match writer.sift(&body) {
                 Ok(Sifted::Shown(_)) => kept.push(item),
                 Ok(Sifted::Hidden) => {}
@@ -139,6 +138,7 @@ async fn sift(mut snapshot: Snapshot, writer: Writer) -> Result<Snapshot, Status
 }
 
 struct Sending {
+    mirror: Arc<Mirror>,
     snapshot: Arc<Snapshot>,
     at: usize,
     head: Option<Bytes>,
@@ -146,8 +146,9 @@ struct Sending {
     is_done: bool,
 }
 
-fn stream_items(snapshot: Snapshot, head: Bytes, writer: Writer) -> Body {
+fn stream_items(mirror: Arc<Mirror>, snapshot: Snapshot, head: Bytes, writer: Writer) -> Body {
     let sending = Sending {
+        mirror,
         snapshot: Arc::new(snapshot),
         at: 0,
         head: Some(head),
@@ -159,7 +160,10 @@ fn stream_items(snapshot: Snapshot, head: Bytes, writer: Writer) -> Body {
             return None;
         }
         let chunk = sending.next().await;
-        sending.is_done |= chunk.is_err();
+        if chunk.is_err() {
+            sending.is_done = true;
+            sending.mirror.check_damage();
+        }
         Some((chunk.map(Frame::data), sending))
     });
     StreamBody::new(chunks).boxed_unsync()
@@ -193,11 +197,7 @@ fn portion(
     let mut chunk = BytesMut::with_capacity(PORTION + (16 << 10));
     chunk.extend(head);
     while at < snapshot.items.len() && chunk.len() < PORTION {
-        let Item { key, revision, .. } = &snapshot.items[at];
-        let body = snapshot
-            .kind()
-            .read(key, *revision)?
-            .ok_or("a version of the list is gone")?;
+        let body = snapshot.read(&snapshot.items[at])?;
         if at > 0 {
             chunk.put_u8(b',');
         }

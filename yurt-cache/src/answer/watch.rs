@@ -98,6 +98,11 @@ fn begin(mirror: &Arc<Mirror>, selection: &Selection, options: &Options) -> (Sta
         let view = mirror.view(selection.within());
         return (Stage::Live { place: view.place }, view.revision);
     };
+    if from > mirror.revision() {
+        // Nobody here knows what the client has seen; silence would leave it with that for ever.
+        let expired = Status::expired_watch(from, mirror.revision());
+        return (Stage::End(Some(expired)), from);
+    }
     if let Some(place) = mirror.place_after(from) {
         return (Stage::Live { place }, from);
     }
@@ -164,7 +169,10 @@ impl Watching {
                             place: replay.place(),
                         };
                     }
-                    Err(status) => self.stage = Stage::End(Some(status)),
+                    Err(status) => {
+                        self.mirror.check_damage();
+                        self.stage = Stage::End(Some(status));
+                    }
                 },
                 Stage::End(status) => {
                     let status = status.take()?;
@@ -205,6 +213,7 @@ impl Watching {
             Read::Ended(status) => return Stage::End(Some(status)),
             Read::Steps(steps) => steps,
         };
+        let mut is_ahead = false;
         for step in steps {
             match &*step {
                 Step::Event(event) if event.order > self.reached => {
@@ -212,6 +221,7 @@ impl Watching {
                         return Stage::End(Some(status));
                     }
                     self.reached = event.order;
+                    is_ahead = event.order != event.revision;
                 }
                 Step::Event(_) => {}
                 Step::Jump { to } if *to <= self.reached => {}
@@ -226,6 +236,10 @@ impl Watching {
                 }
             }
             place += 1;
+        }
+        if is_ahead && self.sends_bookmarks {
+            // The objects' own numbers say less than the client knows: it would be told again what it has seen.
+            self.writer.bookmark(self.reached, false, out);
         }
         Stage::Live { place }
     }

@@ -25,6 +25,16 @@ pub(crate) enum Within<'a> {
 }
 
 impl Within<'_> {
+    /// Returns whether a key is one of them.
+    pub(crate) fn contains(self, key: &str) -> bool {
+        let (namespace, name) = split_key(key);
+        match self {
+            Self::Everything => true,
+            Self::Namespace(wanted) => wanted == namespace,
+            Self::Object(within, wanted) => (within, wanted) == (namespace, name),
+        }
+    }
+
     /// Returns where the keys begin and end.
     pub(crate) fn bounds(self) -> (Bound<String>, Bound<String>) {
         match self {

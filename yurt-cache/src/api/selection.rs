@@ -28,6 +28,14 @@ impl Selection {
         }
     }
 
+    /// Returns what a scope wants of all objects.
+    pub(crate) fn of(scope: &Scope) -> Self {
+        Self {
+            is_everything: false,
+            ..Self::new(scope, scope)
+        }
+    }
+
     /// Returns whether it wants all that the mirror holds.
     pub(crate) fn is_everything(&self) -> bool {
         self.is_everything

@@ -339,9 +339,7 @@ impl Touched {
         let snapshot = mirror.view(Within::Everything).snapshot;
         let mut keys = Vec::new();
         for item in &snapshot.items {
-            let Some(body) = snapshot.kind().read(&item.key, item.revision)? else {
-                continue;
-            };
+            let body = snapshot.read(item)?;
             let is_touched = match self {
                 Self::Everything => may_concern(resource, &body, context),
                 Self::Affected(affected) => is_affected(resource, &item.key, &body, affected),

@@ -51,7 +51,7 @@ pub(crate) fn survey(registry: &Registry, node: &NodeName) -> Survey {
     if let Some(mirror) = mirror.filter(|_| known == Pods::Known) {
         let view = mirror.view(Within::Everything);
         for item in &view.snapshot.items {
-            let text = mirror.kind.read(&item.key, item.revision).ok().flatten();
+            let text = view.snapshot.read(item).ok();
             match text.and_then(|text| Pod::read(&text)) {
                 // Wider mirrors hold the pods of other nodes too.
                 Some(pod) if pod.node.as_deref() != Some(node.as_str()) => {}

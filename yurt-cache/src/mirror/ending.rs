@@ -1,6 +1,5 @@
 //! How a mirror ends: what the store has of it goes, and what it held is released.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -8,9 +7,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use yurt_core::store::{Batch, Result};
 
-use super::kind::Change;
-use super::saved::{scope_key, tombstone_prefix};
+use super::saved::{member_key, scope_key, tombstone_prefix};
 use super::{Mirror, Phase};
+use crate::api::ObjectKey;
 use crate::codec::Status;
 
 /// For how long a scope that was over its budget is only forwarded: a list of it costs the link.
@@ -20,26 +19,44 @@ const REST: Duration = Duration::from_secs(600);
 const PORTION: usize = 500;
 
 impl Mirror {
-    /// Erases what is stored of the mirror. Blocks on the store.
+    /// Erases what is stored of the mirror; whoever still writes for it writes nothing any more. Blocks on the store.
     pub(super) fn erase(&self) -> Result<()> {
+        let mut writing = self.writing.lock();
+        writing.is_ended = true;
         let mut batch = Batch::new();
         batch.delete(scope_key(self.id));
-        self.store
-            .keys(&tombstone_prefix(self.id), None, &mut |key, _| {
-                batch.delete(Bytes::copy_from_slice(key));
-                ControlFlow::Continue(())
-            })?;
+        let tombstones = tombstone_prefix(self.id);
+        self.store.keys(&tombstones, None, &mut |key, _| {
+            batch.delete(Bytes::copy_from_slice(key));
+            ControlFlow::Continue(())
+        })?;
         self.store.write(batch)?;
-        self.unstage()?;
-        let held = self.kind.unseen(self.id, &HashSet::new());
-        for portion in held.chunks(PORTION) {
-            let changes: Vec<Change> = portion
-                .iter()
-                .map(|key| Change::Release { key: key.clone() })
-                .collect();
-            self.kind.apply(self.id, &changes, Batch::new())?;
+        self.unstage(&mut writing)?;
+        loop {
+            let held = self.some_held();
+            if held.is_empty() {
+                return Ok(());
+            }
+            self.release(&held)?;
         }
-        Ok(())
+    }
+
+    fn some_held(&self) -> Vec<ObjectKey> {
+        let state = self.state.read();
+        state.history.keys().take(PORTION).cloned().collect()
+    }
+
+    /// Lets go of objects that nobody is told of any more.
+    fn release(&self, keys: &[ObjectKey]) -> Result<()> {
+        let mut writer = self.kind.bodies.writer();
+        for key in keys {
+            let held = self.state.read().history.holding(key);
+            for version in held.versions() {
+                writer.release(key, version);
+            }
+            writer.batch.delete(member_key(self.id, key));
+        }
+        writer.write(|| self.state.write().history.let_go(keys))
     }
 
     /// Gives up for a while, because the kind is over its budget: requests are forwarded meanwhile.
@@ -52,13 +69,13 @@ impl Mirror {
             ),
             Some(REST),
         );
-        self.state.lock().rests_until = Some(now + REST);
+        self.state.write().rests_until = Some(now + REST);
         self.set_phase(Phase::Failed(status));
     }
 
     /// Returns whether it has failed and may be tried again.
     pub(super) fn is_done_resting(&self, now: Instant) -> bool {
-        let state = self.state.lock();
+        let state = self.state.read();
         matches!(state.phase, Phase::Failed(_))
             && state.rests_until.is_none_or(|until| now >= until)
     }

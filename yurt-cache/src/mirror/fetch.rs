@@ -12,8 +12,8 @@ use http_body_util::BodyExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::{Instant, timeout};
 
-use super::ingest::Incoming;
-use super::relist::Listed;
+use super::incoming::Incoming;
+use super::relist::{Finished, Item};
 use super::{Mirror, Phase};
 use crate::api::well_known::may_be_custom;
 use crate::api::{ListAt, ObjectKey, key, split_key};
@@ -71,6 +71,10 @@ pub(crate) enum FetchError {
     OtherKind(String),
     #[error("the cloud said nothing for {0:?}")]
     Silent(Duration),
+    #[error("what is stored may lack something")]
+    Suspect,
+    #[error("the cloud's revisions have gone back")]
+    WentBack,
     #[error("the kind is over its budget")]
     OverBudget,
 }
@@ -245,12 +249,12 @@ impl Mirror {
         }
     }
 
-    fn listed(&self, item: &[u8]) -> Result<Listed, FetchError> {
+    fn listed(&self, item: &[u8]) -> Result<Item, FetchError> {
         let meta = ObjectMeta::parse(item)?;
         self.listed_as(&meta, Bytes::copy_from_slice(item))
     }
 
-    fn listed_event(&self, object: &[u8]) -> Result<Listed, FetchError> {
+    fn listed_event(&self, object: &[u8]) -> Result<Item, FetchError> {
         let meta = ObjectMeta::parse(object)?;
         let form = TypeMeta {
             api_version: meta.api_version.clone().unwrap_or_default(),
@@ -260,10 +264,10 @@ impl Mirror {
         self.listed_as(&meta, codec::without_type_meta(object, &form))
     }
 
-    fn listed_as(&self, meta: &ObjectMeta, body: Bytes) -> Result<Listed, FetchError> {
+    fn listed_as(&self, meta: &ObjectMeta, body: Bytes) -> Result<Item, FetchError> {
         let key = key(&meta.namespace, &meta.name);
         self.check_key(&key)?;
-        Ok(Listed {
+        Ok(Item {
             key,
             revision: meta.resource_version,
             body,
@@ -340,7 +344,7 @@ impl Mirror {
 
     async fn take_items(
         self: &Arc<Self>,
-        items: Vec<Listed>,
+        items: Vec<Item>,
         seen: &mut HashSet<ObjectKey>,
     ) -> Result<(), FetchError> {
         if items.is_empty() {
@@ -377,7 +381,12 @@ impl Mirror {
             return Err(FetchError::OtherKind(form.list_kind));
         }
         let mirror = self.clone();
-        blocking(move || mirror.finish_list(head.resource_version, form, &seen)).await
+        let finished =
+            blocking(move || mirror.finish_list(head.resource_version, form, &seen)).await?;
+        match finished {
+            Finished::InPlace => Ok(()),
+            Finished::WentBack => Err(FetchError::WentBack),
+        }
     }
 
     async fn next_chunk(

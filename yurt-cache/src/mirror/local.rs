@@ -5,58 +5,9 @@ use bytes::Bytes;
 use yurt_core::store::Result;
 
 use super::Mirror;
-use super::ingest::Origin;
 use super::registry::Registry;
 use crate::api::{ObjectKey, Resource, split_key};
-use crate::codec::{self, EventType, ObjectError, with_type_meta};
-
-impl Mirror {
-    /// Puts `object` in front of what is held under its key; `false` if nothing is. Blocks on the store.
-    fn cover(&self, object: &Bytes) -> Result<bool> {
-        let event = match self.read_event(EventType::Modified, object) {
-            Ok(event) => event,
-            Err(error) => {
-                tracing::warn!(scope = %self.scope, %error, "something local is no object");
-                return Ok(false);
-            }
-        };
-        let _whole = self.whole.write();
-        if self.kind.revision_of(self.id, &event.key).is_none() {
-            return Ok(false);
-        }
-        self.apply(vec![event.from(Origin::Cover)], 0)?;
-        Ok(true)
-    }
-
-    /// Takes away what is local of those that `is_meant`; returns how many objects that were. Blocks on the store.
-    fn uncover(&self, is_meant: &dyn Fn(&ObjectKey) -> bool) -> Result<usize> {
-        let _whole = self.whole.write();
-        let mut events = Vec::new();
-        for key in self.kind.covered(self.id) {
-            if !is_meant(&key) {
-                continue;
-            }
-            let Some(body) = self.kind.behind(&key)? else {
-                continue;
-            };
-            let body = match self.kind.form() {
-                Some(form) => with_type_meta(&body, &form),
-                None => body,
-            };
-            match self.read_event(EventType::Modified, &body) {
-                Ok(event) => events.push(event.from(Origin::Uncover)),
-                Err(error) => {
-                    tracing::warn!(scope = %self.scope, %key, %error, "the cloud's version cannot be read")
-                }
-            }
-        }
-        let count = events.len();
-        if count > 0 {
-            self.apply(events, 0)?;
-        }
-        Ok(count)
-    }
-}
+use crate::codec::{self, ObjectError, with_type_meta};
 
 impl Registry {
     /// Changes an object for the node's own clients, wherever it is held. `change` gets it as a GET has it;
@@ -138,7 +89,7 @@ impl Registry {
         mirrors.retain(|mirror| {
             mirror.scope.resource == *resource
                 && mirror.is_synced()
-                && mirror.kind.revision_of(mirror.id, key).is_some()
+                && mirror.cloud_version(key).is_some()
         });
         mirrors
     }

@@ -73,13 +73,13 @@ impl Mirror {
     ) {
         stop.run_until_cancelled_owned(self.clone().reflect(keeping, first))
             .await;
-        self.fall_behind();
+        self.fall_behind(Instant::now());
     }
 
     async fn reflect(self: Arc<Self>, keeping: Keeping, first: ListAt) {
         let mut reach = keeping.upstream.reach();
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-        let mut next = if self.is_synced() && !self.state.lock().is_suspect {
+        let mut next = if self.is_synced() && !self.is_suspect() {
             Next::Watch
         } else {
             Next::List(first)
@@ -94,7 +94,7 @@ impl Mirror {
             }
             let began = Instant::now();
             let ended = self.round(&keeping, next).await;
-            self.fall_behind();
+            self.fall_behind(Instant::now());
             // A round that lasted was a good one; a list is soon over and says nothing of the next round.
             let has_lasted = began.elapsed() > LASTED;
             if has_lasted {
@@ -183,6 +183,11 @@ impl Mirror {
                 tracing::warn!(scope = %self.scope, step = %error, cause, "the cloud's answer was malformed, listing again");
                 *next = Next::List(ListAt::Latest);
             }
+            FetchError::Suspect => *next = Next::List(ListAt::Latest),
+            FetchError::WentBack => {
+                tracing::warn!(scope = %self.scope, "the cloud's revisions have gone back, listing anew");
+                *next = Next::List(ListAt::Latest);
+            }
             FetchError::Refused(status) if is_about_identity(status) => {
                 tracing::info!(scope = %self.scope, "the mirror waits for a caller who may fetch it");
             }
@@ -209,8 +214,11 @@ impl Mirror {
                 }
                 Next::Watch => {
                     let seconds = fastrand::u64(WATCH_SECONDS);
-                    self.fetch_watch(&keeping.upstream, &caller, keeping.object_limit, seconds)
-                        .await
+                    let (upstream, limit) = (&keeping.upstream, keeping.object_limit);
+                    tokio::select! {
+                        ended = self.fetch_watch(upstream, &caller, limit, seconds) => ended,
+                        () = self.suspect() => Err(FetchError::Suspect),
+                    }
                 }
             };
             match ended {

@@ -1,8 +1,7 @@
 //! All mirrors of the hub: found by what a request needs, started on demand, remembered over restarts,
 //! dropped when nobody has asked for a while.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,15 +12,12 @@ use tokio_util::task::TaskTracker;
 use yurt_core::store::{Result, Store};
 
 use super::definition;
-use super::kind::{Kind, RECORDS, parse_record_key};
-use super::record::{CLOUD, REMEMBERED, Record};
+use super::kind::Kind;
+use super::loading;
 use super::reflector::Keeping;
 use super::remembered::Remembered;
-use super::saved::{
-    SCOPES, SavedScope, decode_tombstone, parse_scope_key, parse_tombstone_key, tombstone_prefix,
-};
 use super::window::Limit;
-use super::{Mirror, Phase, Tombstone};
+use super::{Mirror, Phase};
 use crate::api::{ListAt, Resource, Scope};
 use crate::identity::Caller;
 use crate::retention::Retention;
@@ -70,23 +66,40 @@ impl Registry {
         now: Instant,
     ) -> Result<Self> {
         let (window, retention) = limits;
+        let remembered = Arc::new(Remembered::new(retention.by_name));
+        let make_kind = |resource: &Resource| {
+            let budget = retention.of(resource);
+            Kind::new(resource.clone(), store.clone(), budget, remembered.clone())
+        };
+        let loaded = loading::load(&store, window, &make_kind, now)?;
+        let mirrors = loaded.mirrors.into_iter().map(|mirror| {
+            let kept = Kept {
+                mirror: Arc::new(mirror),
+                stop: stop.child_token(),
+            };
+            (kept.mirror.id, kept)
+        });
+        let mirrors = Mirrors {
+            by_id: mirrors.collect(),
+            last_id: loaded.last_id,
+        };
         let registry = Self {
             store,
             window,
-            kinds: RwLock::default(),
-            mirrors: Mutex::default(),
+            kinds: RwLock::new(loaded.kinds),
+            mirrors: Mutex::new(mirrors),
             tasks,
             stop,
             keeping,
-            remembered: Arc::new(Remembered::new(retention.by_name)),
+            remembered,
             retention,
             opened: now,
-            orphans: Mutex::default(),
+            orphans: Mutex::new(loaded.orphans),
             covering: Mutex::default(),
         };
-        let relisted = registry.load_scopes(now)?;
-        registry.load_records()?;
-        registry.load_rest(&relisted)?;
+        for kind in registry.kinds() {
+            definition::recall(&registry, &kind);
+        }
         Ok(registry)
     }
 
@@ -207,114 +220,6 @@ impl Registry {
                 .clone()
                 .keep(self.keeping.clone(), first, kept.stop.clone()),
         );
-    }
-
-    fn load_scopes(&self, now: Instant) -> Result<Vec<(u32, u64)>> {
-        let mut relisted = Vec::new();
-        let mut mirrors = self.mirrors.lock();
-        for stored in self.stored_keys(SCOPES)? {
-            let saved = match self.store.get(&stored) {
-                Ok(bytes) => bytes.as_deref().and_then(SavedScope::decode),
-                Err(error) => {
-                    tracing::warn!(%error, "a damaged scope is forgotten");
-                    None
-                }
-            };
-            let (Some(id), Some(saved)) = (parse_scope_key(&stored), saved) else {
-                continue;
-            };
-            mirrors.last_id = mirrors.last_id.max(id);
-            let Some(scope) = saved.scope() else { continue };
-            let kind = self.kind(&scope.resource);
-            if let Some(form) = saved.form.clone() {
-                kind.learn_form(form);
-            }
-            relisted.extend(saved.relisted.map(|revision| (id, revision)));
-            let mirror = Mirror::new(id, scope, kind, self.store.clone(), self.window, now);
-            if saved.is_synced {
-                mirror.restore(&saved);
-            }
-            mirrors.by_id.insert(
-                id,
-                Kept {
-                    mirror: Arc::new(mirror),
-                    stop: self.stop.child_token(),
-                },
-            );
-        }
-        Ok(relisted)
-    }
-
-    fn load_records(&self) -> Result<()> {
-        let live: HashSet<u32> = self
-            .mirrors
-            .lock()
-            .by_id
-            .keys()
-            .copied()
-            .chain([REMEMBERED, CLOUD])
-            .collect();
-        for stored in self.stored_keys(RECORDS)? {
-            let Some((resource, key)) = parse_record_key(&stored) else {
-                continue;
-            };
-            match self.store.get(&stored) {
-                Ok(Some(bytes)) => {
-                    let record = Record::decode(bytes).unwrap_or_default();
-                    let kind = self.kind(&resource);
-                    if !kind.load(&key, &record, |holder| live.contains(&holder)) {
-                        self.orphans.lock().push(stored);
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(%resource, key, %error, "a damaged object is forgotten")
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn load_rest(&self, relisted: &[(u32, u64)]) -> Result<()> {
-        let is_damaged = self.store.health().damaged > 0;
-        let kinds: Vec<Arc<Kind>> = self.kinds.read().values().cloned().collect();
-        for kind in &kinds {
-            definition::recall(self, kind);
-        }
-        for mirror in self.all() {
-            let mut stones = Vec::new();
-            for stored in self.stored_keys(&tombstone_prefix(mirror.id))? {
-                let bytes = self.store.get(&stored).ok().flatten();
-                if let (Some(revision), Some((added, key, _))) = (
-                    parse_tombstone_key(&stored),
-                    bytes.and_then(decode_tombstone),
-                ) {
-                    stones.push(Tombstone {
-                        revision,
-                        key,
-                        added,
-                    });
-                }
-            }
-            mirror.restore_history(stones, is_damaged);
-            let waiting = relisted.iter().find(|(id, _)| *id == mirror.id);
-            if let Some((_, revision)) = waiting
-                && let Err(error) = mirror.put_in_place(*revision)
-            {
-                tracing::warn!(scope = %mirror.scope, %error, "a list that was fetched waits for room");
-                mirror.put_off(*revision);
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn stored_keys(&self, prefix: &[u8]) -> Result<Vec<Bytes>> {
-        let mut keys = Vec::new();
-        self.store.keys(prefix, None, &mut |key, _| {
-            keys.push(Bytes::copy_from_slice(key));
-            ControlFlow::Continue(())
-        })?;
-        Ok(keys)
     }
 }
 

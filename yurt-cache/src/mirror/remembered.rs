@@ -1,15 +1,18 @@
 //! What callers have read by name, outside every mirror: how much of it there is, and when it was used.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use yurt_core::store::{Batch, Result};
+use yurt_core::store::Result;
 
-use super::kind::{Change, Kind};
-use super::record::{REMEMBERED, Version, is_local};
+use super::bodies::Writer;
+use super::history::Holding;
+use super::kind::Kind;
+use super::saved::{encode_remembered, remembered_key};
+use super::version::Version;
 use crate::api::{ObjectKey, key};
 use crate::retention::{Budget, Held};
 
@@ -54,15 +57,46 @@ impl Remembered {
         !over.is_exceeded_by(coming)
     }
 
-    /// Notes that this is remembered instead of that.
-    pub(super) fn change(&self, before: Held, after: Held) {
+    fn change(&self, before: Held, after: Held) {
         let mut held = self.held.lock();
         *held = held.plus(after).minus(before);
     }
 }
 
+/// Which objects of a kind are remembered by name.
+#[derive(Debug, Default)]
+pub(super) struct ByName(Mutex<BTreeMap<ObjectKey, Entry>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    version: Version,
+    len: u32,
+    used: Option<Instant>,
+}
+
+/// What is remembered of an object after a change.
+#[derive(Debug)]
+pub(super) struct Renewed(ObjectKey, Option<Entry>);
+
+impl Entry {
+    fn held(&self) -> Held {
+        Held {
+            objects: 1,
+            bytes: self.len.into(),
+        }
+    }
+}
+
 impl Kind {
-    /// Remembers what a caller read by name, unless something newer is known or there is no room.
+    /// Takes over what the store remembers. At the start only.
+    pub(super) fn recall_by_name(&self, key: ObjectKey, version: Version, len: u32) {
+        self.bodies.count(&key, version, len);
+        let used = None;
+        self.put_by_name(key, Some(Entry { version, len, used }));
+    }
+
+    /// Remembers what a caller read by name, unless something newer is known or there is no room. Blocks on the
+    /// store.
     pub(crate) fn remember(
         &self,
         key: &ObjectKey,
@@ -71,87 +105,131 @@ impl Kind {
         now: Instant,
     ) -> Result<()> {
         self.note_use(key, now);
-        let is_known = self.objects.read().get(key).is_some_and(|versions| {
-            let mut of_cloud = versions.iter().filter(|one| !is_local(one.revision));
-            of_cloud.any(|version| version.revision >= revision)
-        });
-        if is_known || !self.remembered.admits(Held::one(body.len())) {
+        let version = Version::cloud(self.era(), revision);
+        let is_known = |versions: super::bodies::Versions| {
+            let mut of_cloud = versions.iter().filter(|one| !one.version.is_local());
+            of_cloud.any(|one| one.version >= version)
+        };
+        if is_known(self.bodies.versions(key)) || !self.remembered.admits(Held::one(body.len())) {
             return Ok(());
         }
-        let change = Change::Put {
-            key: key.clone(),
-            revision,
-            body,
+        let mut writer = self.bodies.writer();
+        let len = u32::try_from(body.len()).expect("a store takes no value of 4 GiB");
+        let before = self.by_name.get(key);
+        if before.is_some_and(|before| before.version >= version) {
+            return Ok(());
+        }
+        writer.retain(key, version, len, Some(&body));
+        if let Some(before) = before {
+            writer.release(key, before.version);
+        }
+        let stored = remembered_key(&self.resource, key);
+        writer.batch.put(stored, encode_remembered(version, len));
+        let entry = Entry {
+            version,
+            len,
+            used: Some(now),
         };
-        self.apply(REMEMBERED, &[change], Batch::new())?;
-        self.note_use(key, now);
-        Ok(())
+        writer.write(|| self.put_by_name(key.clone(), Some(entry)))
+    }
+
+    /// Returns which version of an object is remembered by name.
+    pub(super) fn version_by_name(&self, key: &str) -> Option<Version> {
+        self.by_name.get(key).map(|entry| entry.version)
+    }
+
+    /// Returns the objects that are remembered by name.
+    pub(super) fn keys_by_name(&self) -> Vec<ObjectKey> {
+        self.by_name.0.lock().keys().cloned().collect()
+    }
+
+    /// Describes what a scope has learned of an object that is remembered by name: a newer version, or its end.
+    /// Returns what to show once it is written.
+    pub(super) fn renew_by_name(
+        &self,
+        writer: &mut Writer<'_>,
+        key: &ObjectKey,
+        holding: &Holding,
+        fresh: &HashMap<(&ObjectKey, Version), &Bytes>,
+    ) -> Option<Renewed> {
+        let entry = self.by_name.get(key)?;
+        let stored = remembered_key(&self.resource, key);
+        let now = match holding.cloud_version() {
+            None => {
+                writer.batch.delete(stored);
+                None
+            }
+            Some(version) if !version.is_local() && version > entry.version => {
+                let len = holding.len(version);
+                writer.retain(key, version, len, fresh.get(&(key, version)).copied());
+                writer.batch.put(stored, encode_remembered(version, len));
+                let used = entry.used;
+                Some(Entry { version, len, used })
+            }
+            Some(_) => return None,
+        };
+        writer.release(key, entry.version);
+        Some(Renewed(key.clone(), now))
+    }
+
+    /// Shows what was renewed.
+    pub(super) fn show_renewed(&self, renewed: Vec<Renewed>) {
+        for Renewed(key, entry) in renewed {
+            self.put_by_name(key, entry);
+        }
     }
 
     /// Notes that somebody used what was remembered by name.
     pub(crate) fn note_use(&self, key: &ObjectKey, now: Instant) {
-        if self.revision_of(REMEMBERED, key).is_some() {
-            self.uses.note(key, now);
+        if let Some(entry) = self.by_name.0.lock().get_mut(key) {
+            entry.used = Some(now);
         }
     }
 
     /// Returns what was remembered by name: how much of it each is, and when it was used, as far as is known.
     pub(crate) fn remembered(&self) -> Vec<(ObjectKey, Held, Option<Instant>)> {
-        let objects = self.objects.read();
-        let remembered = objects
-            .iter()
-            .map(|(key, versions)| (key, remembered_of(versions)))
-            .filter(|(_, held)| *held != Held::default());
-        remembered
-            .map(|(key, held)| (key.clone(), held, self.uses.last(key)))
+        let entries = self.by_name.0.lock();
+        let entries = entries.iter();
+        entries
+            .map(|(key, entry)| (key.clone(), entry.held(), entry.used))
             .collect()
     }
 
-    /// Forgets what was remembered by name, whether it is so still or not.
+    /// Forgets what was remembered by name. Blocks on the store.
     pub(crate) fn release(&self, keys: &[ObjectKey]) -> Result<()> {
-        let changes: Vec<Change> = keys
-            .iter()
-            .map(|key| Change::Release { key: key.clone() })
-            .collect();
-        self.apply(REMEMBERED, &changes, Batch::new()).map(drop)
-    }
-
-    /// Forgets what was read by name: it is gone.
-    pub(crate) fn forget(&self, namespace: &str, name: &str) -> Result<()> {
-        let key = key(namespace, name);
-        if self.revision_of(REMEMBERED, &key).is_none() {
+        let mut writer = self.bodies.writer();
+        let mut gone = Vec::new();
+        for key in keys {
+            if let Some(version) = self.version_by_name(key) {
+                writer.release(key, version);
+                writer.batch.delete(remembered_key(&self.resource, key));
+                gone.push(key.clone());
+            }
+        }
+        if gone.is_empty() {
             return Ok(());
         }
-        self.apply(REMEMBERED, &[Change::Delete { key }], Batch::new())
-            .map(drop)
+        writer.write(|| gone.into_iter().for_each(|key| self.put_by_name(key, None)))
+    }
+
+    /// Forgets what was read by name: it is gone. Blocks on the store.
+    pub(crate) fn forget(&self, namespace: &str, name: &str) -> Result<()> {
+        self.release(&[key(namespace, name)])
+    }
+
+    fn put_by_name(&self, key: ObjectKey, entry: Option<Entry>) {
+        let mut entries = self.by_name.0.lock();
+        let before = match entry {
+            Some(entry) => entries.insert(key, entry),
+            None => entries.remove(&key),
+        };
+        let held = |entry: Option<Entry>| entry.map_or_else(Held::default, |entry| entry.held());
+        self.remembered.change(held(before), held(entry));
     }
 }
 
-/// Returns how much of an object is remembered by name.
-pub(super) fn remembered_of(versions: &[Version]) -> Held {
-    let mut versions = versions.iter();
-    let held = versions.find(|version| version.holders.contains(&REMEMBERED));
-    held.map_or_else(Held::default, |version| Held {
-        objects: 1,
-        bytes: version.len.into(),
-    })
-}
-
-/// When objects of a kind that are remembered by name were used.
-#[derive(Debug, Default)]
-pub(super) struct Uses(Mutex<HashMap<ObjectKey, Instant>>);
-
-impl Uses {
-    pub(super) fn note(&self, key: &ObjectKey, now: Instant) {
-        self.0.lock().insert(key.clone(), now);
-    }
-
-    pub(super) fn forget(&self, key: &ObjectKey) {
-        self.0.lock().remove(key);
-    }
-
-    /// Returns when it was used, as far as is known.
-    pub(super) fn last(&self, key: &ObjectKey) -> Option<Instant> {
+impl ByName {
+    fn get(&self, key: &str) -> Option<Entry> {
         self.0.lock().get(key).copied()
     }
 }

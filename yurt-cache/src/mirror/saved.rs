@@ -1,14 +1,32 @@
-//! What of a mirror is in the store beside its objects: its scope and revision, the deletions it
-//! remembers, and what a re-list has fetched and not yet put in place.
+//! How a mirror lies in the store: its scope and how far it is, what it holds of each object, and the deletions that
+//! it remembers.
 
 use bincode::{Decode, Encode};
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::history::{Behind, Holding, Marks, Member, Tombstone};
+use super::version::{MirrorId, Version};
 use crate::api::{ObjectKey, Resource, Scope};
-use crate::codec::{FieldSelector, LabelSelector, TypeMeta};
+use crate::codec::TypeMeta;
+use crate::codec::{FieldSelector, LabelSelector};
+
+/// Where it is stored which layout the tables have.
+pub(crate) const LAYOUT: &[u8] = b"l/layout";
+
+/// The layout of these tables; what another one wrote is dropped and fetched anew.
+pub(crate) const LAYOUT_VERSION: &[u8] = b"2";
+
+/// The tables of mirrors, by the first byte of their keys.
+pub(crate) const TABLES: [&[u8]; 6] = [SCOPES, RECORDS, REMEMBERED, b"m/", b"n/", b"t/"];
 
 /// The prefix of the keys under which scopes are stored.
 pub(crate) const SCOPES: &[u8] = b"s/";
+
+/// The prefix of the keys under which objects are stored.
+pub(crate) const RECORDS: &[u8] = b"o/";
+
+/// The prefix of the keys that say which version was read by name.
+pub(crate) const REMEMBERED: &[u8] = b"r/";
 
 const LIMIT: usize = 64 << 10;
 
@@ -27,13 +45,14 @@ pub(crate) struct SavedScope {
     pub(crate) fields: String,
     pub(crate) form: Option<TypeMeta>,
     pub(crate) is_synced: bool,
-    /// What clients were told, at least.
+    /// What clients were told, at least; objects and deletions may say more.
     pub(crate) revision: u64,
     /// How far the upstream watch had come, at least; objects and deletions may say more.
-    pub(crate) followed: u64,
-    pub(crate) floor: u64,
-    /// A re-list at this revision is complete and has to be put in place.
-    pub(crate) relisted: Option<u64>,
+    pub(crate) upstream: u64,
+    pub(crate) compacted: u64,
+    pub(crate) ahead_until: u64,
+    /// The cloud's revisions have gone back, and no list has come since: they name other objects now.
+    pub(crate) went_back: bool,
 }
 
 impl SavedScope {
@@ -48,107 +67,202 @@ impl SavedScope {
             form: None,
             is_synced: false,
             revision: 0,
-            followed: 0,
-            floor: 0,
-            relisted: None,
+            upstream: 0,
+            compacted: 0,
+            ahead_until: 0,
+            went_back: false,
+        }
+    }
+
+    /// Returns how far its history had come at least.
+    pub(crate) fn marks(&self) -> Marks {
+        Marks {
+            revision: self.revision,
+            upstream: self.upstream,
+            compacted: self.compacted,
+            ahead_until: self.ahead_until,
         }
     }
 
     /// Returns the scope, `None` if its selectors do not parse.
     pub(crate) fn scope(&self) -> Option<Scope> {
         Some(Scope {
-            resource: Resource::new(&self.group, &self.version, &self.plural),
+            resource: self.resource(),
             namespace: self.namespace.clone(),
             labels: LabelSelector::parse(&self.labels).ok()?,
             fields: FieldSelector::parse(&self.fields).ok()?,
         })
     }
 
+    /// Returns the resource that the scope is of.
+    pub(crate) fn resource(&self) -> Resource {
+        Resource {
+            group: self.group.clone(),
+            version: self.version.clone(),
+            plural: self.plural.clone(),
+        }
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
-        bincode::encode_to_vec(self, layout())
-            .expect("a scope is under the limit")
-            .into()
+        encode(self)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (saved, consumed) = bincode::decode_from_slice(bytes, layout()).ok()?;
-        (consumed == bytes.len()).then_some(saved)
+        decode(bytes)
     }
 }
 
-pub(crate) fn scope_key(id: u32) -> Bytes {
+fn encode(value: &impl Encode) -> Bytes {
+    let bytes = bincode::encode_to_vec(value, layout());
+    bytes
+        .expect("what is stored of a scope is under the limit")
+        .into()
+}
+
+fn decode<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
+    let (value, consumed) = bincode::decode_from_slice(bytes, layout()).ok()?;
+    (consumed == bytes.len()).then_some(value)
+}
+
+// === Objects ===
+
+/// Returns where the versions of an object are stored.
+pub(crate) fn record_key(resource: &Resource, key: &str) -> Bytes {
+    key_of("o", resource, key)
+}
+
+/// Returns where it is stored which version of an object was read by name.
+pub(crate) fn remembered_key(resource: &Resource, key: &str) -> Bytes {
+    key_of("r", resource, key)
+}
+
+fn key_of(table: &str, resource: &Resource, key: &str) -> Bytes {
+    let Resource {
+        group,
+        version,
+        plural,
+    } = resource;
+    format!("{table}/{group}/{version}/{plural}/{key}").into()
+}
+
+/// Returns the resource and the object's key that a stored key of one of these tables names.
+pub(crate) fn parse_object_key(stored: &[u8]) -> Option<(Resource, ObjectKey)> {
+    let mut parts = std::str::from_utf8(stored).ok()?.get(2..)?.splitn(4, '/');
+    let resource = Resource {
+        group: parts.next()?.to_owned(),
+        version: parts.next()?.to_owned(),
+        plural: parts.next()?.to_owned(),
+    };
+    Some((resource, parts.next()?.into()))
+}
+
+/// A version that was read by name, and its length.
+pub(crate) fn encode_remembered(version: Version, len: u32) -> Bytes {
+    encode(&(version, len))
+}
+
+pub(crate) fn decode_remembered(bytes: &[u8]) -> Option<(Version, u32)> {
+    decode(bytes)
+}
+
+// === What a scope holds ===
+
+pub(crate) fn scope_key(id: MirrorId) -> Bytes {
     format!("s/{id:08x}").into()
 }
 
 /// Returns the id in a stored scope's key.
-pub(crate) fn parse_scope_key(stored: &[u8]) -> Option<u32> {
+pub(crate) fn parse_scope_key(stored: &[u8]) -> Option<MirrorId> {
     u32::from_str_radix(std::str::from_utf8(stored).ok()?.strip_prefix("s/")?, 16).ok()
 }
 
-pub(crate) fn tombstone_prefix(id: u32) -> Bytes {
+pub(crate) fn member_key(id: MirrorId, key: &str) -> Bytes {
+    format!("m/{id:08x}/{key}").into()
+}
+
+/// Returns the mirror's id in the key of a member or a deletion.
+pub(crate) fn id_of(stored: &[u8]) -> Option<MirrorId> {
+    let text = std::str::from_utf8(stored).ok()?;
+    u32::from_str_radix(text.get(2..10)?, 16).ok()
+}
+
+/// Returns the object's key in a stored member's key.
+pub(crate) fn parse_member_key(stored: &[u8]) -> Option<ObjectKey> {
+    Some(std::str::from_utf8(stored).ok()?.get(11..)?.into())
+}
+
+/// What a scope holds of an object: of a member version, order, beginning and length; of what is behind a local
+/// version its version and length.
+pub(crate) fn encode_holding(holding: &Holding) -> Bytes {
+    let member = holding.member;
+    let member = member.map(|one| (one.version, one.order, one.added, one.len));
+    let behind = holding.behind.map(|one| (one.version, one.len));
+    encode(&(member, behind))
+}
+
+pub(crate) fn decode_holding(bytes: &[u8]) -> Option<Holding> {
+    type Saved = (Option<(Version, u64, u64, u32)>, Option<(Version, u32)>);
+    let (member, behind) = decode::<Saved>(bytes)?;
+    Some(Holding {
+        member: member.map(|(version, order, added, len)| Member {
+            version,
+            order,
+            added,
+            len,
+        }),
+        behind: behind.map(|(version, len)| Behind { version, len }),
+    })
+}
+
+// === Deletions ===
+
+pub(crate) fn tombstone_prefix(id: MirrorId) -> Bytes {
     format!("t/{id:08x}/").into()
 }
 
-pub(crate) fn tombstone_key(id: u32, revision: u64) -> Bytes {
-    format!("t/{id:08x}/{revision:016x}").into()
+pub(crate) fn tombstone_key(id: MirrorId, order: u64) -> Bytes {
+    format!("t/{id:08x}/{order:016x}").into()
 }
 
-/// Returns the revision in a stored deletion's key.
+/// Returns the order in a stored deletion's key.
 pub(crate) fn parse_tombstone_key(stored: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(stored).ok()?;
     u64::from_str_radix(text.rsplit('/').next()?, 16).ok()
 }
 
-/// A stored deletion: when the object had appeared, its key, its last bytes.
-pub(crate) fn encode_tombstone(added: u64, key: &str, body: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(9 + key.len() + body.len());
-    bytes.put_u64_le(added);
-    bytes.put_slice(key.as_bytes());
+/// A stored deletion: its numbers, the object's key, its last bytes.
+pub(crate) fn encode_tombstone(stone: &Tombstone, body: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(17 + stone.key.len() + body.len());
+    bytes.put_u64_le(stone.added);
+    bytes.put_u64_le(stone.revision);
+    bytes.put_slice(stone.key.as_bytes());
     bytes.put_u8(b'\n');
     bytes.put_slice(body);
     bytes.freeze()
 }
 
-pub(crate) fn decode_tombstone(mut bytes: Bytes) -> Option<(u64, ObjectKey, Bytes)> {
+pub(crate) fn decode_tombstone(order: u64, mut bytes: Bytes) -> Option<(Tombstone, Bytes)> {
     let added = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
-    bytes = bytes.slice(8..);
+    let revision = u64::from_le_bytes(bytes.get(8..16)?.try_into().ok()?);
+    bytes = bytes.slice(16..);
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let key: ObjectKey = std::str::from_utf8(&bytes[..end]).ok()?.into();
-    Some((added, key, bytes.slice(end + 1..)))
-}
-
-pub(crate) fn staged_prefix(id: u32) -> Bytes {
-    format!("n/{id:08x}/").into()
-}
-
-pub(crate) fn staged_key(id: u32, key: &str) -> Bytes {
-    format!("n/{id:08x}/{key}").into()
-}
-
-/// Returns the object's key in a staged object's key.
-pub(crate) fn parse_staged_key(stored: &[u8]) -> Option<ObjectKey> {
-    Some(std::str::from_utf8(stored).ok()?.get(11..)?.into())
-}
-
-/// A staged object: its revision and bytes; no bytes say that it is gone.
-pub(crate) fn encode_staged(revision: u64, body: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(8 + body.len());
-    bytes.put_u64_le(revision);
-    bytes.put_slice(body);
-    bytes.freeze()
-}
-
-pub(crate) fn decode_staged(bytes: &Bytes) -> Option<(u64, Bytes)> {
-    let revision = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
-    Some((revision, bytes.slice(8..)))
+    let stone = Tombstone {
+        order,
+        revision,
+        key,
+        added,
+    };
+    Some((stone, bytes.slice(end + 1..)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mirror::version::Era;
 
     #[test]
-    fn what_is_saved_reads_back_and_garbage_does_not() {
+    fn a_scope_reads_back_and_garbage_does_not() {
         let saved = SavedScope {
             group: "apps".into(),
             version: "v1".into(),
@@ -159,21 +273,60 @@ mod tests {
             form: None,
             is_synced: true,
             revision: 7,
-            followed: 6,
-            floor: 3,
-            relisted: None,
+            upstream: 6,
+            compacted: 3,
+            ahead_until: 2,
+            went_back: false,
         };
         assert_eq!(SavedScope::decode(&saved.encode()), Some(saved.clone()));
         assert_eq!(SavedScope::decode(&saved.encode()[1..]), None);
         assert_eq!(parse_scope_key(&scope_key(7)), Some(7));
-        assert_eq!(parse_tombstone_key(&tombstone_key(7, 99)), Some(99));
-        assert_eq!(&*parse_staged_key(&staged_key(7, "a/b")).unwrap(), "a/b");
-        let stone = decode_tombstone(encode_tombstone(3, "a/b", b"{}")).unwrap();
-        assert_eq!((stone.0, &*stone.1, &stone.2[..]), (3, "a/b", &b"{}"[..]));
-        assert_eq!(decode_tombstone(Bytes::from_static(b"short")), None);
-        assert_eq!(
-            decode_staged(&encode_staged(9, b"{}")),
-            Some((9, Bytes::from_static(b"{}")))
-        );
+    }
+
+    #[test]
+    fn what_is_held_of_an_object_reads_back() {
+        let member = Member {
+            version: Version::local(9),
+            order: 9,
+            added: 3,
+            len: 12,
+        };
+        let behind = Behind {
+            version: Version::cloud(Era::default(), 5),
+            len: 11,
+        };
+        for holding in [
+            Holding::default(),
+            Holding {
+                member: Some(member),
+                behind: Some(behind),
+            },
+        ] {
+            assert_eq!(decode_holding(&encode_holding(&holding)), Some(holding));
+        }
+        assert_eq!(decode_holding(b"garbage"), None);
+        assert_eq!(&*parse_member_key(&member_key(7, "a/b")).unwrap(), "a/b");
+        let core = Resource {
+            group: String::new(),
+            version: "v1".into(),
+            plural: "pods".into(),
+        };
+        let stored = record_key(&core, "a/b");
+        assert_eq!(parse_object_key(&stored), Some((core, "a/b".into())));
+    }
+
+    #[test]
+    fn a_deletion_reads_back() {
+        let stone = Tombstone {
+            order: 99,
+            revision: 98,
+            key: "a/b".into(),
+            added: 3,
+        };
+        let stored = encode_tombstone(&stone, b"{}");
+        let order = parse_tombstone_key(&tombstone_key(7, 99)).unwrap();
+        let (read, body) = decode_tombstone(order, stored).unwrap();
+        assert_eq!((read, &body[..]), (stone, &b"{}"[..]));
+        assert_eq!(decode_tombstone(1, Bytes::from_static(b"short")), None);
     }
 }

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use yurt_core::store::{Batch, Result};
 
 use super::Mirror;
-use super::kind::{Kind, parse_record_key};
+use super::kind::Kind;
 use super::registry::Registry;
+use super::saved::{RECORDS, parse_object_key};
 use crate::api::{ObjectKey, Resource};
 use crate::retention::{Bounds, Entry, Held, Needs, plan};
 
@@ -37,6 +38,15 @@ impl Registry {
             .write()
             .retain(|_, kind| Arc::strong_count(kind) > 1 || !kind.is_empty());
         Ok(Gone { mirrors, objects })
+    }
+
+    /// Writes how far the mirrors have followed the cloud. Blocks on the store.
+    pub(crate) fn note_progress(&self) {
+        for mirror in self.all() {
+            if let Err(error) = mirror.claim(mirror.followed()) {
+                tracing::warn!(scope = %mirror.scope, %error, "how far the mirror has come is not written");
+            }
+        }
     }
 
     fn drop_failed(&self, now: Instant) -> Result<()> {
@@ -87,7 +97,7 @@ impl Registry {
             budget: kind.budget(),
         };
         let entry = |mirror: &Arc<Mirror>| {
-            let (objects, bytes) = mirror.kind.size(mirror.id);
+            let (objects, bytes) = mirror.size();
             Entry {
                 idle: mirror
                     .idle_since()
@@ -181,9 +191,10 @@ impl Registry {
         let orphans = std::mem::take(&mut *self.orphans.lock());
         let mut batch = Batch::new();
         for stored in orphans {
-            match parse_record_key(&stored) {
+            let of_record = parse_object_key(&stored).filter(|_| stored.starts_with(RECORDS));
+            match of_record {
                 Some((resource, key)) => match self.known_kind(&resource) {
-                    Some(kind) => kind.delete_orphan(&key)?,
+                    Some(kind) => kind.bodies.delete_orphan(&key)?,
                     None => drop(batch.delete(stored)),
                 },
                 None => drop(batch.delete(stored)),

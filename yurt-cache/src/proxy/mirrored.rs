@@ -12,7 +12,7 @@ use super::route::Remember;
 use super::validate::validate;
 use super::{Answer, Proxy};
 use crate::answer::write::Writer;
-use crate::answer::{list, watch};
+use crate::answer::{RETRY, list, watch};
 use crate::api::request::{ApiRequest, Revision, Shape, Verb};
 use crate::api::{Freshness, ListAt, Resource, Scope, Selection};
 use crate::authorize::Access;
@@ -66,7 +66,7 @@ impl Proxy {
                 .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
                 .await;
         };
-        match self.wait_for(&mirror, caller, fresh).await {
+        match self.wait_for(&mirror, caller, api, fresh).await {
             Waited::Ready => {}
             Waited::Forward => {
                 return self
@@ -84,7 +84,8 @@ impl Proxy {
             // The cloud could go on, but not through the filters.
             return Err(Status::expired_watch(from, mirror.revision()));
         }
-        if is_misplaced(&mirror, &scope)
+        if mirror.is_suspect()
+            || is_misplaced(&mirror, &scope)
             || !can_select(&mirror, &scope)
             || lost(&mirror, api).is_some()
         {
@@ -132,6 +133,11 @@ impl Proxy {
         self.verdicts
             .check_offline(caller, &scope_access(api, scope))?;
         mirror.note_use(caller, Instant::now());
+        if mirror.is_suspect() {
+            let why =
+                format!("the node's store is damaged: what it has of {scope} may lack something");
+            return Err(self.unavailable(&why, Some(RETRY)));
+        }
         if is_misplaced(&mirror, scope) {
             return Err(Status::unknown_resource());
         }
@@ -209,7 +215,13 @@ impl Proxy {
         }
     }
 
-    async fn wait_for(&self, mirror: &Arc<Mirror>, caller: &Caller, fresh: Freshness) -> Waited {
+    async fn wait_for(
+        &self,
+        mirror: &Arc<Mirror>,
+        caller: &Caller,
+        api: &ApiRequest,
+        fresh: Freshness,
+    ) -> Waited {
         let mut reach = self.upstream.reach();
         let is_cut = |reach: &Reach| matches!(reach, Reach::CutOff { .. });
         let ready = async {
@@ -225,6 +237,10 @@ impl Proxy {
             if timeout(CATCH_UP_WAIT, mirror.live()).await.is_err() {
                 return Waited::Forward;
             }
+            let fresh = match ahead(mirror, api) {
+                Some(revision) => Freshness::AtLeast(revision),
+                None => fresh,
+            };
             match fresh {
                 Freshness::Any | Freshness::Exactly(_) => {}
                 Freshness::AtLeast(revision) if revision <= mirror.revision() => {}
@@ -297,6 +313,17 @@ fn unsupported(mirror: &Mirror, scope: &Scope) -> Option<Status> {
     };
     let error = fields::check(&scope.fields, &of).err()?;
     Some(Status::bad_request(error.to_string()))
+}
+
+/// Returns the revision at which a watch begins, if the mirror has not come so far: a client that has listed at the
+/// cloud itself may know more.
+fn ahead(mirror: &Mirror, api: &ApiRequest) -> Option<u64> {
+    match (api.verb, &api.options.revision, api.options.initial_events) {
+        (Verb::Watch, Revision::At(revision), None | Some(false)) => {
+            (*revision > mirror.revision()).then_some(*revision)
+        }
+        _ => None,
+    }
 }
 
 /// Returns the revision at which a watch begins, if the mirror's history does not go back so far.

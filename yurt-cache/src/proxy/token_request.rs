@@ -246,11 +246,8 @@ impl Proxy {
         let scope = pods_scope(&self.node);
         let mirror = self.registry.find(&scope).ok_or_else(unknown)?;
         let key = key(namespace, name);
-        let revision = mirror
-            .kind
-            .revision_of(mirror.id, &key)
-            .ok_or_else(unknown)?;
-        let read = mirror.kind.read(&key, revision).map_err(unreadable)?;
+        let version = mirror.cloud_version(&key).ok_or_else(unknown)?;
+        let read = mirror.kind.read(&key, version).map_err(unreadable)?;
         let text = read.ok_or_else(unknown)?;
         serde_json::from_slice(&text)
             .map_err(|error| Status::internal(&format!("read the pod {namespace}/{name}: {error}")))

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testbed::client::{Client, Watch};
 
-use super::site::{Bed, NODE, SOON, eventually, revision};
+use super::site::{Bed, NODE, SOON, events, eventually, revision};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const POD: &str = "/api/v1/namespaces/default/pods/till";
@@ -232,8 +232,7 @@ async fn the_server_wins_even_where_its_numbers_and_the_nodes_are_the_same() {
     );
     let at_once = json!({"gracePeriodSeconds": 0});
     cloud.delete(POD, Some(&at_once)).await.unwrap().expect(200);
-    let gone = pods.next(SOON).await.unwrap().unwrap();
-    assert_eq!(gone.kind, "DELETED");
+    assert_eq!(events(&mut pods, 1).await, ["DELETED till"]);
 }
 
 #[tokio::test]

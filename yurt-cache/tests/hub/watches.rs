@@ -320,7 +320,7 @@ async fn a_watch_without_a_revision_shows_what_was_written_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revision_to_come_is_waited_for_in_silence_and_listing_it_is_refused() {
+async fn who_watches_from_a_revision_to_come_is_sent_to_list_again_and_listing_it_is_refused() {
     let bed = Bed::start().await;
     let cloud = bed.cloud();
     let now = create(&cloud, "a", "x").await;
@@ -329,7 +329,15 @@ async fn a_revision_to_come_is_waited_for_in_silence_and_listing_it_is_refused()
     let path = format!("{MAPS}?watch=1&resourceVersion={}", now + 1_000);
     let mut watch = node.watch(&path).await.unwrap();
     assert_eq!(watch.code, 200);
-    assert!(watch.is_silent(MOMENT).await.unwrap());
+    let error = watch.next(SOON).await.unwrap().expect("an answer");
+    assert_eq!(
+        error.kind, "ERROR",
+        "silence would leave it with what it has"
+    );
+    assert_eq!(
+        (&error.object["code"], &error.object["reason"]),
+        (&json!(410), &json!("Expired"))
+    );
     let list = node
         .get(&format!("{MAPS}?resourceVersion={}", now + 1_000))
         .await

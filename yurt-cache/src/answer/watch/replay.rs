@@ -14,8 +14,9 @@ use crate::api::{ObjectKey, Selection};
 use crate::codec::fields::Attributes;
 use crate::codec::{EventType, ObjectMeta, Status, with_type_meta};
 use crate::filter::seen::Seen;
-use crate::mirror::kind::Snapshot;
+use crate::mirror::Snapshot;
 use crate::mirror::saved::{decode_tombstone, tombstone_key};
+use crate::mirror::version::Version;
 use crate::mirror::{Mirror, Since, View};
 
 /// Events that are being made.
@@ -41,7 +42,10 @@ struct Source {
 struct Entry {
     event_type: EventType,
     key: ObjectKey,
-    revision: u64,
+    /// Which bytes; `None` of what was deleted.
+    version: Option<Version>,
+    /// Where in the history it is told.
+    order: u64,
 }
 
 impl Replay {
@@ -51,7 +55,8 @@ impl Replay {
         let entries = items.into_iter().map(|item| Entry {
             event_type: EventType::Added,
             key: item.key,
-            revision: item.revision,
+            version: Some(item.version),
+            order: item.order,
         });
         Self {
             entries: entries.collect(),
@@ -82,16 +87,18 @@ impl Replay {
                 Entry {
                     event_type,
                     key: item.key,
-                    revision: item.revision,
+                    version: Some(item.version),
+                    order: item.order,
                 }
             });
         let gone = deleted.into_iter().map(|stone| Entry {
             event_type: EventType::Deleted,
             key: stone.key,
-            revision: stone.revision,
+            version: None,
+            order: stone.order,
         });
         let mut entries: Vec<Entry> = changed.chain(gone).collect();
-        entries.sort_by_key(|entry| entry.revision);
+        entries.sort_by_key(|entry| entry.order);
         Some(Self {
             entries: entries.into(),
             revision: view.revision,
@@ -199,7 +206,7 @@ impl Source {
                 Some(false) | None => return Ok(Err(Untold::Expired)),
             }
             let object = with_type_meta(&body, &writer.form);
-            let event = (&entry.key, entry.revision, &object);
+            let event = (&entry.key, entry.order, &object);
             if let Err(untold) = tell(writer, seen, entry.event_type, event, &mut out) {
                 return Ok(Err(untold));
             }
@@ -208,13 +215,12 @@ impl Source {
     }
 
     fn body(&self, entry: &Entry) -> yurt_core::store::Result<Option<Bytes>> {
-        if entry.event_type != EventType::Deleted {
-            return self.snapshot.kind().read(&entry.key, entry.revision);
+        if let Some(version) = entry.version {
+            return self.snapshot.kind().read(&entry.key, version);
         }
-        let stored = self
-            .store
-            .get(&tombstone_key(self.mirror, entry.revision))?;
-        Ok(stored.and_then(decode_tombstone).map(|(_, _, body)| body))
+        let stored = self.store.get(&tombstone_key(self.mirror, entry.order))?;
+        let read = stored.and_then(|stored| decode_tombstone(entry.order, stored));
+        Ok(read.map(|(_, body)| body))
     }
 
     /// Returns whether an object is selected, `None` if it cannot be read.

@@ -66,14 +66,8 @@ pub(super) async fn survey(
     let writer = writer.clone();
     let surveyed = blocking(move || {
         let mut seen = Seen::away_until(now);
-        for item in snapshot
-            .items
-            .iter()
-            .filter(|item| item.revision <= revision)
-        {
-            let Some(body) = snapshot.kind().read(&item.key, item.revision)? else {
-                continue;
-            };
+        for item in snapshot.items.iter().filter(|item| item.order <= revision) {
+            let body = snapshot.read(item)?;
             match writer.sift(&body) {
                 Ok(Sifted::Hidden) => seen.hide(item.key.clone()),
                 Ok(Sifted::Shown(_)) => {}

@@ -164,9 +164,7 @@ impl Following {
             let kind = view.snapshot.kind().clone();
             let mut held = BTreeMap::new();
             for item in &view.snapshot.items {
-                let Some(body) = kind.read(&item.key, item.revision)? else {
-                    continue;
-                };
+                let body = view.snapshot.read(item)?;
                 let is_wanted = selection.is_everything()
                     || ObjectMeta::parse(&body)
                         .is_ok_and(|meta| selection.matches(&item.key, &kind.traits(&meta, &body)));

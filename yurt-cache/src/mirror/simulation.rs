@@ -1,0 +1,41 @@
+//! A mirror's whole life in virtual time, against a model of the API server: random writes, chunk boundaries,
+//! reconnects, proofs, local versions, re-lists, a restored etcd, a full disk, crashes at every store write, restarts,
+//! and clients that come and go and read slowly.
+//!
+//! Each seed is another life. A seed that fails is in the panic's message, with the story of its life;
+//! `YURT_SEED=<seed>` replays it alone, `YURT_SEEDS=<count>` tries more of them.
+
+mod client;
+mod cloud;
+mod disk;
+mod world;
+
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use self::world::World;
+
+/// Lives per run.
+const SEEDS: u64 = 2_000;
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn every_client_sees_the_mirrors_history_once_and_in_order_and_at_rest_the_clouds_state() {
+    let (first, count) = match number("YURT_SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, number("YURT_SEEDS").unwrap_or(SEEDS)),
+    };
+    for seed in first..first + count {
+        let mut world = World::new(seed);
+        let lived = catch_unwind(AssertUnwindSafe(|| world.live()));
+        if let Err(panic) = lived {
+            let why = panic.downcast_ref::<String>().cloned();
+            let why = why.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            let story = world.story();
+            panic!("{story}\nYURT_SEED={seed}: {}", why.unwrap_or_default());
+        }
+    }
+}

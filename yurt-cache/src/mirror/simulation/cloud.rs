@@ -1,0 +1,108 @@
+//! A model of the API server: one counter of revisions, objects, and the events of one scope.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::codec::EventType;
+
+/// One event of the scope.
+#[derive(Clone, Debug)]
+pub(super) struct Event {
+    pub(super) revision: u64,
+    pub(super) event_type: EventType,
+    pub(super) object: Bytes,
+}
+
+/// The API server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cloud {
+    pub(super) revision: u64,
+    /// By name: the revision and a number that says which content.
+    pub(super) objects: BTreeMap<String, (u64, u64)>,
+    pub(super) events: Vec<Event>,
+    /// Events up to this revision are no longer known.
+    pub(super) compacted: u64,
+    content: u64,
+}
+
+/// Writes an object as the server does.
+pub(super) fn object(name: &str, revision: u64, content: u64) -> Bytes {
+    format!(
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","namespace":"a","resourceVersion":"{revision}"}},"data":{{"k":"{content}"}}}}"#
+    )
+    .into()
+}
+
+/// Reads the content of an object.
+pub(super) fn content(object: &[u8]) -> u64 {
+    let text = std::str::from_utf8(object).unwrap();
+    let (_, rest) = text.split_once(r#""k":""#).unwrap();
+    rest.split('"').next().unwrap().parse().unwrap()
+}
+
+impl Cloud {
+    /// Something happens elsewhere.
+    pub(super) fn pass(&mut self, count: u64) {
+        self.revision += count;
+    }
+
+    pub(super) fn write(&mut self, name: &str) {
+        self.revision += 1;
+        self.content += 1;
+        let now = (self.revision, self.content);
+        let event_type = match self.objects.insert(name.to_owned(), now) {
+            Some(_) => EventType::Modified,
+            None => EventType::Added,
+        };
+        self.say(event_type, name, self.content);
+    }
+
+    pub(super) fn delete(&mut self, name: &str) {
+        if let Some((_, content)) = self.objects.remove(name) {
+            self.revision += 1;
+            self.say(EventType::Deleted, name, content);
+        }
+    }
+
+    fn say(&mut self, event_type: EventType, name: &str, content: u64) {
+        self.events.push(Event {
+            revision: self.revision,
+            event_type,
+            object: object(name, self.revision, content),
+        });
+    }
+
+    /// Forgets the events up to now.
+    pub(super) fn compact(&mut self) {
+        self.compacted = self.revision;
+        self.events.clear();
+    }
+
+    /// Is put back to an earlier copy; what it writes then has other content.
+    pub(super) fn restore(&mut self, earlier: &Self) {
+        let content = self.content + 1_000;
+        *self = earlier.clone();
+        self.content = content;
+        self.compact();
+    }
+
+    /// Returns the events after a revision, `None` if they are no longer known.
+    pub(super) fn since(&self, revision: u64) -> Option<&[Event]> {
+        if revision < self.compacted {
+            return None;
+        }
+        let at = self
+            .events
+            .partition_point(|event| event.revision <= revision);
+        Some(&self.events[at..])
+    }
+
+    /// Returns names and contents.
+    pub(super) fn state(&self) -> BTreeMap<String, u64> {
+        let objects = self.objects.iter();
+        objects
+            .map(|(name, (_, content))| (name.clone(), *content))
+            .collect()
+    }
+}

@@ -1,0 +1,424 @@
+//! The hub's side: a mirror that follows the cloud on a disk, its clients, and what happens to all of them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use tokio::time::Instant;
+use yurt_core::store::{Batch, Store};
+
+use super::super::incoming::Incoming;
+use super::super::kind::Kind;
+use super::super::loading::load;
+use super::super::relist::{Finished, Item};
+use super::super::remembered::Remembered;
+use super::super::saved::{LAYOUT, LAYOUT_VERSION, SavedScope, scope_key};
+use super::super::window::Limit;
+use super::super::{Mirror, Phase};
+use super::client::Client;
+use super::cloud::{Cloud, content, object};
+use super::disk::{Disk, Fate};
+use crate::api::{Resource, Scope, Within, key, split_key};
+use crate::codec::{EventType, TypeMeta, with_resource_version, without_type_meta};
+use crate::retention::Budget;
+
+/// What happens in one life.
+const STEPS: usize = 150;
+
+/// Clients of the hub.
+const CLIENTS: usize = 4;
+
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+/// Small, so that clients fall behind and deletions are forgotten.
+const WINDOW: Limit = Limit {
+    steps: 6,
+    bytes: 1 << 20,
+};
+
+/// One life.
+pub(super) struct World {
+    rng: Rng,
+    cloud: Cloud,
+    copy: Cloud,
+    disk: Arc<Disk>,
+    mirror: Arc<Mirror>,
+    clients: Vec<Client>,
+    /// What was listed at a revision: it is the same whenever it is listed again.
+    listed: BTreeMap<u64, BTreeMap<String, u64>>,
+    /// The highest number that anybody was told.
+    told: u64,
+    local: u64,
+    /// The follower has seen that the cloud's revisions went back, and asks for nothing but a list.
+    has_gone_back: bool,
+    story: Vec<String>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let disk = Disk::new();
+        let scope = Scope::all(Resource::core("configmaps"));
+        let mut batch = Batch::new();
+        batch.put(LAYOUT, LAYOUT_VERSION);
+        batch.put(scope_key(1), SavedScope::new(&scope).encode());
+        disk.write(batch).unwrap();
+        let mut cloud = Cloud::default();
+        cloud.pass(10);
+        let mirror = start(&disk);
+        Self {
+            rng: Rng::with_seed(seed),
+            copy: cloud.clone(),
+            cloud,
+            disk,
+            mirror,
+            clients: (0..CLIENTS)
+                .map(|at| Client {
+                    goes_by_objects: at == 0,
+                    ..Client::default()
+                })
+                .collect(),
+            listed: BTreeMap::new(),
+            told: 0,
+            local: 0,
+            has_gone_back: false,
+            story: Vec::new(),
+        }
+    }
+
+    /// Tells what happened.
+    pub(super) fn story(&self) -> String {
+        let mut text = String::new();
+        for line in self.story.iter().rev().take(60).rev() {
+            let _fits = writeln!(text, "  {line}");
+        }
+        text
+    }
+
+    pub(super) fn live(&mut self) {
+        for _ in 0..STEPS {
+            self.step();
+            if *self.disk.fate.lock() == Fate::Dead {
+                self.restart();
+            }
+            self.look();
+        }
+        self.rest();
+    }
+
+    fn step(&mut self) {
+        match self.rng.u32(0..100) {
+            0..22 => self.write(),
+            22..26 => self.pass(),
+            26..44 => self.follow(),
+            44..48 => self.list(),
+            48..52 => self.prove(),
+            52..58 => self.cover(),
+            58..61 => self.uncover(),
+            61..64 => self.arm(),
+            64..66 => self.crash(),
+            66..68 => self.fill(),
+            68..69 => self.restore(),
+            69..70 => self.copy = self.cloud.clone(),
+            70..72 => self.compact(),
+            _ => self.read(),
+        }
+    }
+
+    fn tell(&mut self, line: impl Into<String>) {
+        self.story.push(line.into());
+    }
+
+    // === The cloud ===
+
+    fn write(&mut self) {
+        let name = *self.rng.choice(&NAMES).unwrap();
+        if self.rng.u32(0..3) == 0 {
+            self.cloud.delete(name);
+            self.tell(format!("the cloud deletes {name}: {}", self.cloud.revision));
+        } else {
+            self.cloud.write(name);
+            self.tell(format!(
+                "the cloud writes {name}: {:?}",
+                self.cloud.objects[name]
+            ));
+        }
+    }
+
+    fn pass(&mut self) {
+        let count = self.rng.u64(1..5);
+        self.cloud.pass(count);
+        self.tell(format!("elsewhere {count} writes: {}", self.cloud.revision));
+    }
+
+    fn compact(&mut self) {
+        self.cloud.compact();
+        self.tell("the cloud forgets its events");
+    }
+
+    fn restore(&mut self) {
+        let copy = self.copy.clone();
+        self.cloud.restore(&copy);
+        self.tell(format!("the cloud is put back to {}", self.cloud.revision));
+        self.mirror.fall_behind(Instant::now());
+        self.has_gone_back = true;
+        self.list();
+    }
+
+    // === The mirror ===
+
+    /// Follows the watch for one chunk, from where it stood; lists when it has to.
+    fn follow(&mut self) {
+        if !self.mirror.is_synced() || self.has_gone_back {
+            return self.list();
+        }
+        let Some(events) = self.cloud.since(self.mirror.followed()) else {
+            return self.list();
+        };
+        let count = self.rng.usize(0..=events.len());
+        let mut chunk: Vec<Incoming> = events[..count]
+            .iter()
+            .map(|event| {
+                self.mirror
+                    .read_event(event.event_type, &event.object)
+                    .unwrap()
+            })
+            .collect();
+        if count == events.len() && self.rng.bool() {
+            let bookmark = object("", self.cloud.revision, 0);
+            chunk.push(
+                self.mirror
+                    .read_event(EventType::Bookmark, &bookmark)
+                    .unwrap(),
+            );
+        }
+        let numbers: Vec<u64> = chunk.iter().map(|event| event.revision).collect();
+        self.mirror.set_phase(Phase::Live);
+        let taken = self.mirror.take(chunk);
+        self.tell(format!("a chunk of {numbers:?}: {taken:?}"));
+    }
+
+    fn list(&mut self) {
+        for _ in 0..3 {
+            match self.list_once() {
+                Some(Finished::WentBack) => {}
+                _ => return,
+            }
+        }
+        panic!("the list never ends");
+    }
+
+    fn list_once(&mut self) -> Option<Finished> {
+        let (revision, objects) = (self.cloud.revision, self.cloud.objects.clone());
+        let mut seen = HashSet::new();
+        if self.has_gone_back && self.mirror.went_back().is_err() {
+            return None;
+        }
+        if self.mirror.begin_list().is_err() {
+            return None;
+        }
+        let all: Vec<_> = objects.into_iter().collect();
+        for page in all.chunks(2) {
+            if self.rng.u32(0..12) == 0 {
+                self.tell("a list that is cut off");
+                return None;
+            }
+            let items: Vec<Item> = page.iter().map(|(name, at)| item(name, *at)).collect();
+            seen.extend(items.iter().map(|item| item.key.clone()));
+            if self.mirror.take_listed(items).is_err() {
+                self.tell("a list that the disk does not take");
+                return None;
+            }
+            if self.rng.bool() {
+                // Clients look while it is taken.
+                self.look();
+            }
+        }
+        let finished = self.mirror.finish_list(revision, type_meta(), &seen);
+        self.tell(format!("a list at {revision}: {finished:?}"));
+        if matches!(finished, Ok(Finished::InPlace)) {
+            self.has_gone_back = false;
+        }
+        finished.ok()
+    }
+
+    /// A barrier: the mirror is what the cloud is.
+    fn prove(&mut self) {
+        let is_even = self
+            .cloud
+            .since(self.mirror.followed())
+            .is_some_and(<[_]>::is_empty);
+        if is_even
+            && !self.has_gone_back
+            && self.mirror.is_live()
+            && self.mirror.followed() <= self.cloud.revision
+        {
+            let proven = self.mirror.claim(self.cloud.revision);
+            self.tell(format!("proven up to {}: {proven:?}", self.cloud.revision));
+        }
+    }
+
+    fn cover(&mut self) {
+        let name = *self.rng.choice(&NAMES).unwrap();
+        if !self.mirror.is_synced() {
+            return;
+        }
+        self.local += 1;
+        let number = self.mirror.revision() + 1;
+        let local = object(name, 0, 1_000_000 + self.local);
+        let local = with_resource_version(&local, number).unwrap();
+        let covered = self.mirror.cover(&local);
+        self.tell(format!("{name} is covered at {number}: {covered:?}"));
+    }
+
+    fn uncover(&mut self) {
+        let uncovered = self.mirror.uncover(&|_| true);
+        self.tell(format!("uncovered: {uncovered:?}"));
+    }
+
+    // === The process and its disk ===
+
+    fn arm(&mut self) {
+        let fate = Fate::Dies {
+            after: self.rng.u32(0..3),
+            is_written: self.rng.bool(),
+        };
+        *self.disk.fate.lock() = fate;
+        self.tell(format!("the disk: {fate:?}"));
+    }
+
+    fn fill(&mut self) {
+        let fate = match *self.disk.fate.lock() {
+            Fate::Full => Fate::Well,
+            _ => Fate::Full,
+        };
+        *self.disk.fate.lock() = fate;
+        self.tell(format!("the disk: {fate:?}"));
+    }
+
+    fn crash(&mut self) {
+        *self.disk.fate.lock() = Fate::Dead;
+    }
+
+    fn restart(&mut self) {
+        *self.disk.fate.lock() = Fate::Well;
+        self.mirror = start(&self.disk);
+        self.clients.iter_mut().for_each(Client::disconnect);
+        self.tell(format!("a restart at {}", self.mirror.revision()));
+        assert!(
+            self.mirror.revision() >= self.told,
+            "{} was told and the mirror stands at {} after a restart",
+            self.told,
+            self.mirror.revision()
+        );
+    }
+
+    // === The clients ===
+
+    fn read(&mut self) {
+        if !self.mirror.is_synced() {
+            return;
+        }
+        let at = self.rng.usize(0..CLIENTS);
+        let steps = self.rng.usize(1..4);
+        let client = &mut self.clients[at];
+        if self.rng.u32(0..8) == 0 {
+            client.disconnect();
+        }
+        client.watch(&self.mirror, steps);
+        self.told = self.told.max(client.reached);
+        let line = format!("client {at} has reached {}", client.reached);
+        self.tell(line);
+    }
+
+    /// What is listed at one revision never differs, and no list is older than another before it.
+    fn look(&mut self) {
+        if !self.mirror.is_synced() {
+            return;
+        }
+        let view = self.mirror.view(Within::Everything);
+        let items = view.snapshot.items.iter().map(|item| {
+            let body = view
+                .snapshot
+                .read(item)
+                .expect("a list reads all that it names");
+            (split_key(&item.key).1.to_owned(), content(&body))
+        });
+        let items: BTreeMap<String, u64> = items.collect();
+        assert!(
+            view.revision >= self.told,
+            "{} after {}",
+            view.revision,
+            self.told
+        );
+        self.told = self.told.max(view.revision);
+        let before = self
+            .listed
+            .entry(view.revision)
+            .or_insert_with(|| items.clone());
+        assert_eq!(*before, items, "two lists at {}", view.revision);
+    }
+
+    /// In the end nothing happens any more, and everybody knows the same.
+    fn rest(&mut self) {
+        *self.disk.fate.lock() = Fate::Well;
+        self.mirror.uncover(&|_| true).unwrap();
+        let mut rounds = 0;
+        while self.has_gone_back
+            || !self.mirror.is_synced()
+            || self.mirror_state() != self.cloud.state()
+        {
+            self.follow();
+            rounds += 1;
+            let (is, ought) = (self.mirror_state(), self.cloud.state());
+            assert!(
+                rounds < 30,
+                "the mirror never is as the cloud: {is:?} is not {ought:?}"
+            );
+        }
+        let state = self.cloud.state();
+        for at in 0..CLIENTS {
+            for _ in 0..100 {
+                self.clients[at].watch(&self.mirror, 10);
+            }
+            let known = self.clients[at].known.clone();
+            assert_eq!(known, Some(state.clone()), "client {at} at rest");
+        }
+    }
+
+    fn mirror_state(&self) -> BTreeMap<String, u64> {
+        let view = self.mirror.view(Within::Everything);
+        let items = view.snapshot.items.iter();
+        let read = |item| content(&view.snapshot.read(item).unwrap());
+        items
+            .map(|item| (split_key(&item.key).1.to_owned(), read(item)))
+            .collect()
+    }
+}
+
+/// Starts a process on what the disk has.
+fn start(disk: &Arc<Disk>) -> Arc<Mirror> {
+    let store: Arc<dyn Store> = disk.clone();
+    let budget = Budget::new(1_000, 1 << 20);
+    let remembered = Arc::new(Remembered::new(budget));
+    let make_kind =
+        |resource: &Resource| Kind::new(resource.clone(), disk.clone(), budget, remembered.clone());
+    let loaded = load(&store, WINDOW, &make_kind, Instant::now()).unwrap();
+    Arc::new(loaded.mirrors.into_iter().next().unwrap())
+}
+
+fn type_meta() -> TypeMeta {
+    TypeMeta {
+        api_version: "v1".into(),
+        kind: "ConfigMap".into(),
+        list_kind: "ConfigMapList".into(),
+    }
+}
+
+fn item(name: &str, (revision, content): (u64, u64)) -> Item {
+    Item {
+        key: key("a", name),
+        revision,
+        body: without_type_meta(&object(name, revision, content), &type_meta()),
+    }
+}

@@ -1,5 +1,5 @@
-//! When the cloud was there for the last time, remembered over restarts: the one time that a node without a
-//! battery for its clock can be sure of.
+//! When the cloud was there for the last time, and whether it was when the hub stopped, remembered over
+//! restarts: the one time that a node without a battery for its clock can be sure of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,13 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use yurt_core::store::{Batch, Result, Store};
 
+use crate::tasks::blocking;
 use crate::upstream::{Reach, Upstream};
 
 const KEY: &str = "i/contact";
+
+/// Follows the time in the record of a hub that was cut off.
+const CUT: &str = " cut";
 
 /// How often it is written while the cloud is there.
 const NOTED_EVERY: Duration = Duration::from_secs(300);
@@ -21,6 +25,9 @@ const NOTED_EVERY: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct Contact {
     store: Arc<dyn Store>,
+    /// The hub before this one was cut off when it stopped.
+    was_cut: bool,
+    opened: Instant,
     last: Mutex<Last>,
 }
 
@@ -28,6 +35,8 @@ pub(crate) struct Contact {
 struct Last {
     at: Option<Timestamp>,
     written: Option<Instant>,
+    /// The record says that the hub is cut off.
+    is_cut: bool,
     /// Since when the link has been there.
     back: Option<Instant>,
 }
@@ -35,7 +44,7 @@ struct Last {
 impl Contact {
     /// Opens what the store remembers. Blocks on the store.
     pub(crate) fn open(store: Arc<dyn Store>) -> Result<Self> {
-        let at = match store.get(KEY.as_bytes()) {
+        let known = match store.get(KEY.as_bytes()) {
             Ok(value) => value.and_then(|value| parse(&value)),
             // Damage costs the record alone.
             Err(error) => {
@@ -43,12 +52,16 @@ impl Contact {
                 None
             }
         };
+        let was_cut = known.is_some_and(|(_, is_cut)| is_cut);
         let last = Last {
-            at,
+            at: known.map(|(at, _)| at),
+            is_cut: was_cut,
             ..Last::default()
         };
         Ok(Self {
             store,
+            was_cut,
+            opened: Instant::now(),
             last: Mutex::new(last),
         })
     }
@@ -56,6 +69,17 @@ impl Contact {
     /// Returns when the cloud was there for the last time.
     pub(crate) fn last(&self) -> Option<Timestamp> {
         self.last.lock().at
+    }
+
+    /// Returns whether the hub before this one was cut off when it stopped: then this one is, as long as it has
+    /// not heard otherwise.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.was_cut
+    }
+
+    /// Returns for how long the hub has been there.
+    pub(crate) fn open_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.opened)
     }
 
     /// Returns for how long the link has been there, `None` while it is not.
@@ -74,30 +98,47 @@ impl Contact {
         self.last.lock().back = None;
     }
 
-    /// Notes that the cloud is there, or was until now. Blocks on the store.
-    pub(crate) fn note(&self, at: Timestamp, now: Instant, is_last: bool) -> Result<()> {
+    /// Notes that the cloud is there. Blocks on the store.
+    pub(crate) fn note(&self, at: Timestamp, now: Instant) -> Result<()> {
         {
             let mut last = self.last.lock();
             last.at = Some(at);
             let is_due = last
                 .written
                 .is_none_or(|written| now.duration_since(written) >= NOTED_EVERY);
-            if !is_due && !is_last {
+            if !is_due && !last.is_cut {
                 return Ok(());
             }
             last.written = Some(now);
+            last.is_cut = false;
         }
-        let mut batch = Batch::new();
-        batch.put(KEY, at.as_second().to_string());
-        self.store.write(batch)
+        self.put(at.as_second().to_string())
     }
 
-    async fn write(self: Arc<Self>, at: Timestamp, is_last: bool) {
-        let now = Instant::now();
-        let noted = tokio::task::spawn_blocking(move || self.note(at, now, is_last)).await;
-        if let Err(error) = noted.expect("work on the store does not panic") {
-            tracing::warn!(%error, "the last contact with the cloud is not remembered");
-        }
+    /// Notes that the hub is cut off, since `at` if it is just now. Blocks on the store.
+    pub(crate) fn note_cut(&self, at: Option<Timestamp>) -> Result<()> {
+        let at = {
+            let mut last = self.last.lock();
+            last.at = at.or(last.at);
+            if last.is_cut && at.is_none() {
+                return Ok(());
+            }
+            last.is_cut = true;
+            last.at
+        };
+        at.map_or(Ok(()), |at| self.put(format!("{}{CUT}", at.as_second())))
+    }
+
+    fn put(&self, record: String) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.put(KEY, record);
+        self.store.write(batch)
+    }
+}
+
+async fn written(write: impl FnOnce() -> Result<()> + Send + 'static) {
+    if let Err(error) = blocking(write).await {
+        tracing::warn!(%error, "the last contact with the cloud is not remembered");
     }
 }
 
@@ -120,13 +161,14 @@ pub(crate) async fn keep(
                         contact.came_back(Instant::now());
                     }
                     pause = NOTED_EVERY;
-                    contact.clone().write(clock(), false).await;
+                    let contact = contact.clone();
+                    written(move || contact.note(clock(), Instant::now())).await;
                 }
                 Reach::CutOff { .. } => {
                     contact.went_away();
-                    if std::mem::replace(&mut was_online, false) {
-                        contact.clone().write(clock(), true).await;
-                    }
+                    let since = std::mem::replace(&mut was_online, false).then(clock);
+                    let contact = contact.clone();
+                    written(move || contact.note_cut(since)).await;
                 }
                 Reach::Unknown => {}
             }
@@ -138,9 +180,11 @@ pub(crate) async fn keep(
     stop.run_until_cancelled(keeping).await;
 }
 
-fn parse(value: &[u8]) -> Option<Timestamp> {
+fn parse(value: &[u8]) -> Option<(Timestamp, bool)> {
     let text = std::str::from_utf8(value).ok()?;
-    Timestamp::from_second(text.parse().ok()?).ok()
+    let seconds = text.strip_suffix(CUT);
+    let at = Timestamp::from_second(seconds.unwrap_or(text).parse().ok()?).ok()?;
+    Some((at, seconds.is_some()))
 }
 
 #[cfg(test)]
@@ -155,21 +199,40 @@ mod tests {
         assert_eq!(contact.last(), None);
         let at = |second| Timestamp::from_second(second).unwrap();
         let now = Instant::now();
-        contact.note(at(1_000), now, false).unwrap();
+        contact.note(at(1_000), now).unwrap();
         contact
-            .note(at(1_060), now + Duration::from_secs(60), false)
+            .note(at(1_060), now + Duration::from_secs(60))
             .unwrap();
         assert_eq!(contact.last(), Some(at(1_060)));
         let again = || Contact::open(store.clone()).unwrap().last();
         assert_eq!(again(), Some(at(1_000)));
-        contact
-            .note(at(1_090), now + Duration::from_secs(90), true)
-            .unwrap();
+        contact.note_cut(Some(at(1_090))).unwrap();
         assert_eq!(again(), Some(at(1_090)));
         contact
-            .note(at(1_390), now + Duration::from_secs(390), false)
+            .note(at(1_390), now + Duration::from_secs(390))
             .unwrap();
         assert_eq!(again(), Some(at(1_390)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hub_knows_whether_the_one_before_it_was_cut_off_when_it_stopped() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let open = || Contact::open(store.clone()).unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        open().note_cut(None).unwrap();
+        assert!(!open().was_cut(), "it has never seen the cloud");
+        open().note(at(1_000), Instant::now()).unwrap();
+        assert!(!open().was_cut());
+        // Started while the cloud was away.
+        open().note_cut(None).unwrap();
+        assert!(open().was_cut());
+        assert_eq!(open().last(), Some(at(1_000)));
+        let contact = open();
+        contact.note(at(1_010), Instant::now()).unwrap();
+        assert!(!open().was_cut());
+        contact.note_cut(Some(at(1_020))).unwrap();
+        contact.note(at(1_030), Instant::now()).unwrap();
+        assert!(!open().was_cut(), "however soon it came back");
     }
 
     #[test]

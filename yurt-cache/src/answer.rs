@@ -40,6 +40,11 @@ pub(crate) fn is_our_token(token: &str) -> bool {
     Token::parse(token).is_some()
 }
 
+/// Returns at which revision a token of the server goes on.
+pub(crate) fn continues_at(token: &str) -> Option<u64> {
+    Token::of_server(token, None).map(|token| token.rv)
+}
+
 impl Token {
     fn parse(token: &str) -> Option<Self> {
         let json = URL_SAFE_NO_PAD.decode(token).ok()?;
@@ -64,8 +69,17 @@ impl Token {
         Some(token)
     }
 
-    fn is_server(&self) -> bool {
-        self.v == SERVER_VERSION
+    /// Writes a token as the server's own: where the mirror has moved on, the cloud goes on.
+    fn server_text(rv: u64, namespace: Option<&str>, last: &str) -> String {
+        let prefix = namespace.unwrap_or_default();
+        let within = last.strip_prefix(prefix).unwrap_or(last);
+        let within = within.strip_prefix('/').unwrap_or(within);
+        let token = Self {
+            v: SERVER_VERSION.to_owned(),
+            rv,
+            start: format!("{within}\0"),
+        };
+        token.encode()
     }
 
     fn text(rv: u64, start: &str) -> String {
@@ -74,8 +88,11 @@ impl Token {
             rv,
             start: start.to_owned(),
         };
-        URL_SAFE_NO_PAD
-            .encode(serde_json::to_vec(&token).expect("a struct of plain fields is JSON"))
+        token.encode()
+    }
+
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("a struct of plain fields is JSON"))
     }
 }
 
@@ -155,5 +172,11 @@ mod tests {
         assert!(!is_our_token(&theirs));
         assert_eq!(Token::of_server(&theirs, Some("a")).unwrap().start, "a/b");
         assert_eq!(Token::of_server(&theirs, None).unwrap().start, "/b");
+        assert_eq!(continues_at(&theirs), Some(7));
+        for (namespace, key) in [(Some("a"), "a/b"), (None, "a/b"), (None, "/b")] {
+            let text = Token::server_text(7, namespace, key);
+            let token = Token::of_server(&text, namespace).unwrap();
+            assert_eq!((token.start.as_str(), token.rv), (key, 7));
+        }
     }
 }

@@ -27,11 +27,11 @@ use self::sweep::Sweeping;
 use crate::authorize::Verdicts;
 use crate::discovery::Documents;
 use crate::filter::follow::{Given, Surroundings};
+use crate::follow::FollowerConfig;
+use crate::follow::registry::Registry;
 use crate::identity::{Authenticator, Figures, Mint, NodeVerifier, contact, issuer};
 use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
-use crate::mirror::reflector::Keeping;
-use crate::mirror::registry::Registry;
 use crate::mirror::window::Limit;
 use crate::outbox::{self, Outbox};
 use crate::overlay::reconcile::Reconcile;
@@ -280,7 +280,7 @@ impl Hub {
     }
 
     async fn open(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Opened, Error> {
-        let keeping = Keeping {
+        let follower = FollowerConfig {
             upstream: self.upstream.clone(),
             object_limit: self.config.object_limit,
             has_node_identity: self.config.upstream.client_certificate.is_some()
@@ -308,7 +308,7 @@ impl Hub {
                 now,
             )?;
             let registry =
-                Registry::open(store.clone(), (window, mirrors), keeping, tasks, stop, now)?;
+                Registry::open(store.clone(), (window, mirrors), follower, tasks, stop, now)?;
             Ok(Opened {
                 truth: Arc::new(Truth::recall(&registry)),
                 outbox: Arc::new(Outbox::open(store)?),

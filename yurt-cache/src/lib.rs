@@ -9,6 +9,7 @@ mod certificate;
 mod codec;
 mod discovery;
 mod filter;
+mod follow;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod hub;

@@ -20,8 +20,8 @@ use yurt_core::store::Store;
 
 use crate::api::request::Verb;
 use crate::api::{Resource, elapsed};
+use crate::follow::registry::Registry;
 use crate::mirror::Mirror;
-use crate::mirror::registry::Registry;
 use crate::upstream::{Reach, Upstream};
 
 /// Scopes that are shown by themselves; the rest is left out, so that a scrape stays small.

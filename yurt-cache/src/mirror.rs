@@ -1,39 +1,32 @@
 //! Mirrors: one scope each, with at most one upstream list and one upstream watch, whoever asks and
 //! however many ask. What a mirror holds is in the store; what it saw last is in its window.
 
-pub(crate) mod barrier;
 mod bodies;
-pub(crate) mod definition;
-mod ending;
-pub(crate) mod fetch;
+pub(crate) mod ending;
 pub(crate) mod history;
-mod incoming;
+pub(crate) mod incoming;
 mod ingest;
 pub(crate) mod kind;
-mod loading;
-pub(crate) mod local;
+pub(crate) mod loading;
 mod pins;
 mod record;
-pub(crate) mod reflector;
-pub(crate) mod registry;
 pub(crate) mod relist;
 pub(crate) mod remembered;
 pub(crate) mod saved;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
-pub(crate) mod sweep;
 pub(crate) mod version;
 pub(crate) mod window;
 mod write;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use yurt_core::store::Store;
 
@@ -46,7 +39,7 @@ use self::version::{Era, MirrorId, Version};
 use self::window::{Limit, Step};
 use self::write::ScopeRecord;
 use crate::api::request::Verb;
-use crate::api::{Scope, Within};
+use crate::api::{ObjectKey, Scope, Within};
 use crate::codec::Status;
 use crate::identity::Caller;
 
@@ -64,7 +57,8 @@ pub(crate) struct Mirror {
     state: RwLock<State>,
     changed: watch::Sender<()>,
     callers: Mutex<Callers>,
-    barrier: tokio::sync::Mutex<Option<Instant>>,
+    /// Somebody asked whom nobody had seen here: as whom the scope may be fetched.
+    pub(crate) asked: Notify,
     pub(crate) counters: Counters,
 }
 
@@ -171,7 +165,7 @@ impl Mirror {
             state: RwLock::new(state),
             changed: watch::Sender::default(),
             callers: Mutex::default(),
-            barrier: tokio::sync::Mutex::default(),
+            asked: Notify::new(),
             counters: Counters::default(),
         }
     }
@@ -225,6 +219,16 @@ impl Mirror {
         self.state.read().history.cloud_version(key)
     }
 
+    /// Returns whether it holds these objects at these revisions of the cloud, and no others.
+    pub(crate) fn holds_exactly(&self, objects: &HashMap<ObjectKey, u64>) -> bool {
+        let state = self.state.read();
+        let is_so = |key: &ObjectKey| {
+            let held = state.history.cloud_version(key).map(Version::number);
+            held.is_some() && held == objects.get(key).copied()
+        };
+        state.history.keys().count() == objects.len() && state.history.keys().all(is_so)
+    }
+
     /// Looks whether something of what it holds was found damaged: then it is no truth until it is listed again.
     pub(crate) fn check_damage(&self) {
         let damaged = self.kind.bodies.damaged();
@@ -270,7 +274,7 @@ impl Mirror {
     }
 
     /// Returns when what it holds may lack something.
-    pub(super) async fn suspect(&self) {
+    pub(crate) async fn suspect(&self) {
         let mut changed = self.changed();
         while !self.is_suspect() {
             changed
@@ -284,6 +288,20 @@ impl Mirror {
     pub(crate) async fn live(&self) {
         let mut changed = self.changed();
         while !self.is_live() {
+            changed
+                .changed()
+                .await
+                .expect("the mirror holds the sender");
+        }
+    }
+
+    /// Returns the status with which the mirror fails, when it does.
+    pub(crate) async fn failed(&self) -> Status {
+        let mut changed = self.changed();
+        loop {
+            if let Phase::Failed(status) = self.phase() {
+                return status;
+            }
             changed
                 .changed()
                 .await
@@ -374,11 +392,15 @@ impl Mirror {
             return;
         }
         // Of the tokens of one account the newest lives longest.
+        let known = callers.asked.len();
         callers.asked.retain(|one| one.id() != caller.id());
+        let is_new = callers.asked.len() == known;
         callers.asked.push_front(caller.clone());
         callers.asked.truncate(4);
         drop(callers);
-        self.changed.send_replace(());
+        if is_new {
+            self.asked.notify_one();
+        }
     }
 
     /// Returns since when nobody has asked; `None` while somebody watches.
@@ -414,6 +436,25 @@ impl Mirror {
         }
     }
 
+    /// Returns with whose identity it was watched, and listed.
+    pub(crate) fn fetched_as(&self) -> [Option<Caller>; 2] {
+        let callers = self.callers.lock();
+        [callers.watched_as.clone(), callers.listed_as.clone()]
+    }
+
+    pub(crate) fn note_listed_as(&self, caller: &Caller) {
+        self.callers.lock().listed_as = Some(caller.clone());
+    }
+
+    pub(crate) fn note_watched_as(&self, caller: &Caller) {
+        self.callers.lock().watched_as = Some(caller.clone());
+    }
+
+    /// Returns whether its watch was open since the hub started.
+    pub(crate) fn was_watched(&self) -> bool {
+        self.callers.lock().watched_as.is_some()
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         matches!(self.state.read().phase, Phase::Failed(_))
     }
@@ -432,7 +473,7 @@ impl Mirror {
         }
     }
 
-    fn set_phase(&self, phase: Phase) {
+    pub(crate) fn set_phase(&self, phase: Phase) {
         let mut state = self.state.write();
         // Whoever still works for a mirror that has failed does not bring it back.
         if matches!(state.phase, Phase::Failed(_)) {
@@ -444,7 +485,7 @@ impl Mirror {
     }
 
     /// The upstream watch is not open any more.
-    fn fall_behind(&self, now: Instant) {
+    pub(crate) fn fall_behind(&self, now: Instant) {
         let mut state = self.state.write();
         if matches!(state.phase, Phase::Live) {
             state.phase = Phase::Behind;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::codec::{ObjectError, Status, Subject, with_field};
-use crate::mirror::local::LocalError;
+use crate::follow::local::LocalError;
 
 /// How a change is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

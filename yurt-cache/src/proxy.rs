@@ -17,7 +17,7 @@ use std::time::Duration;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use yurt_core::name::NodeName;
@@ -35,11 +35,11 @@ use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::discovery::Documents;
 use crate::filter::sieve::Filters;
+use crate::follow::registry::Registry;
 use crate::identity::{Authenticator, Caller};
 use crate::limits::{Begun, Guest, Place, Shares, What};
 use crate::metrics::{Metrics, Refused, ServedFrom};
 use crate::mirror::Mirror;
-use crate::mirror::registry::Registry;
 use crate::outbox::Outbox;
 use crate::overlay::truth::Truth;
 use crate::upstream::{Link, Reach, Upstream};
@@ -74,6 +74,14 @@ type Answer = (Response<Body>, ServedFrom);
 
 /// How long a caller that asks too much waits for the refusal.
 const REFUSED_AFTER: Duration = Duration::from_secs(1);
+
+/// How long after its start a hub that was stopped while cut off takes itself for cut off still, before it
+/// answers what the cloud should.
+const STILL_CUT: Duration = Duration::from_millis(400);
+
+/// How long after its start a hub that was stopped while online waits for the cloud's first answer before it
+/// shows what it remembers.
+const FIRST_PROBE: Duration = Duration::from_secs(1);
 
 impl Proxy {
     /// Answers one request.
@@ -159,7 +167,7 @@ impl Proxy {
     ) -> Result<Answer, Status> {
         let api = &exchange.api;
         let scope = scope(api);
-        let link = self.link_of(caller)?;
+        let link = self.link_of(caller, api).await?;
         if link == Link::Cut {
             self.authenticator.check_offline(caller)?;
         }
@@ -391,20 +399,39 @@ impl Proxy {
     }
 
     /// Returns the link as it is for a caller: who comes with a token of the hub's own is nobody to the cloud.
-    fn link_of(&self, caller: &Caller) -> Result<Link, Status> {
-        let is_online = matches!(*self.reach().borrow(), Reach::Online);
+    async fn link_of(&self, caller: &Caller, api: &ApiRequest) -> Result<Link, Status> {
         if caller.is_of_hub() {
+            let is_online = matches!(*self.reach().borrow(), Reach::Online);
             self.authenticator.check_own(is_online)?;
             return Ok(Link::Cut);
         }
-        Ok(self.link())
+        // A write is not decided on what was.
+        if api.verb == Verb::Write || !self.is_reach_unknown() {
+            return Ok(self.link());
+        }
+        let (contact, takes_any) = (&self.authenticator.contact, api.takes_any_version());
+        let wait = match (contact.was_cut(), takes_any) {
+            (true, true) => Duration::ZERO,
+            (true, false) => STILL_CUT,
+            // What was deleted meanwhile is not shown, if the cloud is there to say so.
+            (false, true) => FIRST_PROBE,
+            (false, false) => return Ok(self.link()),
+        };
+        let wait = wait.saturating_sub(contact.open_for(Instant::now()));
+        let mut reach = self.reach();
+        let is_known = reach.wait_for(|reach| !matches!(reach, Reach::Unknown));
+        let _known_or_not = timeout(wait, is_known).await;
+        Ok(if contact.was_cut() && self.is_reach_unknown() {
+            Link::Cut
+        } else {
+            self.link()
+        })
     }
 
     pub(crate) fn link(&self) -> Link {
-        if self.since().is_some() {
-            Link::Cut
-        } else {
-            Link::Up
+        match *self.reach().borrow() {
+            Reach::CutOff { .. } => Link::Cut,
+            Reach::Unknown | Reach::Online => Link::Up,
         }
     }
 
@@ -417,7 +444,12 @@ impl Proxy {
                 let since = last.map_or(since, |last| last.min(since));
                 Some(elapsed(since, (self.clock)()))
             }
-            Reach::Unknown | Reach::Online => None,
+            Reach::Unknown => {
+                let contact = &self.authenticator.contact;
+                let since = contact.was_cut().then(|| contact.last()).flatten();
+                since.map(|since| elapsed(since, (self.clock)()))
+            }
+            Reach::Online => None,
         }
     }
 

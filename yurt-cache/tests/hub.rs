@@ -21,6 +21,8 @@ mod faults;
 mod filters;
 #[path = "hub/flooding.rs"]
 mod flooding;
+#[path = "hub/following.rs"]
+mod following;
 #[path = "hub/forwarding.rs"]
 mod forwarding;
 #[path = "hub/garbage.rs"]

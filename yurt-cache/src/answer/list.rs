@@ -33,6 +33,9 @@ pub(crate) async fn list(
     writer: Writer,
 ) -> Result<Response<Body>, Status> {
     let view = mirror.view(selection.within());
+    if mirror.has_failed() {
+        return Err(ended());
+    }
     check(view.revision, fresh)?;
     let token = options
         .continue_token
@@ -44,6 +47,10 @@ pub(crate) async fn list(
             })
         })
         .transpose()?;
+    let is_of_server = match &token {
+        Some(token) => token.v == super::SERVER_VERSION,
+        None => fresh == Freshness::Latest,
+    };
     let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
     let is_paged = limit > 0
         && (fresh != Freshness::Any || options.revision != crate::api::request::Revision::Zero);
@@ -57,7 +64,7 @@ pub(crate) async fn list(
         snapshot = sifted.inspect_err(|_| mirror.check_damage())?;
     }
     if let Some(token) = token {
-        if token.rv != view.revision || token.is_server() {
+        if token.rv != view.revision {
             return Err(Status::expired_continue(Token::text(
                 view.revision,
                 &token.start,
@@ -73,8 +80,14 @@ pub(crate) async fn list(
             .items
             .last()
             .expect("a limit above zero leaves an item");
+        // Through filters the cloud cannot go on, nor while it is away.
+        let is_local = writer.sieve().is_some() || !is_of_server;
         paging = Some((
-            Token::text(view.revision, &last.key),
+            if is_local {
+                Token::text(view.revision, &last.key)
+            } else {
+                Token::server_text(view.revision, selection.namespace(), &last.key)
+            },
             selection.is_by_key().then_some(remaining),
         ));
     }
@@ -86,6 +99,11 @@ pub(crate) async fn list(
     );
     let items = stream_items(mirror.clone(), snapshot, head, writer);
     Ok(json(StatusCode::OK, items))
+}
+
+/// What is said of a mirror that ended before its objects were looked at.
+fn ended() -> Status {
+    Status::unavailable("the node's copy has just been dropped", Some(super::RETRY))
 }
 
 /// Checks that a mirror at `revision` is what was asked for.

@@ -45,7 +45,11 @@ pub(crate) fn watch(
     writer: Writer,
     stop: CancellationToken,
 ) -> Response<Body> {
-    let (stage, reached) = begin(mirror, &selection, options);
+    let (mut stage, reached) = begin(mirror, &selection, options);
+    if mirror.has_failed() {
+        // What was looked at may have been half erased.
+        stage = Stage::End(Some(Status::expired_watch(reached, mirror.revision())));
+    }
     let lasts = options
         .timeout_seconds
         .map_or_else(|| LASTS.mul_f64(1.0 + fastrand::f64()), Duration::from_secs);

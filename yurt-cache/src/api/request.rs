@@ -90,6 +90,13 @@ pub(crate) enum RevisionMatch {
 }
 
 impl ApiRequest {
+    /// Returns whether a read takes what was there at any time.
+    pub(crate) fn takes_any_version(&self) -> bool {
+        let is_resumed =
+            self.verb == Verb::Watch && matches!(self.options.revision, Revision::At(_));
+        is_resumed || self.options.revision == Revision::Zero
+    }
+
     /// Reads a request.
     pub(crate) fn read(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
         let (mut target, is_watch_path) = Target::read(uri.path());

@@ -46,14 +46,6 @@ impl Scope {
         }
     }
 
-    /// Returns whether every object of `narrow` is one of `self`, as far as the texts tell.
-    pub(crate) fn covers(&self, narrow: &Self) -> bool {
-        self.resource == narrow.resource
-            && (self.namespace.is_none() || self.namespace == narrow.namespace)
-            && (self.labels.is_everything() || self.labels.to_string() == narrow.labels.to_string())
-            && (self.fields.is_everything() || self.fields.to_string() == narrow.fields.to_string())
-    }
-
     /// Returns whether both name the same set.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.identity() == other.identity()
@@ -92,42 +84,17 @@ impl fmt::Display for Scope {
 mod tests {
     use super::*;
 
-    fn scope(namespace: Option<&str>, labels: &str, fields: &str) -> Scope {
-        Scope {
-            labels: LabelSelector::parse(labels).unwrap(),
-            fields: FieldSelector::parse(fields).unwrap(),
-            ..Scope::all(Resource::core("pods")).in_namespace(namespace.map(str::to_owned))
-        }
-    }
-
-    #[test]
-    fn a_wider_scope_covers_a_narrower_one_and_never_the_other_way() {
-        let all = scope(None, "", "");
-        let one = scope(Some("a"), "", "");
-        let selected = scope(Some("a"), "app=x", "");
-        let named = scope(Some("a"), "", "metadata.name=n");
-        for (wide, narrow) in [
-            (&all, &one),
-            (&all, &selected),
-            (&one, &selected),
-            (&one, &named),
-            (&all, &named),
-        ] {
-            assert!(wide.covers(narrow), "{wide} covers {narrow}");
-            assert!(!narrow.covers(wide), "{narrow} does not cover {wide}");
-        }
-        assert!(!selected.covers(&scope(Some("a"), "app=y", "")));
-        assert!(!one.covers(&scope(Some("b"), "", "")));
-        assert!(selected.covers(&selected) && selected.is_same(&selected));
-    }
-
     #[test]
     fn whoever_names_an_object_means_what_a_selector_with_the_name_says() {
+        let where_is = |fields: &str| Scope {
+            fields: FieldSelector::parse(fields).unwrap(),
+            ..Scope::all(Resource::core("pods"))
+        };
         let named = Scope::all(Resource::core("pods")).named("n");
-        assert!(named.is_same(&scope(None, "", "metadata.name=n")));
+        assert!(named.is_same(&where_is("metadata.name=n")));
         assert_eq!(named.name(), Some("n"));
         let odd = Scope::all(Resource::core("pods")).named("a,b=c");
         assert_eq!(odd.name(), Some("a,b=c"));
-        assert!(odd.is_same(&scope(None, "", "metadata.name=a\\,b\\=c")));
+        assert!(odd.is_same(&where_is("metadata.name=a\\,b\\=c")));
     }
 }

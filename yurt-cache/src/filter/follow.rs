@@ -23,9 +23,9 @@ use crate::filter::context::{
 };
 use crate::filter::sieve::Filters;
 use crate::filter::{FilterConfig, FilterName, is_affected, may_concern};
+use crate::follow::local::LocalError;
+use crate::follow::registry::Registry;
 use crate::mirror::Mirror;
-use crate::mirror::local::LocalError;
-use crate::mirror::registry::Registry;
 
 /// Where what filters knew last is stored.
 const KEY: &[u8] = b"f/context";

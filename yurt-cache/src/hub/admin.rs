@@ -20,9 +20,9 @@ use super::autonomy::Autonomy;
 use crate::api::{elapsed, human};
 use crate::autonomy::Verdict;
 use crate::body::{self, Body};
+use crate::follow::registry::Registry;
 use crate::limits::{Door, Limits};
 use crate::metrics::Metrics;
-use crate::mirror::registry::Registry;
 use crate::upstream::{Reach, Upstream};
 
 /// Connections at a time: probes and a scraper or two.

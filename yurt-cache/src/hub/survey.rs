@@ -5,7 +5,7 @@ use yurt_core::name::NodeName;
 
 use crate::api::well_known::{definitions, pods_scope};
 use crate::api::{Resource, Within, key};
-use crate::mirror::registry::Registry;
+use crate::follow::registry::Registry;
 use crate::retention::Needs;
 use crate::retention::pod::{CLAIMS, Pod};
 

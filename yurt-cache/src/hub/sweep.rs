@@ -20,11 +20,11 @@ use super::Config;
 use super::survey::survey;
 use crate::authorize;
 use crate::discovery::Documents;
-use crate::mirror::registry::Registry;
+use crate::follow::registry::Registry;
 use crate::proxy::Proxy;
 use crate::retention::{Bounds, Held, Retention};
 use crate::tasks::blocking;
-use crate::upstream::Reach;
+use crate::upstream::{Link, Reach};
 
 /// How often what nobody needs is looked for.
 const EVERY: Duration = Duration::from_secs(30);
@@ -121,7 +121,8 @@ impl Sweeping {
         let is_online = matches!(*proxy.upstream.reach().borrow(), Reach::Online);
         let needs = is_online.then(|| survey(&proxy.registry, &self.node).settled());
         let needs = needs.flatten();
-        let gone = proxy.registry.sweep(now, needs.as_ref())?;
+        let link = if is_online { Link::Up } else { Link::Cut };
+        let gone = proxy.registry.sweep(now, link, needs.as_ref())?;
         self.count("mirror", gone.mirrors);
         self.count("object", gone.objects);
         if let Some(needs) = &needs {

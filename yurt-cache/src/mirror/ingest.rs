@@ -51,7 +51,7 @@ impl Mirror {
     }
 
     /// Puts `object` in front of what is held under its key; `false` if nothing is. Blocks on the store.
-    pub(super) fn cover(&self, object: &Bytes) -> Result<bool> {
+    pub(crate) fn cover(&self, object: &Bytes) -> Result<bool> {
         let Some(event) = self.own_event(object) else {
             return Ok(false);
         };
@@ -69,7 +69,7 @@ impl Mirror {
     }
 
     /// Takes away what is local of those that `is_meant`; returns how many objects that were. Blocks on the store.
-    pub(super) fn uncover(&self, is_meant: &dyn Fn(&ObjectKey) -> bool) -> Result<usize> {
+    pub(crate) fn uncover(&self, is_meant: &dyn Fn(&ObjectKey) -> bool) -> Result<usize> {
         let writing = self.writing.lock();
         if writing.is_ended {
             return Ok(0);

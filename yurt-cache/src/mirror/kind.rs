@@ -181,6 +181,11 @@ impl Kind {
         Ok(body.map(|body| (version.number(), body)))
     }
 
+    /// Deletes what the store has of an object that nobody holds. Blocks on the store.
+    pub(crate) fn delete_orphan(&self, key: &str) -> Result<()> {
+        self.bodies.delete_orphan(key)
+    }
+
     /// Returns the keys of a namespace, whoever holds them.
     pub(crate) fn keys_in(&self, namespace: &str) -> Vec<ObjectKey> {
         self.bodies.keys(Within::Namespace(namespace))

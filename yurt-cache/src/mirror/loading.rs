@@ -23,13 +23,13 @@ use crate::api::{ObjectKey, Resource, Scope, Within};
 const PORTION: usize = 1_000;
 
 /// What the store remembers.
-pub(super) struct Loaded {
-    pub(super) kinds: HashMap<Resource, Arc<Kind>>,
-    pub(super) mirrors: Vec<Mirror>,
+pub(crate) struct Loaded {
+    pub(crate) kinds: HashMap<Resource, Arc<Kind>>,
+    pub(crate) mirrors: Vec<Mirror>,
     /// Keys of the store that nothing leads to.
-    pub(super) orphans: Vec<Bytes>,
+    pub(crate) orphans: Vec<Bytes>,
     /// The highest id that anything in the store names.
-    pub(super) last_id: MirrorId,
+    pub(crate) last_id: MirrorId,
 }
 
 /// The work of loading.
@@ -63,7 +63,7 @@ struct Damage {
 ///
 /// # Errors
 /// If the store cannot be read at all; what is damaged is told by the mirrors that may lack it.
-pub(super) fn load(
+pub(crate) fn load(
     store: &Arc<dyn Store>,
     window: Limit,
     make_kind: &dyn Fn(&Resource) -> Kind,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::truth::{Truth, concerned, endpoint_resources, nodes, pods};
-use crate::mirror::registry::Registry;
+use crate::follow::registry::Registry;
 use crate::outbox::Outbox;
 use crate::tasks::blocking;
 use crate::upstream::{Reach, Upstream};

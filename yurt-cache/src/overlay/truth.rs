@@ -10,9 +10,9 @@ use super::OverlayError;
 use super::endpoint::{PodFacts, Pods, Unready, correct_endpoints, correct_slice};
 use crate::api::{ObjectKey, Resource, split_key};
 use crate::codec::{ObjectMeta, field};
+use crate::follow::registry::Registry;
 use crate::mirror::Mirror;
 use crate::mirror::kind::Kind;
-use crate::mirror::registry::Registry;
 
 /// The label that names a slice's Service (`k8s.io/api/discovery/v1`, `LabelServiceName`).
 const SERVICE_NAME: &str = "kubernetes.io/service-name";

@@ -27,9 +27,9 @@ use crate::authorize::Access;
 use crate::body::{self, Body};
 use crate::codec::{Inflate, ObjectMeta, Status, accepts_gzip, compact, inflate};
 use crate::discovery::{self, LIMIT};
+use crate::follow::source::get;
 use crate::identity::Caller;
 use crate::limits::Place;
-use crate::mirror::fetch::get;
 use crate::upstream::SendError;
 
 /// Headers about one connection, not about the request (RFC 9110, section 7.6.1).

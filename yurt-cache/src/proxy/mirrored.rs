@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::exchange::Exchange;
 use super::route::Remember;
@@ -19,10 +19,10 @@ use crate::authorize::Access;
 use crate::body::Body;
 use crate::codec::fields::Selectable;
 use crate::codec::{Status, fields};
+use crate::follow::definition;
 use crate::identity::Caller;
 use crate::metrics::ServedFrom;
 use crate::mirror::Mirror;
-use crate::mirror::definition;
 use crate::upstream::{Link, Reach};
 
 /// How long a request waits for a mirror's first list before it is forwarded instead.
@@ -37,6 +37,14 @@ enum Waited {
     /// It cannot be, or not in time: the cloud itself shall answer.
     Forward,
     CutOff,
+}
+
+/// What a mirror has to show before it answers.
+#[derive(Clone, Copy)]
+struct Wanted {
+    fresh: Freshness,
+    /// It has to be proven once that it shows more than what the store remembers.
+    proof: bool,
 }
 
 impl Proxy {
@@ -60,13 +68,21 @@ impl Proxy {
             (Verb::Watch, Revision::At(revision), None | Some(false)) => ListAt::Exactly(*revision),
             _ => ListAt::Latest,
         };
-        let now = Instant::now();
-        let Some(mirror) = self.registry.find_or_start(&scope, started, caller, now) else {
+        let arrived = Instant::now();
+        let mirror = self
+            .registry
+            .find_or_start(&scope, started, caller, arrived);
+        let Some(mirror) = mirror else {
             return self
                 .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
                 .await;
         };
-        match self.wait_for(&mirror, caller, api, fresh).await {
+        let wanted = Wanted {
+            fresh: ahead(&mirror, api).map_or(fresh, Freshness::AtLeast),
+            // What the cloud has deleted since an earlier hub stopped is not shown again.
+            proof: wants_state(api) && !self.registry.was_proven(&mirror),
+        };
+        match self.wait_for(&mirror, caller, wanted, arrived).await {
             Waited::Ready => {}
             Waited::Forward => {
                 return self
@@ -107,8 +123,15 @@ impl Proxy {
                 .await;
         }
         self.learn(caller, &scope);
-        let response = self.write(&mirror, exchange, &scope, fresh).await?;
-        Ok((response, ServedFrom::Mirror))
+        match self.write(&mirror, exchange, &scope, fresh).await {
+            Ok(response) => Ok((response, ServedFrom::Mirror)),
+            // The mirror has moved on, or is gone; the cloud goes on where a page ended.
+            Err(status) if is_gone(&status) && exchange.sieve.is_none() => {
+                self.forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
+                    .await
+            }
+            Err(status) => Err(status),
+        }
     }
 
     /// Answers from a mirror while the cloud is away.
@@ -219,8 +242,8 @@ impl Proxy {
         &self,
         mirror: &Arc<Mirror>,
         caller: &Caller,
-        api: &ApiRequest,
-        fresh: Freshness,
+        wanted: Wanted,
+        arrived: Instant,
     ) -> Waited {
         let mut reach = self.upstream.reach();
         let is_cut = |reach: &Reach| matches!(reach, Reach::CutOff { .. });
@@ -230,32 +253,45 @@ impl Proxy {
                 Ok(Err(_)) | Err(_) => return Waited::Forward,
             }
             // While nobody knows yet whether the cloud is there, what was remembered is as good as any.
-            if fresh == Freshness::Any && self.is_reach_unknown() {
+            if wanted.fresh == Freshness::Any && self.is_reach_unknown() {
                 return Waited::Ready;
             }
             // A mirror that cannot follow while the cloud is there has nothing to say of it.
-            if timeout(CATCH_UP_WAIT, mirror.live()).await.is_err() {
+            if !self.is_followed(mirror).await {
                 return Waited::Forward;
             }
-            let fresh = match ahead(mirror, api) {
-                Some(revision) => Freshness::AtLeast(revision),
-                None => fresh,
-            };
-            match fresh {
+            let is_shown = || self.registry.prove(mirror, caller, arrived);
+            match wanted.fresh {
+                Freshness::Any if wanted.proof && !is_shown().await => return Waited::Forward,
                 Freshness::Any | Freshness::Exactly(_) => {}
                 Freshness::AtLeast(revision) if revision <= mirror.revision() => {}
                 Freshness::AtLeast(revision) => {
-                    mirror.catch_up(&self.upstream, caller).await;
                     // Whether it came in time the answer itself checks.
+                    is_shown().await;
                     let _came_or_not = timeout(CATCH_UP_WAIT, mirror.reached(revision)).await;
                 }
-                Freshness::Latest => mirror.catch_up(&self.upstream, caller).await,
+                Freshness::Latest if is_shown().await => {}
+                Freshness::Latest => return Waited::Forward,
             }
             Waited::Ready
         };
         tokio::select! {
             waited = ready => waited,
             _ = reach.wait_for(is_cut) => Waited::CutOff,
+        }
+    }
+
+    /// Waits until the mirror's watch is open; `false` as soon as it is known that it will not be soon.
+    async fn is_followed(&self, mirror: &Mirror) -> bool {
+        let Some(following) = self.registry.following(mirror) else {
+            return false;
+        };
+        tokio::select! {
+            biased;
+            () = mirror.live() => true,
+            () = following.refused() => false,
+            _failed = mirror.failed() => false,
+            () = sleep(CATCH_UP_WAIT) => false,
         }
     }
 
@@ -282,6 +318,23 @@ impl Proxy {
             }
         });
     }
+}
+
+/// Returns whether the answer begins with what is there now.
+fn wants_state(api: &ApiRequest) -> bool {
+    let is_resumed = matches!(api.options.revision, Revision::At(_));
+    match api.verb {
+        Verb::List => api.options.continue_token.is_none(),
+        Verb::Watch => api.options.initial_events.unwrap_or(!is_resumed),
+        Verb::Get | Verb::Write => false,
+    }
+}
+
+fn is_gone(status: &Status) -> bool {
+    matches!(
+        status.code,
+        http::StatusCode::GONE | http::StatusCode::SERVICE_UNAVAILABLE
+    )
 }
 
 /// Returns whether a namespace is asked for of what has none.

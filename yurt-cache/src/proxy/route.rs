@@ -127,13 +127,13 @@ fn filtered(request: &ApiRequest, is_named: bool, have: Have) -> Route {
         Verb::Get | Verb::Write => Route::Forward(Remember::Object),
         Verb::Watch => watch(options, is_named),
         Verb::List => {
-            filtered_list(options, have).map_or(Route::Forward(Remember::Nothing), Route::Mirror)
+            filtered_list(options).map_or(Route::Forward(Remember::Nothing), Route::Mirror)
         }
     }
 }
 
 /// Returns what the mirror must show, `None` for what no server answers.
-fn filtered_list(options: &Options, have: Have) -> Option<Freshness> {
+fn filtered_list(options: &Options) -> Option<Freshness> {
     if options.initial_events.is_some() {
         return None;
     }
@@ -141,8 +141,6 @@ fn filtered_list(options: &Options, have: Have) -> Option<Freshness> {
         return Some(Freshness::Any);
     }
     match (&options.revision, &options.revision_match) {
-        // The mirror's first list is made after the request came.
-        (Revision::Unset, None) if have == Have::Nothing => Some(Freshness::Any),
         (Revision::Unset, None) => Some(Freshness::Latest),
         (Revision::Zero, None | Some(RevisionMatch::NotOlderThan)) => Some(Freshness::Any),
         (Revision::At(revision), Some(RevisionMatch::Exact)) => Some(Freshness::Exactly(*revision)),
@@ -161,7 +159,11 @@ fn list(options: &Options, have: Have) -> Route {
         return Route::Forward(Remember::Nothing);
     }
     if let Some(token) = &options.continue_token {
-        return if crate::answer::is_our_token(token) {
+        let is_here = match have {
+            Have::Synced(at) => crate::answer::continues_at(token) == Some(at),
+            Have::Nothing | Have::Syncing => false,
+        };
+        return if is_here || crate::answer::is_our_token(token) {
             Route::Mirror(Freshness::Any)
         } else {
             Route::Forward(Remember::Nothing)
@@ -176,8 +178,7 @@ fn list(options: &Options, have: Have) -> Route {
             Have::Synced(at) if at < *revision => Route::Forward(Remember::Scope),
             _ => Route::Mirror(Freshness::AtLeast(*revision)),
         },
-        // The mirror's first list is made after the request came: as fresh as the cloud's own answer.
-        (Revision::Unset, None, 0) if have == Have::Nothing => Route::Mirror(Freshness::Any),
+        (Revision::Unset, None, _) => Route::Mirror(Freshness::Latest),
         _ => Route::Forward(Remember::Scope),
     }
 }

@@ -46,6 +46,18 @@ impl Asked {
 
     /// Returns whether it is what the hub asks to learn the cloud's revision.
     pub(crate) fn is_barrier(&self) -> bool {
+        self.query.contains("limit=1&") || self.query.ends_with("limit=1") || self.is_proof()
+    }
+
+    /// Returns whether it is what the hub asks to prove that a mirror has caught up.
+    pub(crate) fn is_proof(&self) -> bool {
+        let accept = self.headers.get("accept").map(|accept| accept.as_bytes());
+        accept.is_some_and(|accept| accept.starts_with(b"application/json;as=Partial"))
+            && !self.is_revision()
+    }
+
+    /// Returns whether it is what the hub asks to learn where the cloud is.
+    pub(crate) fn is_revision(&self) -> bool {
         self.query.contains("limit=1&") || self.query.ends_with("limit=1")
     }
 }
@@ -209,11 +221,12 @@ impl Cloud {
         self.asked.lock().clone()
     }
 
-    /// Counts the watches, or the lists, of a path.
+    /// Counts the watches, or the lists of objects, of a path.
     pub(crate) fn count(&self, path: &str, is_watch: bool) -> usize {
         let asked = self.asked.lock();
         asked
             .iter()
+            .filter(|one| !one.is_barrier())
             .filter(|one| one.path == path && one.is_watch() == is_watch)
             .count()
     }

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::api::{ListAt, ObjectKey, Scope, Selection};
 use crate::codec::{EventType, LabelSelector, ObjectMeta};
+use crate::follow::registry::Registry;
 use crate::identity::Caller;
-use crate::mirror::registry::Registry;
 use crate::mirror::window::Step;
 use crate::mirror::{Counted, Mirror, Phase, Read};
 

@@ -14,6 +14,9 @@ const WINDOW: Limit = Limit {
     bytes: 1 << 20,
 };
 
+/// Keys and orders.
+type Told = Vec<(String, u64)>;
+
 /// A scope's history, with what reads its events.
 struct Bed {
     kind: Kind,
@@ -71,7 +74,7 @@ impl Bed {
     }
 
     /// Returns names and orders of what a client is told that resumes.
-    fn since(&self, revision: u64) -> (Vec<(String, u64)>, Vec<(String, u64)>) {
+    fn since(&self, revision: u64) -> (Told, Told) {
         let members = self.history.members(Within::Everything);
         let changed = members.filter(|(_, member)| member.order > revision);
         let changed = changed.map(|(key, member)| (key.to_string(), member.order));

@@ -34,7 +34,11 @@ fn decide(method: Method, path: &str, query: &str, accept: &str, link: Link, hav
 fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
     let nothing = Route::Forward(Remember::Nothing);
     let scope = Route::Forward(Remember::Scope);
+    let latest = Route::Mirror(Freshness::Latest);
     let at = Have::Synced(100);
+    // {"v":"meta.k8s.io/v1","rv":100,"start":"b\u0000"}
+    let here =
+        "?limit=1&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MTAwLCJzdGFydCI6ImJcdTAwMDAifQ";
     for (path, query, accept, have, expected) in [
         (POD, "", JSON, at, Route::Forward(Remember::Object)),
         (POD, "?resourceVersion=0", JSON, at, Route::Object),
@@ -60,10 +64,14 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
             at,
             Route::Upgrade,
         ),
-        (PODS, "", JSON, at, scope),
-        (PODS, "", JSON, Have::Syncing, scope),
-        (PODS, "", JSON, Have::Nothing, Route::Mirror(Freshness::Any)),
-        (PODS, "?limit=500", JSON, Have::Nothing, scope),
+        (PODS, "", JSON, at, latest),
+        (PODS, "", JSON, Have::Syncing, latest),
+        (PODS, "", JSON, Have::Nothing, latest),
+        (PODS, "?limit=500", JSON, Have::Nothing, latest),
+        (PODS, "?limit=500", JSON, at, latest),
+        (PODS, here, JSON, at, Route::Mirror(Freshness::Any)),
+        (PODS, here, JSON, Have::Synced(101), nothing),
+        (PODS, here, JSON, Have::Nothing, nothing),
         (PODS, "", TABLE, at, scope),
         (PODS, "", "application/vnd.kubernetes.protobuf", at, nothing),
         (

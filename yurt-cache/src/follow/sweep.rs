@@ -8,12 +8,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use yurt_core::store::{Batch, Result};
 
-use super::Mirror;
-use super::kind::Kind;
 use super::registry::Registry;
-use super::saved::{RECORDS, parse_object_key};
 use crate::api::{ObjectKey, Resource};
+use crate::codec::Status;
+use crate::mirror::Mirror;
+use crate::mirror::kind::Kind;
+use crate::mirror::remembered::Remembered;
+use crate::mirror::saved::{RECORDS, parse_object_key};
 use crate::retention::{Bounds, Entry, Held, Needs, plan};
+use crate::upstream::Link;
 
 /// How many went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,9 +26,12 @@ pub(crate) struct Gone {
 }
 
 impl Registry {
-    /// Drops mirrors that failed. With `needs`, which are known only while the cloud is there, drops what
+    /// Drops nothing while cut off. Drops mirrors that failed; with `needs`, which are known only while the cloud is there, drops what
     /// nobody needs and what is over the budgets too. Blocks on the store.
-    pub(crate) fn sweep(&self, now: Instant, needs: Option<&Needs>) -> Result<Gone> {
+    pub(crate) fn sweep(&self, now: Instant, link: Link, needs: Option<&Needs>) -> Result<Gone> {
+        if link == Link::Cut {
+            return Ok(Gone::default());
+        }
         self.drop_failed(now)?;
         let Some(needs) = needs else {
             return Ok(Gone::default());
@@ -55,16 +61,26 @@ impl Registry {
             .into_iter()
             .filter(|mirror| mirror.is_done_resting(now))
             .collect();
-        failed.iter().try_for_each(|mirror| self.end(mirror))
+        for mirror in &failed {
+            self.end(mirror, |mirror| mirror.is_done_resting(now))?;
+        }
+        Ok(())
     }
 
-    /// Takes a mirror out and erases it.
-    fn end(&self, mirror: &Mirror) -> Result<()> {
-        if let Some(kept) = self.mirrors.lock().by_id.remove(&mirror.id) {
-            kept.stop.cancel();
+    /// Takes a mirror out and erases it, unless somebody has asked for it meanwhile. Who asks is noted under
+    /// the same lock, so whoever finds a mirror keeps it.
+    fn end(&self, mirror: &Mirror, is_due: impl Fn(&Mirror) -> bool) -> Result<bool> {
+        {
+            let mut mirrors = self.mirrors.lock();
+            if !is_due(mirror) {
+                return Ok(false);
+            }
+            mirrors.remove(mirror);
         }
         tracing::info!(scope = %mirror.scope, "a mirror ends");
-        mirror.erase()
+        mirror.end(Status::expired_watch(mirror.revision(), mirror.revision()));
+        mirror.erase()?;
+        Ok(true)
     }
 
     // === Mirrors ===
@@ -108,16 +124,22 @@ impl Registry {
         };
         let entries: Vec<Entry> = mirrors.iter().map(entry).collect();
         let goes = plan(&entries, kind.held(), &bounds);
+        let is_idle = |mirror: &Mirror| {
+            let since = mirror.idle_since();
+            since.is_some_and(|since| now.duration_since(since) > bounds.age)
+        };
+        let mut gone = 0;
         for at in &goes {
             let mirror = &mirrors[*at];
             if entries[*at].idle > bounds.age {
-                self.end(mirror)?;
+                gone += usize::from(self.end(mirror, is_idle)?);
             } else {
                 tracing::warn!(scope = %mirror.scope, "a mirror is over the budget of its kind");
                 self.give_up(mirror, now)?;
+                gone += 1;
             }
         }
-        Ok(goes.len())
+        Ok(gone)
     }
 
     /// Stops a mirror and releases what it holds; requests for its scope are forwarded for a while.
@@ -194,7 +216,7 @@ impl Registry {
             let of_record = parse_object_key(&stored).filter(|_| stored.starts_with(RECORDS));
             match of_record {
                 Some((resource, key)) => match self.known_kind(&resource) {
-                    Some(kind) => kind.bodies.delete_orphan(&key)?,
+                    Some(kind) => kind.delete_orphan(&key)?,
                     None => drop(batch.delete(stored)),
                 },
                 None => drop(batch.delete(stored)),
@@ -214,7 +236,7 @@ impl Registry {
     }
 
     /// Returns what is remembered by name, of all kinds.
-    pub(crate) fn remembered(&self) -> &Arc<super::remembered::Remembered> {
+    pub(crate) fn remembered(&self) -> &Arc<Remembered> {
         &self.remembered
     }
 }

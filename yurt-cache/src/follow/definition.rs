@@ -5,14 +5,15 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::fetch::get;
-use super::kind::{Custom, Kind};
 use super::registry::Registry;
+use super::source::get;
 use crate::api::key;
 use crate::api::well_known::{definitions, may_be_custom};
 use crate::body;
 use crate::codec::{Column, JsonPath, ObjectMeta, PrinterColumn, inflate};
+
 use crate::identity::Caller;
+use crate::mirror::kind::{Custom, Kind};
 use crate::upstream::Upstream;
 
 #[derive(Deserialize)]

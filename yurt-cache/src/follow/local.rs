@@ -4,7 +4,6 @@
 use bytes::Bytes;
 use yurt_core::store::Result;
 
-use super::Mirror;
 use super::registry::Registry;
 use crate::api::{ObjectKey, Resource, split_key};
 use crate::codec::{self, ObjectError, with_type_meta};
@@ -84,7 +83,11 @@ impl Registry {
         Ok(())
     }
 
-    fn holding(&self, resource: &Resource, key: &ObjectKey) -> Vec<std::sync::Arc<Mirror>> {
+    fn holding(
+        &self,
+        resource: &Resource,
+        key: &ObjectKey,
+    ) -> Vec<std::sync::Arc<crate::mirror::Mirror>> {
         let mut mirrors = self.all();
         mirrors.retain(|mirror| {
             mirror.scope.resource == *resource

@@ -1,0 +1,364 @@
+//! All mirrors of the hub: found by what a request needs, started on demand, remembered over restarts,
+//! dropped when nobody has asked for a while.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use yurt_core::store::{Result, Store};
+
+use super::definition;
+use super::run::Follower;
+use super::{FollowerConfig, Following, Turns};
+use crate::api::{ListAt, Resource, Scope};
+use crate::identity::Caller;
+use crate::mirror::kind::Kind;
+use crate::mirror::remembered::Remembered;
+use crate::mirror::window::Limit;
+use crate::mirror::{Mirror, Phase, loading};
+use crate::retention::Retention;
+
+/// Mirrors that a hub keeps at most; what is asked for beyond is only forwarded.
+const MIRRORS: usize = 2_000;
+
+/// The longest selector that is mirrored, as text: it is kept, printed and compared.
+const SELECTOR: usize = 4 << 10;
+
+/// The hub's mirrors.
+pub(crate) struct Registry {
+    pub(super) store: Arc<dyn Store>,
+    window: Limit,
+    pub(super) kinds: RwLock<HashMap<Resource, Arc<Kind>>>,
+    pub(super) mirrors: Mutex<Mirrors>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    config: FollowerConfig,
+    turns: Arc<Turns>,
+    pub(super) retention: Retention,
+    pub(super) remembered: Arc<Remembered>,
+    /// When the store was opened: nothing is known of uses before.
+    pub(super) opened: Instant,
+    /// Keys of the store that nothing leads to.
+    pub(super) orphans: Mutex<Vec<Bytes>>,
+    /// Held while something local is put in front of an object in all its mirrors, or taken away.
+    pub(crate) covering: Mutex<()>,
+}
+
+#[derive(Default)]
+pub(super) struct Mirrors {
+    pub(super) by_id: BTreeMap<u32, Kept>,
+    by_scope: HashMap<Identity, u32>,
+    last_id: u32,
+}
+
+pub(super) struct Kept {
+    pub(super) mirror: Arc<Mirror>,
+    following: Arc<Following>,
+    pub(super) stop: CancellationToken,
+}
+
+/// What tells scopes apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Identity {
+    resource: Resource,
+    namespace: Option<String>,
+    labels: String,
+    fields: String,
+}
+
+impl Identity {
+    fn of(scope: &Scope) -> Self {
+        Self {
+            resource: scope.resource.clone(),
+            namespace: scope.namespace.clone(),
+            labels: scope.labels.to_string(),
+            fields: scope.fields.to_string(),
+        }
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.labels.len() + self.fields.len() > SELECTOR
+    }
+
+    /// Returns the scopes that have every object of this one, itself among them: in all namespaces or its
+    /// own, with its selectors or without.
+    fn containing(&self) -> impl Iterator<Item = Self> {
+        let without = |at: u8, bit: u8| at & bit != 0;
+        (0..8_u8).filter_map(move |at| {
+            let is_wider = [
+                (1, self.namespace.is_some()),
+                (2, !self.labels.is_empty()),
+                (4, !self.fields.is_empty()),
+            ];
+            let is_other = is_wider.iter().all(|(bit, is)| *is || !without(at, *bit));
+            is_other.then(|| Self {
+                resource: self.resource.clone(),
+                namespace: self.namespace.clone().filter(|_| !without(at, 1)),
+                labels: if without(at, 2) {
+                    String::new()
+                } else {
+                    self.labels.clone()
+                },
+                fields: if without(at, 4) {
+                    String::new()
+                } else {
+                    self.fields.clone()
+                },
+            })
+        })
+    }
+}
+
+impl Mirrors {
+    fn insert(&mut self, kept: Kept) {
+        let id = kept.mirror.id;
+        self.by_scope.insert(Identity::of(&kept.mirror.scope), id);
+        self.by_id.insert(id, kept);
+    }
+
+    /// Takes a mirror out and ends what keeps it.
+    pub(super) fn remove(&mut self, mirror: &Mirror) {
+        if let Some(kept) = self.by_id.remove(&mirror.id) {
+            kept.stop.cancel();
+            self.by_scope.remove(&Identity::of(&mirror.scope));
+        }
+    }
+
+    fn of(&self, identity: &Identity) -> Option<&Kept> {
+        self.by_id.get(self.by_scope.get(identity)?)
+    }
+
+    /// Returns the mirror that can answer for a scope: one that is synced before one that is not yet.
+    fn find(&self, identity: &Identity) -> Option<&Arc<Mirror>> {
+        let rank = |mirror: &&Arc<Mirror>| match mirror.phase() {
+            Phase::Live => 3,
+            Phase::Behind => 2,
+            Phase::Syncing | Phase::Refused(_) => 1,
+            Phase::Failed(_) => 0,
+        };
+        let found = identity.containing();
+        found
+            .filter_map(|wide| self.of(&wide))
+            .map(|kept| &kept.mirror)
+            .filter(|mirror| rank(mirror) > 0)
+            .max_by_key(rank)
+    }
+}
+
+impl Registry {
+    /// Opens what the store remembers. Blocks on the store; starts nothing yet.
+    pub(crate) fn open(
+        store: Arc<dyn Store>,
+        limits: (Limit, Retention),
+        config: FollowerConfig,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+        now: Instant,
+    ) -> Result<Self> {
+        let (window, retention) = limits;
+        let remembered = Arc::new(Remembered::new(retention.by_name));
+        let make_kind = |resource: &Resource| {
+            let budget = retention.of(resource);
+            Kind::new(resource.clone(), store.clone(), budget, remembered.clone())
+        };
+        let loaded = loading::load(&store, window, &make_kind, now)?;
+        let mut mirrors = Mirrors {
+            last_id: loaded.last_id,
+            ..Mirrors::default()
+        };
+        for mirror in loaded.mirrors {
+            mirrors.insert(Kept {
+                mirror: Arc::new(mirror),
+                following: Arc::default(),
+                stop: stop.child_token(),
+            });
+        }
+        let registry = Self {
+            store,
+            window,
+            kinds: RwLock::new(loaded.kinds),
+            mirrors: Mutex::new(mirrors),
+            tasks,
+            stop,
+            config,
+            turns: Arc::default(),
+            remembered,
+            retention,
+            opened: now,
+            orphans: Mutex::new(loaded.orphans),
+            covering: Mutex::default(),
+        };
+        for kind in registry.kinds() {
+            definition::recall(&registry, &kind);
+        }
+        Ok(registry)
+    }
+
+    /// Starts to keep the mirrors that were remembered.
+    pub(crate) fn start(&self) {
+        for kept in self.mirrors.lock().by_id.values() {
+            let follower = self.follower(kept);
+            self.tasks
+                .spawn(follower.run(ListAt::Latest, kept.stop.clone()));
+        }
+    }
+
+    /// Returns the mirror that can answer for `scope`: one that is synced before one that is not yet.
+    pub(crate) fn find(&self, scope: &Scope) -> Option<Arc<Mirror>> {
+        let identity = Identity::of(scope);
+        self.mirrors.lock().find(&identity).cloned()
+    }
+
+    /// Returns the mirror for `scope`, started if there is none; `None` if it is not to be mirrored: there are
+    /// too many, its selectors are too long, or the cloud has just refused it.
+    pub(crate) fn find_or_start(
+        &self,
+        scope: &Scope,
+        first: ListAt,
+        caller: &Caller,
+        now: Instant,
+    ) -> Option<Arc<Mirror>> {
+        let identity = Identity::of(scope);
+        let mut mirrors = self.mirrors.lock();
+        // Under the lock, so that a sweep finds it used.
+        if let Some(mirror) = mirrors.find(&identity) {
+            mirror.note_use(caller, now);
+            return Some(mirror.clone());
+        }
+        if let Some(failed) = mirrors.of(&identity) {
+            failed.mirror.note_use(caller, now);
+            return None;
+        }
+        if mirrors.by_id.len() >= MIRRORS || identity.is_too_long() {
+            return None;
+        }
+        mirrors.last_id += 1;
+        let mirror = Arc::new(Mirror::new(
+            mirrors.last_id,
+            scope.clone(),
+            self.kind(&scope.resource),
+            self.store.clone(),
+            self.window,
+            now,
+        ));
+        // Before it begins: as whom it may be fetched.
+        mirror.note_use(caller, now);
+        let kept = self.kept(mirror.clone());
+        let (follower, stop) = (self.follower(&kept), kept.stop.clone());
+        self.tasks.spawn(async move {
+            if follower.begin().await {
+                follower.run(first, stop).await;
+            }
+        });
+        mirrors.insert(kept);
+        tracing::info!(%scope, "a mirror begins");
+        Some(mirror)
+    }
+
+    fn kept(&self, mirror: Arc<Mirror>) -> Kept {
+        Kept {
+            mirror,
+            following: Arc::default(),
+            stop: self.stop.child_token(),
+        }
+    }
+
+    fn follower(&self, kept: &Kept) -> Follower {
+        Follower {
+            mirror: kept.mirror.clone(),
+            following: kept.following.clone(),
+            config: self.config.clone(),
+            turns: self.turns.clone(),
+        }
+    }
+
+    /// Returns what is known of how a mirror follows; `None` when it has ended.
+    pub(crate) fn following(&self, mirror: &Mirror) -> Option<Arc<Following>> {
+        let mirrors = self.mirrors.lock();
+        Some(mirrors.by_id.get(&mirror.id)?.following.clone())
+    }
+
+    pub(super) fn config(&self) -> &FollowerConfig {
+        &self.config
+    }
+
+    /// Returns the objects of a resource.
+    pub(crate) fn kind(&self, resource: &Resource) -> Arc<Kind> {
+        if let Some(kind) = self.kinds.read().get(resource) {
+            return kind.clone();
+        }
+        let mut kinds = self.kinds.write();
+        let kind = || {
+            let budget = self.retention.of(resource);
+            let (store, remembered) = (self.store.clone(), self.remembered.clone());
+            Arc::new(Kind::new(resource.clone(), store, budget, remembered))
+        };
+        kinds.entry(resource.clone()).or_insert_with(kind).clone()
+    }
+
+    /// Returns the objects of a resource if anything of it was ever seen.
+    pub(crate) fn known_kind(&self, resource: &Resource) -> Option<Arc<Kind>> {
+        self.kinds.read().get(resource).cloned()
+    }
+
+    /// Returns every mirror.
+    pub(crate) fn all(&self) -> Vec<Arc<Mirror>> {
+        self.mirrors
+            .lock()
+            .by_id
+            .values()
+            .map(|kept| kept.mirror.clone())
+            .collect()
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("mirrors", &self.mirrors.lock().by_id.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{FieldSelector, LabelSelector};
+
+    fn scope(namespace: Option<&str>, labels: &str, fields: &str) -> Identity {
+        Identity::of(&Scope {
+            labels: LabelSelector::parse(labels).unwrap(),
+            fields: FieldSelector::parse(fields).unwrap(),
+            ..Scope::all(Resource::core("pods")).in_namespace(namespace.map(str::to_owned))
+        })
+    }
+
+    #[test]
+    fn a_wider_scope_contains_a_narrower_one_and_never_the_other_way() {
+        let all = scope(None, "", "");
+        let one = scope(Some("a"), "", "");
+        let selected = scope(Some("a"), "app=x", "");
+        let named = scope(Some("a"), "", "metadata.name=n");
+        let contains =
+            |wide: &Identity, narrow: &Identity| narrow.containing().any(|it| it == *wide);
+        for (wide, narrow) in [
+            (&all, &one),
+            (&all, &selected),
+            (&one, &selected),
+            (&one, &named),
+            (&all, &named),
+        ] {
+            assert!(contains(wide, narrow), "{wide:?} contains {narrow:?}");
+            assert!(!contains(narrow, wide), "{narrow:?} is in {wide:?}");
+        }
+        assert!(!contains(&selected, &scope(Some("a"), "app=y", "")));
+        assert!(!contains(&one, &scope(Some("b"), "", "")));
+        assert!(contains(&selected, &selected));
+        assert_eq!(all.containing().count(), 1);
+        assert_eq!(selected.containing().count(), 4);
+    }
+}

@@ -320,7 +320,7 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
             "",
             JSON,
             Have::Nothing,
-            mirror(Freshness::Any),
+            mirror(Freshness::Latest),
         ),
         (
             Method::GET,

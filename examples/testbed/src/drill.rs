@@ -12,7 +12,10 @@
 //! ```
 
 mod fault;
+mod quiet;
 mod report;
+mod returns;
+mod rounds;
 mod site;
 mod story;
 
@@ -21,6 +24,8 @@ use std::path::PathBuf;
 pub use self::{
     fault::Fault,
     report::{Report, Step},
+    returns::ShortReturns,
+    rounds::{Knew, Round, Rounds},
 };
 use self::{site::Site, story::Story};
 use crate::{

@@ -49,6 +49,7 @@ mod levers;
 mod link;
 mod machine;
 mod network;
+mod polls;
 mod process;
 mod start;
 
@@ -74,6 +75,7 @@ pub use self::{
     files::{CA_FILE, HUB_DATA, NODE_CERTIFICATE},
     link::Cut,
     network::Network,
+    polls::{Poll, Polls},
     process::{Memory, Program},
 };
 use self::{link::Link, machine::Machine, process::Process, start::Lines};

@@ -9,7 +9,7 @@
 
 use testbed::{
     cluster::Version,
-    drill::{Drill, Fault},
+    drill::{Drill, Fault, ShortReturns},
     node::Cut,
 };
 
@@ -63,4 +63,17 @@ async fn a_node_whose_hub_has_a_full_disk_lives_on() {
 #[ignore = "needs a real node: root, containerd, kubelet"]
 async fn a_node_whose_hub_lost_the_end_of_a_segment_lives_on() {
     drill(Version::Newest, Cut::Silent, Fault::SegmentTruncated).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real node: root, containerd, kubelet; was not run on one yet"]
+async fn a_service_answers_after_each_of_several_power_cuts_though_the_link_comes_back_for_moments()
+{
+    let drill = ShortReturns {
+        version: Version::Newest,
+        hub: env!("CARGO_BIN_EXE_yurthub").into(),
+    };
+    let rounds = drill.run().await.unwrap();
+    println!("{rounds}");
+    assert!(rounds.is_met(), "{rounds}");
 }

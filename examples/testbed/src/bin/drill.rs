@@ -4,7 +4,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use testbed::{
     cluster::Version,
-    drill::{Drill, Fault},
+    drill::{Drill, Fault, ShortReturns},
     node::Cut,
 };
 
@@ -14,7 +14,8 @@ A real node with a hub, in namespaces of its own: the link is cut, the power fai
 comes back. Needs root, what `make assets` and `.ci/node` install, and the hub: by default the yurthub beside this
 program.
 
-  --all          with everything that can go wrong besides, and with both kinds of cut
+  --all          with everything that can go wrong besides, with both kinds of cut, and with several power cuts in a
+                 row while the link comes back for moments
   --hub PROGRAM  the hub to drill";
 
 #[tokio::main]
@@ -37,6 +38,19 @@ async fn main() -> ExitCode {
             Err(error) => {
                 is_met = false;
                 eprintln!("{}: {}\n", drill.fault, told(&error));
+            }
+        }
+    }
+    if is_all {
+        let version = Version::Newest;
+        match (ShortReturns { version, hub }).run().await {
+            Ok(rounds) => {
+                is_met &= rounds.is_met();
+                println!("{rounds}\n");
+            }
+            Err(error) => {
+                is_met = false;
+                eprintln!("the short returns: {}\n", told(&error));
             }
         }
     }

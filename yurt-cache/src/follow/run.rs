@@ -107,11 +107,23 @@ impl Follower {
             let is_resumed =
                 !matches!(course.situation.last, Some((last, _)) if last != Step::Watch);
             let done = self.round(step, is_resumed).await;
+            if matches!(&done, Err(error) if error.ended() == Ended::Lost) {
+                self.note_progress().await;
+            }
             self.mirror.fall_behind(Instant::now());
             self.note(step, &done);
             let ended = done.as_ref().err().map_or(Ended::Well, FetchError::ended);
             failed = done.err();
             course.took(step, ended, began.elapsed(), &self.mirror);
+        }
+    }
+
+    /// Lets clients know, now that the link is gone, how far the watch had come: the cloud itself may have told them as
+    /// much, and a list while cut off is not to be older.
+    async fn note_progress(&self) {
+        let mirror = self.mirror.clone();
+        if let Err(error) = blocking(move || mirror.claim(mirror.followed())).await {
+            tracing::warn!(scope = %self.mirror.scope, %error, "cannot store a revision: the store is not writable");
         }
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Registry {
     pub(super) opened: Instant,
     /// Keys of the store that nothing leads to.
     pub(super) orphans: Mutex<Vec<Bytes>>,
+    /// So many damaged records, any of them a mirror's, were there at the start; until all mirrors are listed anew.
+    pub(super) damaged: Mutex<Option<u64>>,
     /// Held while something local is put in front of an object in all its mirrors, or taken away.
     pub(crate) covering: Mutex<()>,
 }
@@ -190,6 +192,7 @@ impl Registry {
             retention,
             opened: now,
             orphans: Mutex::new(loaded.orphans),
+            damaged: Mutex::new(loaded.damaged),
             covering: Mutex::default(),
         };
         for kind in registry.kinds() {

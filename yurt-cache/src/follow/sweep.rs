@@ -14,7 +14,7 @@ use crate::codec::Status;
 use crate::mirror::Mirror;
 use crate::mirror::kind::Kind;
 use crate::mirror::remembered::Remembered;
-use crate::mirror::saved::{RECORDS, parse_object_key};
+use crate::mirror::saved::{HEALED, RECORDS, parse_object_key};
 use crate::retention::{Bounds, Entry, Held, Needs, plan};
 use crate::upstream::Link;
 
@@ -39,11 +39,32 @@ impl Registry {
         let mirrors = self.sweep_mirrors(now, needs)?;
         let objects = self.sweep_remembered(now, needs)?;
         self.sweep_orphans()?;
+        self.note_healed()?;
         // What a kind says of itself is learned again with its next mirror.
         self.kinds
             .write()
             .retain(|_, kind| Arc::strong_count(kind) > 1 || !kind.is_empty());
         Ok(Gone { mirrors, objects })
+    }
+
+    /// Notes that what was damaged is healed, once every mirror has been listed anew: the bytes stay in the store until
+    /// it is compacted, and are not to make the next start doubt again. Blocks on the store.
+    fn note_healed(&self) -> Result<()> {
+        let Some(damaged) = *self.damaged.lock() else {
+            return Ok(());
+        };
+        if self.all().iter().any(|mirror| mirror.is_suspect()) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.put(HEALED, damaged.to_string());
+        self.store.write(batch)?;
+        *self.damaged.lock() = None;
+        tracing::info!(
+            damaged,
+            "all that damage to the store could concern is listed anew"
+        );
+        Ok(())
     }
 
     /// Writes how far the mirrors have followed the cloud. Blocks on the store.

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use yurt_core::store::{Batch, ErrorKind, Result, Store};
 
 use super::history::{History, Holding, Tombstone};
+use super::record::Record;
 use super::saved::{
-    LAYOUT, LAYOUT_VERSION, RECORDS, REMEMBERED, SCOPES, SavedScope, TABLES, decode_holding,
-    decode_remembered, decode_tombstone, id_of, parse_member_key, parse_object_key,
+    HEALED, LAYOUT, LAYOUT_VERSION, RECORDS, REMEMBERED, SCOPES, SavedScope, TABLES,
+    decode_holding, decode_remembered, decode_tombstone, id_of, parse_member_key, parse_object_key,
     parse_scope_key, parse_tombstone_key,
 };
 use super::version::MirrorId;
@@ -30,6 +31,8 @@ pub(crate) struct Loaded {
     pub(crate) orphans: Vec<Bytes>,
     /// The highest id that anything in the store names.
     pub(crate) last_id: MirrorId,
+    /// So many records are damaged, and not all of them say which: any mirror may lack something.
+    pub(crate) damaged: Option<u64>,
 }
 
 /// The work of loading.
@@ -74,6 +77,7 @@ pub(crate) fn load(
         mirrors: Vec::new(),
         orphans: Vec::new(),
         last_id: 0,
+        damaged: None,
     };
     let mut loading = Loading {
         store,
@@ -88,6 +92,7 @@ pub(crate) fn load(
     loading.load_tombstones(&saved, &mut found)?;
     loading.load_by_name()?;
     loading.look_at_records()?;
+    loading.look_for_damage()?;
     for (id, saved) in saved {
         let found = found.remove(&id).unwrap_or_default();
         loading.restore(id, &saved, found, now);
@@ -243,7 +248,7 @@ impl Loading<'_> {
                 continue;
             }
             let key = kind.bodies.shared(key);
-            if is_damaged && self.read(&record).is_none() {
+            if is_damaged && !self.has_all(&kind, &record, &key) {
                 self.damage.objects.insert((resource.clone(), key.clone()));
             }
             stored.entry(resource).or_default().insert(key);
@@ -259,13 +264,44 @@ impl Loading<'_> {
         Ok(())
     }
 
+    /// Returns whether a record has each version that somebody holds.
+    fn has_all(&mut self, kind: &Kind, record: &[u8], key: &ObjectKey) -> bool {
+        let stored = self.read(record).and_then(Record::decode);
+        let versions = kind.bodies.versions(key);
+        stored.is_some_and(|stored| versions.iter().all(|one| stored.at(one.version).is_some()))
+    }
+
+    /// Tells whether all the damage that the store knows of is accounted for: found in a record whose key can be read,
+    /// or healed before.
+    fn look_for_damage(&mut self) -> Result<()> {
+        let damaged = self.store.health().damaged;
+        if damaged == 0 {
+            return Ok(());
+        }
+        let is_read = |key: &[u8]| {
+            [&b"m/"[..], b"t/", RECORDS]
+                .iter()
+                .any(|table| key.starts_with(table))
+        };
+        for key in self.stored_keys(b"")? {
+            if !is_read(&key) {
+                self.read(&key);
+            }
+        }
+        let healed = self.store.get(HEALED).ok().flatten();
+        let healed = healed.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+        let known = self.damage.keys.max(healed.unwrap_or(0));
+        self.loaded.damaged = (damaged > known).then_some(damaged);
+        Ok(())
+    }
+
     fn restore(&mut self, id: MirrorId, saved: &SavedScope, found: Found, now: Instant) {
         let Some(scope) = saved.scope() else { return };
         let kind = self.kind(&scope.resource);
         if let Some(form) = saved.form.clone() {
             kind.learn_form(form);
         }
-        let is_unknown = self.store.health().damaged > self.damage.keys;
+        let is_unknown = self.loaded.damaged.is_some();
         let is_damaged = is_unknown || found.is_damaged || self.damage.lacks(&scope, &found);
         let era = kind.era();
         let mirror = Mirror::new(id, scope, kind, self.store.clone(), self.window, now);

@@ -16,6 +16,9 @@ pub(crate) const LAYOUT: &[u8] = b"l/layout";
 /// The layout of these tables; what another one wrote is dropped and fetched anew.
 pub(crate) const LAYOUT_VERSION: &[u8] = b"2";
 
+/// Where it is stored how much damage the store told of when all that it could concern had been listed again.
+pub(crate) const HEALED: &[u8] = b"l/healed";
+
 /// The tables of mirrors, by the first byte of their keys.
 pub(crate) const TABLES: [&[u8]; 6] = [SCOPES, RECORDS, REMEMBERED, b"m/", b"n/", b"t/"];
 

@@ -1,8 +1,10 @@
 use std::sync::Arc;
 
 use super::EventType::{Added, Deleted, Modified};
+use super::plan::TOMBSTONES;
 use super::*;
 use crate::api::Resource;
+use crate::codec::EventType;
 use crate::codec::TypeMeta;
 use crate::mirror::kind::Kind;
 use crate::mirror::remembered::Remembered;

@@ -164,7 +164,8 @@ impl Verdicts {
         access: &Access,
     ) -> std::result::Result<(), Status> {
         self.authenticator.check_offline(caller)?;
-        if let Some(verdict) = self.said(caller, access) {
+        let said = self.said(caller, access);
+        if let Some(verdict) = said.filter(|verdict| verdict.is_allowed) {
             return verdict.as_result(access);
         }
         // Who may do it to all may do it to some.
@@ -178,12 +179,17 @@ impl Verdicts {
             namespace: None,
             ..to_all.clone()
         };
+        // A refusal counts until the cloud has said more.
+        let is_later = |verdict: Verdict| said.is_none_or(|said| said.written < verdict.written);
         let allowed = [to_all, everywhere].iter().any(|access| {
             self.said(caller, access)
-                .is_some_and(|verdict| verdict.is_allowed)
+                .is_some_and(|verdict| verdict.is_allowed && is_later(verdict))
         });
         if allowed {
             return Ok(());
+        }
+        if let Some(refusal) = said {
+            return refusal.as_result(access);
         }
         Err(access.forbidden("and the cloud is not reachable to ask"))
     }

@@ -1,12 +1,15 @@
 //! Tokens of service accounts: who is behind one, online and cut off, alive and expired, genuine and not.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use testbed::api::{ApiConfig, Authorizer};
 use testbed::tokens::{ISSUER, TokenIssuer};
+use yurt_cache::store::MemoryStore;
+use yurt_core::store::Store as _;
 
 use super::site::{Bed, eventually, names};
 
@@ -25,6 +28,14 @@ async fn bed() -> Bed {
 }
 
 async fn bed_with(adjust: impl FnOnce(&mut ApiConfig), clock: fn() -> Timestamp) -> Bed {
+    bed_on(Arc::new(MemoryStore::new()), adjust, clock).await
+}
+
+async fn bed_on(
+    store: Arc<MemoryStore>,
+    adjust: impl FnOnce(&mut ApiConfig),
+    clock: fn() -> Timestamp,
+) -> Bed {
     let mut config = ApiConfig {
         authorizer: Authorizer::new(|user, asked| {
             !user.name.ends_with(":blind") || asked.resource.ends_with("accessreviews")
@@ -34,7 +45,7 @@ async fn bed_with(adjust: impl FnOnce(&mut ApiConfig), clock: fn() -> Timestamp)
     adjust(&mut config);
     let bed = Bed::with(config, |mut site| {
         site.adjust(move |config| config.clock = clock);
-        site
+        site.with_store(store)
     })
     .await;
     let body = json!({"metadata": {"name": "a"}});
@@ -329,4 +340,32 @@ async fn a_refusal_holds_while_cut_off_also_for_what_nobody_ever_listed() {
     bed.cut().await;
     let refused = blind.get(secrets).await.unwrap();
     assert_eq!(refused.code, 403, "{}", refused.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_that_was_given_after_a_refusal_counts_while_cut_off() {
+    let is_allowed = Arc::new(AtomicBool::new(false));
+    let allowed = is_allowed.clone();
+    let may = move |config: &mut ApiConfig| {
+        config.authorizer = Authorizer::new(move |user, asked| {
+            !user.name.ends_with(":reader")
+                || asked.resource.ends_with("accessreviews")
+                || allowed.load(Ordering::SeqCst)
+        });
+    };
+    let store = Arc::new(MemoryStore::new());
+    let bed = bed_on(store.clone(), may, Timestamp::now).await;
+    knows_the_keys(&bed).await;
+    let reader = bed.site.bearer(&token(&bed, "reader"));
+    let refused = reader.get(&format!("{MAPS}/a")).await.unwrap();
+    refused.expect_status(403, "Forbidden");
+    is_allowed.store(true, Ordering::SeqCst);
+    reader.get(FROM_MIRROR).await.unwrap().expect(200);
+    let read_all = b"a/system:serviceaccount:default:reader/get//configmaps//default///";
+    eventually("the hub has learned the right", async || {
+        store.get(read_all).unwrap().is_some()
+    })
+    .await;
+    bed.cut().await;
+    reader.get(&format!("{MAPS}/a")).await.unwrap().expect(200);
 }

@@ -94,7 +94,8 @@ fn begin(mirror: &Arc<Mirror>, selection: &Selection, options: &Options) -> (Sta
             let status = Status::too_large_resource_version(wanted, view.revision);
             return (Stage::End(Some(status)), view.revision);
         }
-        let replay = Replay::state(view, options.allows_bookmarks, selection);
+        let ends = options.allows_bookmarks && options.initial_events == Some(true);
+        let replay = Replay::state(view, ends, selection);
         let revision = replay.revision();
         return (Stage::Replay(replay), revision);
     }

@@ -358,3 +358,18 @@ async fn who_watches_from_a_revision_to_come_is_sent_to_list_again_and_listing_i
     );
     assert_eq!(names(&node.get(&exact).await.unwrap().expect(200)), ["a"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_initial_events_is_marked_only_for_who_asked_for_it() {
+    let bed = Bed::start().await;
+    create(&bed.cloud(), "a", "x").await;
+    let (node, _) = mirrored(&bed).await;
+    for query in ["&resourceVersion=0", ""] {
+        let path = format!("{MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=1{query}");
+        let mut watch = node.watch(&path).await.unwrap();
+        while let Some(event) = watch.next(SOON).await.unwrap() {
+            let marks = &event.object["metadata"]["annotations"];
+            assert!(marks.get("k8s.io/initial-events-end").is_none(), "{query}");
+        }
+    }
+}

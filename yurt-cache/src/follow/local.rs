@@ -1,6 +1,8 @@
 //! What only this node knows of objects, for now: put in front of the cloud's versions as steps of the
 //! mirrors' own histories, so that every list, watch and get sees it, and taken away again the same way.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use yurt_core::store::Result;
 
@@ -22,6 +24,16 @@ impl Registry {
         change: impl FnOnce(&Bytes) -> std::result::Result<Option<Bytes>, E>,
     ) -> std::result::Result<Option<Bytes>, E> {
         let _one_at_a_time = self.covering.lock();
+        self.put_in_front(resource, key, change)
+    }
+
+    /// Does what [`Self::cover`] says for who holds the lock.
+    fn put_in_front<E: From<LocalError>>(
+        &self,
+        resource: &Resource,
+        key: &ObjectKey,
+        change: impl FnOnce(&Bytes) -> std::result::Result<Option<Bytes>, E>,
+    ) -> std::result::Result<Option<Bytes>, E> {
         let mirrors = self.holding(resource, key);
         let Some(kind) = self.known_kind(resource).filter(|_| !mirrors.is_empty()) else {
             return Ok(None);
@@ -56,6 +68,15 @@ impl Registry {
         is_meant: &dyn Fn(&ObjectKey) -> bool,
     ) -> Result<usize> {
         let _one_at_a_time = self.covering.lock();
+        self.take_away(resource, is_meant)
+    }
+
+    /// Does what [`Self::uncover`] says for who holds the lock.
+    fn take_away(
+        &self,
+        resource: &Resource,
+        is_meant: &dyn Fn(&ObjectKey) -> bool,
+    ) -> Result<usize> {
         let mut count = 0;
         for mirror in self.all() {
             if mirror.scope.resource == *resource {
@@ -65,8 +86,9 @@ impl Registry {
         Ok(count)
     }
 
-    /// Lets clients see these objects once more, each with a revision of its own: something beside them has
-    /// changed what they mean. Blocks on the store.
+    /// Lets clients see these objects once more: something beside them has changed what they mean. Clients
+    /// ignore what has no new revision, so each gets one of its own, and the cloud's again at once: whoever
+    /// writes needs that. Blocks on the store.
     ///
     /// # Errors
     /// If the store takes no write.
@@ -75,11 +97,18 @@ impl Registry {
         resource: &Resource,
         keys: &[ObjectKey],
     ) -> std::result::Result<(), LocalError> {
+        let _one_at_a_time = self.covering.lock();
+        let kind = self.known_kind(resource);
+        let local: HashSet<ObjectKey> = kind.iter().flat_map(|kind| kind.all_covered()).collect();
         for key in keys {
-            self.cover(resource, key, |object| {
+            self.put_in_front(resource, key, |object| {
                 Ok::<_, LocalError>(Some(object.clone()))
             })?;
         }
+        let touched: HashSet<&ObjectKey> =
+            keys.iter().filter(|key| !local.contains(*key)).collect();
+        self.take_away(resource, &|key| touched.contains(key))
+            .map_err(LocalError::Store)?;
         Ok(())
     }
 

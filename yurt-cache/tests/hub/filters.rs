@@ -10,7 +10,7 @@ use testbed::api::ApiConfig;
 use testbed::client::{Client, Watch};
 use yurt_cache::hub::{CallerName, Config, FilterConfig, FilterName};
 
-use super::site::{Bed, SOON, revision};
+use super::site::{Bed, SOON, eventually, revision};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
@@ -259,4 +259,32 @@ async fn a_filter_is_off_for_whom_it_is_not_and_where_pods_cannot_reach_the_hub(
         let seen = router.get(&path).await.unwrap().expect(200);
         assert_eq!(seen["spec"]["clusterIP"] == HUB, at == 2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_clients_were_shown_once_more_has_the_revision_of_the_cloud() {
+    let mut bed = bed().await;
+    let made = put(
+        &bed,
+        SERVICES,
+        &service("kubernetes", "ClusterIP", json!({})),
+    )
+    .await;
+    let from_mirror = format!("{SERVICES}?resourceVersion=0");
+    let held = bed.site.node().get(&from_mirror).await.unwrap().expect(200);
+    bed.site.is_live("v1/services in default").await;
+    // The hub has another port for pods: clients have to see its Service once more.
+    bed.restart().await;
+    bed.site.sees_the_cloud(true).await;
+    let from = revision(&held);
+    let path = format!("{SERVICES}?watch=1&resourceVersion={from}");
+    let node = bed.site.node();
+    let mut watch = node.watch(&path).await.unwrap();
+    next(&mut watch).await;
+    eventually("it can be written as it was read", async || {
+        let list = node.get(&from_mirror).await.unwrap().json();
+        let mut items = list["items"].as_array().unwrap().iter();
+        items.any(|item| revision(item) == revision(&made))
+    })
+    .await;
 }

@@ -9,6 +9,8 @@ mod alone;
 mod autonomy;
 #[path = "hub/cloud.rs"]
 mod cloud;
+#[path = "hub/damage_served.rs"]
+mod damage_served;
 #[path = "hub/ending.rs"]
 mod ending;
 #[path = "hub/enrolling.rs"]
@@ -27,6 +29,8 @@ mod following;
 mod forwarding;
 #[path = "hub/garbage.rs"]
 mod garbage;
+#[path = "hub/history.rs"]
+mod history;
 #[path = "hub/hostile.rs"]
 mod hostile;
 #[path = "hub/identity.rs"]
@@ -37,6 +41,8 @@ mod mirrors;
 mod servers;
 #[path = "hub/site.rs"]
 mod site;
+#[path = "hub/slow_disk.rs"]
+mod slow_disk;
 #[path = "hub/token_requests.rs"]
 mod token_requests;
 #[path = "hub/tokens.rs"]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testbed::client::{Client, Watch};
 
-use super::site::{Bed, NODE, SOON, events, eventually, revision};
+use super::site::{Bed, NODE, SOON, events, eventually, names, revision};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const POD: &str = "/api/v1/namespaces/default/pods/till";
@@ -380,4 +380,27 @@ async fn what_the_node_made_of_itself_is_there_after_a_restart_while_cut_off() {
             "{path}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_reported_while_cut_off_takes_a_pod_out_of_a_scope_that_selects_by_it() {
+    let bed = bed().await;
+    let node = bed.site.node();
+    let running = "/api/v1/pods?fieldSelector=status.phase%3DRunning";
+    let from_mirror = format!("{running}&resourceVersion=0");
+    let held = node.get(&from_mirror).await.unwrap().expect(200);
+    assert_eq!(names(&held), ["till"]);
+    bed.site.is_live("v1/pods where status.phase=Running").await;
+    bed.cut().await;
+    let then = revision(&node.get(&from_mirror).await.unwrap().expect(200));
+    let path = format!("{running}&watch=1&resourceVersion={then}");
+    let mut watch = node.watch(&path).await.unwrap();
+    let failed = json!({"status": {"phase": "Failed"}});
+    let patched = node.patch(STATUS, STRATEGIC, &failed).await.unwrap();
+    patched.expect(200);
+    assert_eq!(events(&mut watch, 1).await, ["DELETED till"]);
+    let held = node.get(&from_mirror).await.unwrap().expect(200);
+    assert_eq!(names(&held), [""; 0]);
+    bed.mend().await;
+    assert_eq!(events(&mut watch, 1).await, ["ADDED till"]);
 }

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use testbed::api::ApiConfig;
 use testbed::client::Client;
+use testbed::link::{Cut, Link};
 use testbed::pki::Pki;
 use tokio::time::Instant;
 use yurt_cache::store::MemoryStore;
@@ -54,11 +55,11 @@ impl Store for Filling {
                 (left > 0).then(|| left - 1)
             })
             == Err(0);
-        // What was fetched beside the old list is deleted when it is put in its place.
+        // A list is put in place by the record of its scope.
         let places = batch
             .operations()
             .iter()
-            .any(|operation| matches!(operation, Operation::Delete(key) if key.starts_with(b"n/")));
+            .any(|operation| matches!(operation, Operation::Put(key, _) if key.starts_with(b"s/")));
         let has_no_place = places && self.has_no_place.load(Ordering::SeqCst);
         if is_over || has_no_place || self.is_full.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Full, "the test's disk is full"));
@@ -168,18 +169,21 @@ async fn a_disk_that_was_readable_once_goes_on_answering_when_it_takes_no_writes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hub_starts_although_the_disk_has_no_room_for_the_list_that_it_had_fetched() {
+async fn a_list_that_the_disk_has_no_room_for_changes_nothing_and_is_fetched_again_after_a_crash() {
     let store = Filling::new();
     let pki = Arc::new(Pki::new());
     let (breaks, broken) = tokio::sync::watch::channel(false);
     let cloud = Cloud::start(&pki, move |asked| match (asked.is_watch(), asked.before) {
         (true, 0) => Say::silence().then(broken.clone(), "garbage\n"),
+        // What happened since is lost, so it is listed again.
+        (true, 1) => Say::lines(["garbage\n"]),
         (true, _) => Say::silence(),
         (false, 0) => Say::list(5, &[("a", 1), ("b", 2)]),
         (false, _) => Say::list(9, &[("c", 8)]),
     })
     .await;
-    let mut site = Site::new(pki, vec![cloud.addr]).with_store(store.clone());
+    let link = Link::start(cloud.addr).unwrap();
+    let mut site = Site::new(pki, vec![link.addr()]).with_store(store.clone());
     site.start();
     site.sees_the_cloud(true).await;
     let first = site.node().get(FROM_MIRROR).await.unwrap().expect(200);
@@ -192,10 +196,19 @@ async fn a_hub_starts_although_the_disk_has_no_room_for_the_list_that_it_had_fet
     })
     .await;
     site.crash().await;
+    link.cut(Cut::Refuse).await;
     site.start();
-    site.sees_the_cloud(true).await;
+    site.sees_the_cloud(false).await;
     assert_eq!(site.page("/healthz").await.0, 200, "it has started");
+    let before = site.node().get(FROM_MIRROR).await.unwrap().expect(200);
+    assert_eq!(
+        names(&before),
+        ["a", "b"],
+        "nothing of the list is in place"
+    );
     store.has_no_place.store(false, Ordering::SeqCst);
+    link.mend().await.unwrap();
+    site.sees_the_cloud(true).await;
     eventually("the list is put in place when there is room", async || {
         let list = site.node().get(FROM_MIRROR).await.unwrap();
         list.header("x-yurt-served-from") == "mirror" && names(&list.expect(200)) == ["c"]

@@ -1,12 +1,18 @@
 //! How bytes become objects, events and answers, and back. Everything here is pure and
 //! bounded: bytes from a peer never panic and never make us allocate what they declare.
 
+/// The largest object that is taken, as JSON. etcd takes requests of 1.5 MiB (`--max-request-bytes`), and Go's encoder
+/// writes a byte as six at most (`<` as `\u003c`): 9 MiB, and room for the names of fields, which protobuf leaves out.
+pub(crate) const OBJECT_LIMIT: usize = 12 << 20;
+
 mod compact;
 pub(crate) mod fields;
 mod inflate;
 mod json;
 mod list;
 mod object;
+#[cfg(test)]
+mod odd;
 mod path;
 pub(crate) mod protobuf;
 mod selector;

@@ -37,6 +37,8 @@ mod hostile;
 mod identity;
 #[path = "hub/mirrors.rs"]
 mod mirrors;
+#[path = "hub/odd.rs"]
+mod odd;
 #[path = "hub/servers.rs"]
 mod servers;
 #[path = "hub/site.rs"]

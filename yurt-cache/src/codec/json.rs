@@ -3,8 +3,12 @@
 
 use bytes::{BufMut, BytesMut};
 
-/// How deep one Kubernetes object may nest; serde_json's own limit for trees.
-pub(crate) const MAX_DEPTH: usize = 128;
+/// How deep one Kubernetes object may nest: kube-apiserver reads none that is deeper (`maxNestingDepth` in
+/// `sigs.k8s.io/json`). A level costs us nothing: brackets are counted, and serde_json skips a value without recursion.
+pub(crate) const MAX_DEPTH: usize = 10_000;
+
+/// The capacity that a buffer keeps for the next value.
+const SPARE: usize = 64 << 10;
 
 /// A value nests deeper than we follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +112,12 @@ fn string_len(bytes: &[u8]) -> usize {
     }
     let hit = |byte: &u8| matches!(byte, b'"' | b'\\');
     at + bytes[at..].iter().position(hit).unwrap_or(bytes.len() - at)
+}
+
+/// Empties a buffer for the next value; what one odd value needed is given back.
+pub(crate) fn rewind(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.shrink_to(SPARE);
 }
 
 /// Where `part`, a slice of `whole`, begins in it.

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::json::{Balance, MAX_DEPTH, TooDeep};
+use super::json::{Balance, MAX_DEPTH, TooDeep, rewind};
 
 /// A push parser for the body of a list.
 ///
@@ -170,7 +170,7 @@ impl ListSplitter {
                 return Ok((State::Item(balance), rest));
             }
             item(as_text(&self.item)?)?;
-            self.item.clear();
+            rewind(&mut self.item);
         }
         Ok((State::AfterItem, rest))
     }

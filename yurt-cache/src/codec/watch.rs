@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{Balance, MAX_DEPTH, TooDeep};
+use super::json::{Balance, MAX_DEPTH, TooDeep, rewind};
 use super::object::write_type;
 
 /// What happened to an object, or to the watch.
@@ -144,7 +144,7 @@ impl EventLines {
                 return Ok((State::Event(balance), rest));
             }
             take_event(&self.event, event)?;
-            self.event.clear();
+            rewind(&mut self.event);
         }
         Ok((State::Between, rest))
     }

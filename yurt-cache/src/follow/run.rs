@@ -13,7 +13,7 @@ use yurt_core::store::Batch;
 use super::plan::{Ended, Next, Situation, Step, Up, next};
 use super::source::FetchError;
 use super::{FollowerConfig, Following, Turns};
-use crate::api::ListAt;
+use crate::api::{ListAt, Resource};
 use crate::codec::Status;
 use crate::identity::Caller;
 use crate::mirror::saved::{SavedScope, scope_key};
@@ -246,6 +246,11 @@ impl Follower {
         match error {
             // It has lists in pages.
             FetchError::Refused(_) if step == Step::WatchList => {}
+            error if error.is_too_large() && !self.mirror.is_synced() => {
+                // Waiting callers are forwarded at once; it is tried again, in case the object goes.
+                let status = too_large(&self.mirror.scope.resource);
+                self.mirror.set_phase(Phase::Refused(status));
+            }
             FetchError::Refused(status) | FetchError::Busy(_, status)
                 if !self.mirror.is_synced() =>
             {
@@ -320,6 +325,11 @@ impl Course {
             ..self.situation
         };
     }
+}
+
+fn too_large(resource: &Resource) -> Status {
+    let message = format!("an object of {resource} is larger than this node keeps");
+    Status::unavailable(message, None)
 }
 
 fn is_about_identity(status: &Status) -> bool {

@@ -80,6 +80,15 @@ pub(crate) enum FetchError {
 }
 
 impl FetchError {
+    /// Returns whether an object was larger than is taken.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(
+            self,
+            Self::List(ListError::TooLarge { .. })
+                | Self::Events(codec::WatchError::TooLarge { .. })
+        )
+    }
+
     /// Returns what it is to the plan.
     pub(super) fn ended(&self) -> Ended {
         match self {

@@ -70,7 +70,7 @@ pub struct Config {
     pub per_kind: Budget,
     /// What is kept of some kinds: plural and group, as in `deployments.apps`, or the plural alone.
     pub kinds: BTreeMap<String, Budget>,
-    /// The largest object, in bytes, that a mirror takes.
+    /// The largest object, in bytes of JSON, that a mirror takes. A kind with a larger one is only forwarded.
     pub object_limit: usize,
     /// Events that a mirror keeps in memory for its watchers, and their bytes.
     pub window_events: usize,
@@ -116,7 +116,7 @@ impl Config {
             verdicts: 10_000,
             per_kind: Budget::new(100_000, 256 << 20),
             kinds: BTreeMap::new(),
-            object_limit: 3 << 20,
+            object_limit: crate::codec::OBJECT_LIMIT,
             window_events: 4_096,
             window_bytes: 4 << 20,
             verdict_limit: Duration::from_secs(30 * 86_400),

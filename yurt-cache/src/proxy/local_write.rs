@@ -86,7 +86,8 @@ impl Proxy {
     ) -> Result<Answer, Status> {
         let path = api.path().expect("only a resource is written locally");
         let (parts, body) = request.into_parts();
-        let body = body::read(body::incoming(body), self.object_limit)
+        let limit = usize::try_from(self.body_limit).unwrap_or(usize::MAX);
+        let body = body::read(body::incoming(body), limit)
             .await
             .map_err(|error| Status::bad_request(format!("read the request's body: {error}")))?;
         let written = Written {

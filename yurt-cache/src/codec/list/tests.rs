@@ -2,6 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Beyond the deepest object, so that its depth decides.
+const LIMIT: usize = 100_000;
+
 type Split = Result<(ListHead, Vec<String>), ListError>;
 
 fn split(chunks: &[&[u8]], limit: usize) -> Split {
@@ -17,11 +20,11 @@ fn split(chunks: &[&[u8]], limit: usize) -> Split {
 }
 
 fn split_whole(text: &str) -> Split {
-    split(&[text.as_bytes()], 1000)
+    split(&[text.as_bytes()], LIMIT)
 }
 
 fn byte_by_byte(text: &[u8]) -> Split {
-    split(&text.chunks(1).collect::<Vec<_>>(), 1000)
+    split(&text.chunks(1).collect::<Vec<_>>(), LIMIT)
 }
 
 const BUILT_IN: &str = r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"105","continue":"abc","remainingItemCount":3},"items":[{"metadata":{"name":"a"}},{"metadata":{"name":"]}\"{"},"items":[{"items":[]}]}]}
@@ -97,8 +100,8 @@ fn lists_of_every_shape_are_understood() {
 
 #[test]
 fn hostile_bodies_are_refused() {
-    let deep = format!(r#"{{"items":[{}"#, r#"{"a":"#.repeat(200));
-    let deep_head = format!(r#"{{"a":{}"#, "[".repeat(200));
+    let deep = format!(r#"{{"items":[{}"#, r#"{"a":"#.repeat(MAX_DEPTH + 1));
+    let deep_head = format!(r#"{{"a":{}"#, "[".repeat(MAX_DEPTH + 1));
     let table: &[&str] = &[
         "",
         " ",

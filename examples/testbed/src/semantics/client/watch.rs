@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Error, broken};
 
 /// A line of a watch that is longer than this is no event.
-const MAX_LINE: usize = 8 * 1024 * 1024;
+const MAX_LINE: usize = 16 * 1024 * 1024;
 
 /// An open watch, read line by line.
 #[derive(Debug)]
@@ -39,8 +39,7 @@ impl Watch {
     ///
     /// When nothing comes in time, the connection breaks, or a line is no event.
     pub async fn next(&mut self, within: Duration) -> Result<Option<Event>, Error> {
-        let line = tokio::time::timeout(within, self.line()).await;
-        let Some(line) = line.map_err(|_| Error::Silence("a watch".into()))?? else {
+        let Some(line) = self.next_line(within).await? else {
             return Ok(None);
         };
         let event: Value =
@@ -49,6 +48,16 @@ impl Watch {
             kind: event["type"].as_str().unwrap_or_default().to_owned(),
             object: event["object"].clone(),
         }))
+    }
+
+    /// Waits for the next event as it is on the wire, for one that is too deep to be made a tree.
+    ///
+    /// # Errors
+    ///
+    /// When nothing comes in time, or the connection breaks.
+    pub async fn next_line(&mut self, within: Duration) -> Result<Option<Vec<u8>>, Error> {
+        let line = tokio::time::timeout(within, self.line()).await;
+        line.map_err(|_| Error::Silence("a watch".into()))?
     }
 
     /// Tells whether nothing at all comes for a while.

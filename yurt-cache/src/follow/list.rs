@@ -9,14 +9,12 @@ use http::header::CONTENT_ENCODING;
 use tokio::time::Instant;
 
 use super::run::Follower;
-use super::source::{FetchError, SILENCE, next_chunk, selectors, stored};
+use super::source::{Events, FetchError, SILENCE, next_chunk, selectors, stored};
 use super::watching::refusal;
 use crate::api::well_known::may_be_custom;
 use crate::api::{ListAt, ObjectKey, key, split_key};
 use crate::body::Body;
-use crate::codec::{
-    self, EventLines, EventType, Inflate, ListHead, ListSplitter, ObjectMeta, TypeMeta,
-};
+use crate::codec::{self, EventType, Inflate, ListHead, ListSplitter, ObjectMeta, TypeMeta};
 use crate::identity::Caller;
 use crate::mirror::relist::{Finished, Item};
 
@@ -80,13 +78,13 @@ impl Follower {
             ("resourceVersionMatch", "NotOlderThan".to_owned()),
             ("allowWatchBookmarks", "true".to_owned()),
         ]);
-        let mut body = self.ask(caller, &query).await?.into_body();
-        let mut lines = EventLines::new(self.config.object_limit);
+        let response = self.ask(caller, &query).await?;
+        let mut events = Events::of(response, self.config.object_limit);
         let mut seen = HashSet::new();
         let mut end = None;
-        while let Some(chunk) = next_chunk(&self.mirror, &mut body, SILENCE).await? {
+        while let Some(chunk) = next_chunk(&self.mirror, &mut events.body, SILENCE).await? {
             let mut items = Vec::new();
-            lines.push(&chunk, &mut |event_type, object| {
+            events.push(&chunk, &mut |event_type, object| {
                 match event_type {
                     EventType::Error => return Err(refusal(object)),
                     EventType::Bookmark if codec::is_initial_events_end(object) => {

@@ -14,7 +14,8 @@ use super::plan::Ended;
 use super::run::Follower;
 use crate::body::{self, Body};
 use crate::codec::{
-    self, Inflate, ListError, ListHead, ListSplitter, ObjectError, ObjectMeta, Status,
+    self, EventLines, EventType, Inflate, ListError, ListHead, ListSplitter, ObjectError,
+    ObjectMeta, Status,
 };
 use crate::identity::Caller;
 use crate::mirror::Mirror;
@@ -217,6 +218,34 @@ pub(super) async fn read_metadata(
     }
     inflate.finish().map_err(FetchError::Inflate)?;
     Ok(splitter.finish()?)
+}
+
+/// The events of a watch, decompressed: a server sends them plain, a balancer before it may not.
+pub(super) struct Events {
+    pub(super) body: Body,
+    inflate: Inflate,
+    pub(super) lines: EventLines,
+}
+
+impl Events {
+    pub(super) fn of(response: Response<Body>, limit: usize) -> Self {
+        Self {
+            inflate: Inflate::for_encoding(response.headers().get(CONTENT_ENCODING)),
+            lines: EventLines::new(limit),
+            body: response.into_body(),
+        }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        chunk: &[u8],
+        take: &mut impl FnMut(EventType, &[u8]) -> Result<(), FetchError>,
+    ) -> Result<(), FetchError> {
+        let lines = &mut self.lines;
+        self.inflate
+            .push(chunk, &mut |plain: &[u8]| lines.push(plain, take))
+            .map_err(|error| error.either(FetchError::Inflate))
+    }
 }
 
 /// Returns for how long a server wants to be left alone.

@@ -8,9 +8,9 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::run::Follower;
-use super::source::{FetchError, SILENCE, next_chunk, selectors, stored};
+use super::source::{Events, FetchError, SILENCE, next_chunk, selectors, stored};
 use crate::api::well_known::may_be_custom;
-use crate::codec::{EventLines, EventType, Status};
+use crate::codec::{EventType, Status};
 use crate::identity::Caller;
 use crate::mirror::Phase;
 use crate::mirror::incoming::Incoming;
@@ -47,18 +47,18 @@ impl Follower {
             ("allowWatchBookmarks", "true".to_owned()),
             ("timeoutSeconds", seconds.to_string()),
         ]);
-        let mut body = self.ask(caller, &query).await?.into_body();
+        let response = self.ask(caller, &query).await?;
+        let mut stream = Events::of(response, self.config.object_limit);
         self.mirror.note_watched_as(caller);
         self.mirror.set_phase(Phase::Live);
         self.following.refused.send_replace(false);
-        let mut lines = EventLines::new(self.config.object_limit);
         let mut reached = self.mirror.followed();
         let ends_at = Instant::now() + Duration::from_secs(seconds) + SILENCE;
         while let Some(chunk) =
-            next_chunk(&self.mirror, &mut body, ends_at - Instant::now()).await?
+            next_chunk(&self.mirror, &mut stream.body, ends_at - Instant::now()).await?
         {
             let mut events = Vec::new();
-            let read = lines.push(&chunk, &mut |event_type, object| {
+            let read = stream.push(&chunk, &mut |event_type, object| {
                 if event_type == EventType::Error {
                     return Err(refusal(object));
                 }
@@ -78,7 +78,7 @@ impl Follower {
             }
             read?;
         }
-        lines.finish()?;
+        stream.lines.finish()?;
         Ok(())
     }
 

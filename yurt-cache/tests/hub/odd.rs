@@ -1,6 +1,10 @@
 //! One odd object, deep or large or escaped, costs itself at most: it is served as the cloud serves it, online and
 //! cut off, and so are its neighbours.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use testbed::client::{Answer, Client, Watch};
 use tokio::sync::watch;
 
@@ -173,4 +177,28 @@ async fn a_kind_with_an_object_beyond_the_limit_is_forwarded_at_once_and_mirrore
     mirrored_list(&node, MAPS).await;
     let offline = list_offline(cloud, &site, MAPS).await;
     assert_eq!(names(&offline.json()), ["small"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_a_balancer_compresses_is_followed() {
+    let (_cloud, site) = Cloud::with_hub(|asked| match (asked.is_watch(), asked.before) {
+        (true, 0) => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+            encoder
+                .write_all(event("ADDED", "b", 6).as_bytes())
+                .unwrap();
+            // A balancer flushes where the server does.
+            encoder.flush().unwrap();
+            Say::lines([encoder.get_ref().clone()]).with("content-encoding", "gzip")
+        }
+        (true, _) => Say::silence(),
+        (false, 0) => Say::list(5, &[("a", 4)]),
+        (false, _) => Say::list(9, &[("listed again", 9)]),
+    })
+    .await;
+    mirrored_list(&site.node(), MAPS).await;
+    let uri = format!("{MAPS}?watch=1&resourceVersion=5");
+    let node = site.node();
+    let mut watch = node.watch(&uri).await.unwrap();
+    assert_eq!(events(&mut watch, 1).await, ["ADDED b"]);
 }

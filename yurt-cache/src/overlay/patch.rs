@@ -6,9 +6,10 @@
 use serde_json::{Map, Value};
 
 /// The lists of a Pod's and a Node's status and metadata that are merged, and by which field; others are replaced.
-const MERGE_KEYS: [(&str, &str); 5] = [
+const MERGE_KEYS: [(&str, &str); 6] = [
     ("addresses", "type"),
     ("conditions", "type"),
+    ("hostIPs", "ip"),
     ("ownerReferences", "uid"),
     ("podIPs", "ip"),
     ("resourceClaimStatuses", "name"),
@@ -188,6 +189,27 @@ mod tests {
                 ],
                 "containerStatuses": [{"name": "a", "ready": false}],
             })
+        );
+    }
+
+    #[test]
+    fn the_addresses_of_a_pods_host_are_merged() {
+        let mut status = json!({"hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}]});
+        let second = json!({"hostIPs": [{"ip": "fd00::1"}]});
+        strategic(&mut status, second);
+        assert_eq!(
+            status["hostIPs"],
+            json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]),
+            "a second family does not replace the first"
+        );
+        let moved = json!({
+            "$setElementOrder/hostIPs": [{"ip": "10.0.0.2"}, {"ip": "fd00::1"}],
+            "hostIPs": [{"ip": "10.0.0.2"}, {"$patch": "delete", "ip": "10.0.0.1"}],
+        });
+        strategic(&mut status, moved);
+        assert_eq!(
+            status["hostIPs"],
+            json!([{"ip": "10.0.0.2"}, {"ip": "fd00::1"}])
         );
     }
 

@@ -66,6 +66,8 @@ pub(crate) struct Options {
     pub(crate) allows_bookmarks: bool,
     pub(crate) initial_events: Option<bool>,
     pub(crate) include_object: Option<String>,
+    /// A write is only tried: nothing is to change. Whatever `dryRun` says, as no server takes another word than `All`.
+    pub(crate) is_dry_run: bool,
     /// A number that is none.
     pub(crate) not_a_number: Option<String>,
 }
@@ -302,6 +304,7 @@ impl Options {
             match name.as_str() {
                 "labelSelector" => options.labels = value,
                 "fieldSelector" => options.fields = value,
+                "dryRun" => options.is_dry_run = !value.is_empty(),
                 "resourceVersion" => options.revision = Revision::read(value),
                 "resourceVersionMatch" => options.revision_match = RevisionMatch::read(value),
                 "limit" if value.is_empty() => {}

@@ -128,10 +128,21 @@ impl Proxy {
             self.registry.clone(),
             self.truth.clone(),
         );
+        let is_dry_run = api.options.is_dry_run;
         let work = move || {
+            let mut tried = None;
             let shown = registry.cover(&resource, &key, |object| {
-                apply_status(object, &written.body, patch_type)
+                let changed = apply_status(object, &written.body, patch_type)?;
+                Ok::<_, OverlayError>(if is_dry_run {
+                    tried = changed;
+                    None
+                } else {
+                    changed
+                })
             })?;
+            if is_dry_run {
+                return Ok(tried.or(shown));
+            }
             if let Some(pod) = shown.as_ref().filter(|_| resource.plural == "pods") {
                 truth.note(&registry, &key, pod)?;
             }
@@ -162,6 +173,9 @@ impl Proxy {
             return Err(Status::not_found(subject(path, name)));
         }
         let name = written.name()?;
+        if api.options.is_dry_run {
+            return Ok(written.echo(&Method::POST));
+        }
         let event = Event {
             path: path.resource.path(path.namespace.as_deref()),
             name,

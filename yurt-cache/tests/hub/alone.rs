@@ -143,6 +143,30 @@ async fn what_changes_nothing_makes_no_event_and_what_is_for_another_pod_is_a_co
 }
 
 #[tokio::test]
+async fn a_write_that_is_only_tried_leaves_no_trace() {
+    let bed = bed().await;
+    let node = bed.site.node();
+    bed.cut().await;
+    let known = node.get(POD).await.unwrap().json();
+    let list = revision(&node.get(PODS).await.unwrap().json());
+    let patch = json!({"status": {"podIP": "10.0.0.9"}});
+    let tried = node
+        .patch(&format!("{STATUS}?dryRun=All"), STRATEGIC, &patch)
+        .await
+        .unwrap();
+    assert_eq!(ip(&tried.expect(200)), "10.0.0.9", "what it would be");
+    assert_eq!(node.get(POD).await.unwrap().json(), known);
+    assert_eq!(revision(&node.get(PODS).await.unwrap().json()), list);
+    let event = json!({
+        "kind": "Event", "apiVersion": "v1",
+        "metadata": {"name": "till.9", "namespace": "default"}, "reason": "Started",
+    });
+    let tried = node.post(&format!("{EVENTS}?dryRun=All"), &event).await;
+    tried.unwrap().expect(201);
+    assert_eq!(bed.site.metric("yurthub_events_queued", "").await, 0.0);
+}
+
+#[tokio::test]
 async fn the_endpoints_of_a_service_follow_the_pods_that_really_run_here() {
     let bed = bed().await;
     let node = bed.site.node();

@@ -108,6 +108,7 @@ pub fn protobuf(bytes: &[u8]) {
         let body = Bytes::from(body.clone());
         let _metadata = protobuf::metadata(&body);
         let _request = protobuf::token_request(&body);
+        let _count = protobuf::event_count(&body);
     }
 }
 

@@ -45,6 +45,8 @@ mod servers;
 mod site;
 #[path = "hub/slow_disk.rs"]
 mod slow_disk;
+#[path = "hub/telling.rs"]
+mod telling;
 #[path = "hub/token_requests.rs"]
 mod token_requests;
 #[path = "hub/tokens.rs"]

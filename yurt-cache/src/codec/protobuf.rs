@@ -88,6 +88,45 @@ struct TokenRequest {
     spec: Option<TokenRequestSpec>,
 }
 
+/// `core/v1`, `Event`, as far as it says how often it happened.
+#[derive(Clone, PartialEq, Message)]
+struct CoreEvent {
+    #[prost(int32, tag = "8")]
+    count: i32,
+    #[prost(message, optional, tag = "11")]
+    series: Option<EventSeries>,
+}
+
+/// The same in `events.k8s.io/v1`.
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    #[prost(message, optional, tag = "3")]
+    series: Option<EventSeries>,
+    #[prost(int32, tag = "15")]
+    deprecated_count: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EventSeries {
+    #[prost(int32, tag = "1")]
+    count: i32,
+}
+
+/// Reads how often what an event tells of has happened.
+pub(crate) fn event_count(body: &Bytes) -> Result<u64, ProtobufError> {
+    let unknown = open(body)?;
+    let is_core = unknown.type_meta.unwrap_or_default().api_version == "v1";
+    let (count, series) = if is_core {
+        let event = CoreEvent::decode(unknown.raw).map_err(ProtobufError::Decode)?;
+        (event.count, event.series)
+    } else {
+        let event = Event::decode(unknown.raw).map_err(ProtobufError::Decode)?;
+        (event.deprecated_count, event.series)
+    };
+    let count = count.max(series.map_or(0, |series| series.count));
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// Reads the metadata of an object of any kind, without labels and times.
 pub(crate) fn metadata(body: &Bytes) -> Result<ObjectMeta, ProtobufError> {
     let unknown = open(body)?;
@@ -182,6 +221,29 @@ mod tests {
             token_request(&envelope("Secret", raw)),
             Err(ProtobufError::OtherKind(kind)) if kind == "Secret"
         ));
+    }
+
+    #[test]
+    fn how_often_an_event_happened_is_read_in_both_groups() {
+        let core = CoreEvent {
+            count: 3,
+            series: Some(EventSeries { count: 5 }),
+        };
+        let body = envelope("Event", core.encode_to_vec());
+        assert_eq!(event_count(&body).unwrap(), 5);
+        let event = Event {
+            series: None,
+            deprecated_count: 4,
+        };
+        let unknown = Unknown {
+            type_meta: Some(TypeMeta {
+                api_version: "events.k8s.io/v1".into(),
+                kind: "Event".into(),
+            }),
+            raw: event.encode_to_vec().into(),
+        };
+        let body = [MAGIC, &unknown.encode_to_vec()].concat();
+        assert_eq!(event_count(&body.into()).unwrap(), 4);
     }
 
     #[test]

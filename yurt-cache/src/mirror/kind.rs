@@ -186,6 +186,13 @@ impl Kind {
         self.bodies.delete_orphan(key)
     }
 
+    /// Returns the newest of the cloud's versions of an object that is here, whoever holds it.
+    pub(crate) fn cloud_version(&self, key: &str) -> Option<Version> {
+        let versions = self.bodies.versions(key);
+        let of_cloud = versions.iter().map(|one| one.version);
+        of_cloud.filter(|version| !version.is_local()).max()
+    }
+
     /// Returns the keys of a namespace, whoever holds them.
     pub(crate) fn keys_in(&self, namespace: &str) -> Vec<ObjectKey> {
         self.bodies.keys(Within::Namespace(namespace))

@@ -106,11 +106,8 @@ impl Kind {
     ) -> Result<()> {
         self.note_use(key, now);
         let version = Version::cloud(self.era(), revision);
-        let is_known = |versions: super::bodies::Versions| {
-            let mut of_cloud = versions.iter().filter(|one| !one.version.is_local());
-            of_cloud.any(|one| one.version >= version)
-        };
-        if is_known(self.bodies.versions(key)) || !self.remembered.admits(Held::one(body.len())) {
+        let is_known = self.cloud_version(key) >= Some(version);
+        if is_known || !self.remembered.admits(Held::one(body.len())) {
             return Ok(());
         }
         let mut writer = self.bodies.writer();

@@ -1,10 +1,12 @@
 //! What the node's own pods really are, as its kubelet reported it, and the endpoints that follow from that.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use serde::Deserialize;
 
 use super::OverlayError;
 use super::endpoint::{PodFacts, Pods, Unready, correct_endpoints, correct_slice};
@@ -13,6 +15,7 @@ use crate::codec::{ObjectMeta, field};
 use crate::follow::registry::Registry;
 use crate::mirror::Mirror;
 use crate::mirror::kind::Kind;
+use crate::mirror::version::Version;
 
 /// The label that names a slice's Service (`k8s.io/api/discovery/v1`, `LabelServiceName`).
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -22,6 +25,16 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(crate) struct Truth {
     /// By the pod's key.
     pods: Mutex<HashMap<ObjectKey, PodFacts>>,
+    /// Whom the endpoints name, so that one pod's word costs its own endpoints and not all of its namespace.
+    named: Mutex<HashMap<(Resource, ObjectKey), Named>>,
+}
+
+/// Whom an endpoints object names, as of a version of it. Two with one hash cost a useless look, and no more.
+#[derive(Clone, Debug)]
+struct Named {
+    version: Version,
+    /// Hashes of uids, sorted.
+    uids: Arc<[u64]>,
 }
 
 impl Truth {
@@ -45,8 +58,9 @@ impl Truth {
         pod: &Bytes,
     ) -> Result<(), OverlayError> {
         if let Some(facts) = PodFacts::read(pod) {
+            let uid = hash(&facts.uid);
             self.pods.lock().insert(key.clone(), facts);
-            self.correct(registry, split_key(key).0)?;
+            self.correct(registry, split_key(key).0, &[uid])?;
         }
         Ok(())
     }
@@ -60,7 +74,9 @@ impl Truth {
         namespaces.sort();
         namespaces.dedup();
         for namespace in namespaces {
-            self.correct(registry, &namespace)?;
+            let known = self.known_in(&namespace);
+            let uids: Vec<u64> = known.keys().map(|uid| hash(uid)).collect();
+            self.correct(registry, &namespace, &uids)?;
         }
         Ok(())
     }
@@ -81,16 +97,27 @@ impl Truth {
     /// Forgets everything.
     pub(crate) fn clear(&self) {
         self.pods.lock().clear();
+        self.named.lock().clear();
     }
 
-    fn correct(&self, registry: &Registry, namespace: &str) -> Result<(), OverlayError> {
+    /// Corrects the endpoints of a namespace that name any of these.
+    fn correct(
+        &self,
+        registry: &Registry,
+        namespace: &str,
+        uids: &[u64],
+    ) -> Result<(), OverlayError> {
         let known = self.known_in(namespace);
         for resource in endpoint_resources() {
             let Some(kind) = registry.known_kind(&resource) else {
                 continue;
             };
             for key in kind.keys_in(namespace) {
-                let Some(body) = newest(&kind, &key).filter(|body| names_any(body, &known)) else {
+                let named = self.named_by(&kind, &key).unwrap_or_default();
+                if !uids.iter().any(|uid| named.binary_search(uid).is_ok()) {
+                    continue;
+                }
+                let Some(body) = newest(&kind, &key) else {
                     continue;
                 };
                 let unready = unready(registry, &resource, &key, &body);
@@ -105,6 +132,24 @@ impl Truth {
             }
         }
         Ok(())
+    }
+
+    /// Returns whom an endpoints object names; it is read and parsed once for each version of the cloud's. What is
+    /// local changes addresses and readiness, and never whom it names.
+    fn named_by(&self, kind: &Kind, key: &ObjectKey) -> Option<Arc<[u64]>> {
+        let version = kind.cloud_version(key)?;
+        let place = (kind.resource.clone(), key.clone());
+        let held = self.named.lock().get(&place).cloned();
+        if let Some(held) = held.filter(|held| held.version == version) {
+            return Some(held.uids);
+        }
+        let uids: Arc<[u64]> = uids(&newest(kind, key)?).into();
+        let named = Named {
+            version,
+            uids: uids.clone(),
+        };
+        self.named.lock().insert(place, named);
+        Some(uids)
     }
 
     fn known_in(&self, namespace: &str) -> Pods {
@@ -140,12 +185,45 @@ fn newest(kind: &Kind, key: &ObjectKey) -> Option<Bytes> {
         .map(|(_, body)| body)
 }
 
-/// A cheap look before an object is parsed.
-fn names_any(body: &Bytes, pods: &Pods) -> bool {
-    pods.keys().any(|uid| {
-        let uid = uid.as_bytes();
-        body.windows(uid.len()).any(|window| window == uid)
-    })
+/// Returns whom a slice, or an Endpoints object, names.
+fn uids(endpoints: &[u8]) -> Vec<u64> {
+    #[derive(Deserialize)]
+    struct Object {
+        endpoints: Option<Vec<Endpoint>>,
+        subsets: Option<Vec<Subset>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Subset {
+        addresses: Option<Vec<Endpoint>>,
+        not_ready_addresses: Option<Vec<Endpoint>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Endpoint {
+        target_ref: Option<Target>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        uid: Option<String>,
+    }
+    let Ok(object) = serde_json::from_slice::<Object>(endpoints) else {
+        return Vec::new();
+    };
+    let of_subsets = object.subsets.into_iter().flatten();
+    let of_subsets = of_subsets.flat_map(|subset| [subset.addresses, subset.not_ready_addresses]);
+    let all = of_subsets.chain([object.endpoints]).flatten().flatten();
+    let named = all.filter_map(|endpoint| endpoint.target_ref?.uid);
+    let mut uids: Vec<u64> = named.map(|uid| hash(&uid)).collect();
+    uids.sort_unstable();
+    uids.dedup();
+    uids
+}
+
+fn hash(uid: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Returns whether the Service wants pods that are not ready too.
@@ -184,4 +262,22 @@ pub(crate) fn concerned(registry: &Registry) -> Vec<Arc<Mirror>> {
         *resource == pods() || endpoints.contains(resource)
     });
     mirrors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_of_both_kinds_say_whom_they_name() {
+        let slice = br#"{"endpoints":[{"targetRef":{"kind":"Pod","uid":"a"}},{"addresses":["1.1.1.1"]},{"targetRef":{"uid":"b"}},{"targetRef":{}}]}"#;
+        let object = br#"{"subsets":[{"addresses":[{"ip":"1.1.1.1","targetRef":{"uid":"a"}}]},{"notReadyAddresses":[{"targetRef":{"uid":"b"}}]},{}]}"#;
+        let mut both = vec![hash("a"), hash("b")];
+        both.sort_unstable();
+        assert_eq!(uids(slice), both);
+        assert_eq!(uids(object), both);
+        for nobody in [&b"{}"[..], br#"{"endpoints":null}"#, b"garbage"] {
+            assert!(uids(nobody).is_empty());
+        }
+    }
 }

@@ -1,7 +1,14 @@
 //! What the node itself can stand behind while the cloud is away, and that nothing of it is left afterwards.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
+use testbed::api::ApiConfig;
 use testbed::client::{Client, Watch};
+use yurt_cache::store::MemoryStore;
+use yurt_core::store::Store;
+use yurt_core::testing::fault::{Call, SlowStore};
 
 use super::site::{Bed, NODE, SOON, events, eventually, names, revision};
 
@@ -17,7 +24,11 @@ const STRATEGIC: &str = "strategic-merge";
 
 /// A bed whose node has one pod behind one Service, and whose kubelet and kube-proxy know them.
 async fn bed() -> Bed {
-    let bed = Bed::start().await;
+    bed_on(Arc::new(MemoryStore::new())).await
+}
+
+async fn bed_on(store: Arc<dyn Store>) -> Bed {
+    let bed = Bed::with(ApiConfig::default(), |site| site.with_store(store)).await;
     let cloud = bed.cloud();
     let pod = json!({
         "metadata": {"name": "till", "labels": {"app": "shop"}},
@@ -214,6 +225,41 @@ async fn the_endpoints_of_a_service_follow_the_pods_that_really_run_here() {
         slice.json() == merged
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_pods_word_costs_its_own_endpoints_and_not_all_of_the_namespace() {
+    const OTHERS: usize = 60;
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = reads.clone();
+    let counting = move |call| {
+        if call == Call::Get {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let bed = bed_on(Arc::new(SlowStore::new(MemoryStore::new(), counting))).await;
+    let (node, cloud) = (bed.site.node(), bed.cloud());
+    for other in 0..OTHERS {
+        let slice = json!({
+            "metadata": {"name": format!("other-{other}")},
+            "addressType": "IPv4",
+            "endpoints": [endpoint("10.0.9.9", true, &json!(format!("elsewhere-{other}")))],
+        });
+        cloud.post(SLICES, &slice).await.unwrap().expect(201);
+    }
+    eventually("the node has them", async || {
+        let list = node.get(&format!("{SLICES}?resourceVersion=0")).await;
+        list.unwrap().json()["items"].as_array().map(Vec::len) == Some(OTHERS + 1)
+    })
+    .await;
+    bed.cut().await;
+    report(&node, "10.0.0.7", "True").await.expect(200);
+    let before = reads.load(Ordering::SeqCst);
+    report(&node, "10.0.0.8", "True").await.expect(200);
+    let read = reads.load(Ordering::SeqCst) - before;
+    assert!(read < OTHERS / 2, "{read} reads");
+    let slice = node.get(SLICE).await.unwrap().expect(200);
+    assert_eq!(slice["endpoints"][0]["addresses"], json!(["10.0.0.8"]));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! One request's life: parse, decide, then forward, answer or refuse.
 
+mod by_name;
 pub(crate) mod exchange;
 pub(crate) mod forward;
 pub(crate) mod local_write;

@@ -39,6 +39,8 @@ mod identity;
 mod mirrors;
 #[path = "hub/odd.rs"]
 mod odd;
+#[path = "hub/remembering.rs"]
+mod remembering;
 #[path = "hub/servers.rs"]
 mod servers;
 #[path = "hub/site.rs"]

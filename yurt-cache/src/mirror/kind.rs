@@ -193,6 +193,11 @@ impl Kind {
         of_cloud.filter(|version| !version.is_local()).max()
     }
 
+    /// Returns whether what is here of an object is as new as what the cloud has at a revision.
+    pub(crate) fn is_as_new(&self, key: &str, revision: u64) -> bool {
+        self.cloud_version(key) >= Some(Version::cloud(self.era(), revision))
+    }
+
     /// Returns the keys of a namespace, whoever holds them.
     pub(crate) fn keys_in(&self, namespace: &str) -> Vec<ObjectKey> {
         self.bodies.keys(Within::Namespace(namespace))

@@ -106,8 +106,7 @@ impl Kind {
     ) -> Result<()> {
         self.note_use(key, now);
         let version = Version::cloud(self.era(), revision);
-        let is_known = self.cloud_version(key) >= Some(version);
-        if is_known || !self.remembered.admits(Held::one(body.len())) {
+        if self.is_as_new(key, revision) || !self.remembered.admits(Held::one(body.len())) {
             return Ok(());
         }
         let mut writer = self.bodies.writer();
@@ -131,7 +130,7 @@ impl Kind {
     }
 
     /// Returns which version of an object is remembered by name.
-    pub(super) fn version_by_name(&self, key: &str) -> Option<Version> {
+    pub(crate) fn version_by_name(&self, key: &str) -> Option<Version> {
         self.by_name.get(key).map(|entry| entry.version)
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
     HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -13,7 +12,6 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
@@ -22,12 +20,11 @@ use super::tee::{decompress, tee};
 use super::{Proxy, access, upload};
 use crate::answer::RETRY;
 use crate::api::request::{ApiRequest, Path, Shape, Target, Verb};
-use crate::api::{ListAt, Scope, human, key};
+use crate::api::{ListAt, Scope, human};
 use crate::authorize::Access;
 use crate::body::{self, Body};
-use crate::codec::{Inflate, ObjectMeta, Status, accepts_gzip, compact, inflate};
+use crate::codec::{Inflate, Status, accepts_gzip};
 use crate::discovery::{self, LIMIT};
-use crate::follow::source::get;
 use crate::identity::Caller;
 use crate::limits::Place;
 use crate::upstream::SendError;
@@ -218,7 +215,7 @@ impl Proxy {
                 response
             }
             (Remember::Object, Target::Resource(path)) => {
-                self.remember_object(caller, api, path, &parts.method, response)
+                self.remember_object(caller, api, path, response)
             }
             _ => response,
         }
@@ -270,100 +267,6 @@ impl Proxy {
         });
         Response::from_parts(head, body)
     }
-
-    fn remember_object(
-        self: &Arc<Self>,
-        caller: &Caller,
-        api: &ApiRequest,
-        path: &Path,
-        method: &Method,
-        response: Response<Body>,
-    ) -> Response<Body> {
-        let Some(name) = path.name.clone() else {
-            return response;
-        };
-        let namespace = path.namespace.clone().unwrap_or_default();
-        let is_gone = match response.status() {
-            StatusCode::NOT_FOUND => api.verb == Verb::Get,
-            StatusCode::OK => *method == Method::DELETE,
-            _ => false,
-        };
-        if is_gone {
-            if let Some(kind) = self.registry.known_kind(&path.resource) {
-                self.tasks
-                    .spawn_blocking(move || kind.forget(&namespace, &name));
-            }
-            return response;
-        }
-        if api.verb != Verb::Get || response.status() != StatusCode::OK {
-            return response;
-        }
-        // Only what the cloud has said yes to: whatever else is asked for must leave no trace.
-        let kind = self.registry.kind(&path.resource);
-        self.verdicts.grant(caller, &access("get", path));
-        self.learn_object(caller, path);
-        if api.shape != Some(Shape::Object) || !is_json(response.headers()) {
-            self.fetch_object(caller, path);
-            return response;
-        }
-        let encoding = response.headers().get(CONTENT_ENCODING).cloned();
-        let (head, body) = response.into_parts();
-        let tasks = self.tasks.clone();
-        let body = tee(
-            body,
-            announced(&head.headers),
-            self.object_limit,
-            move |text| {
-                tasks.spawn_blocking(move || {
-                    remember_text(&kind, &namespace, &name, encoding.as_ref(), &text)
-                });
-            },
-        );
-        Response::from_parts(head, body)
-    }
-
-    /// Learns beside the answer whether the caller may also read its neighbours, for when the cloud is away.
-    fn learn_object(self: &Arc<Self>, caller: &Caller, path: &Path) {
-        let scope = Scope::all(path.resource.clone()).in_namespace(path.namespace.clone());
-        self.learn(caller, &scope);
-    }
-
-    /// Fetches an object beside an answer from which it cannot be taken, such as a table.
-    fn fetch_object(self: &Arc<Self>, caller: &Caller, path: &Path) {
-        let Some(name) = path.name.clone() else {
-            return;
-        };
-        let kind = self.registry.kind(&path.resource);
-        let namespace = path.namespace.clone().unwrap_or_default();
-        if kind
-            .newest(&namespace, &name, None)
-            .is_ok_and(|known| known.is_some())
-        {
-            return;
-        }
-        let (proxy, caller, read) = (self.clone(), caller.clone(), access("get", path));
-        let collection = path.resource.path(path.namespace.as_deref());
-        let uri = format!(
-            "{collection}/{}",
-            utf8_percent_encode(&name, NON_ALPHANUMERIC)
-        );
-        self.tasks.spawn(async move {
-            let Ok(response) = get(&proxy.upstream, &caller, &uri).await else {
-                return;
-            };
-            if response.status() != StatusCode::OK {
-                return;
-            }
-            proxy.verdicts.grant(&caller, &read);
-            let encoding = response.headers().get(CONTENT_ENCODING).cloned();
-            let Ok(text) = body::read(response.into_body(), proxy.object_limit).await else {
-                return;
-            };
-            proxy.tasks.spawn_blocking(move || {
-                remember_text(&kind, &namespace, &name, encoding.as_ref(), &text)
-            });
-        });
-    }
 }
 
 /// Returns whether a node makes such an object of itself, once, and reads it by name at each of its starts.
@@ -379,30 +282,6 @@ fn is_of_node(caller: &Caller, path: &Path) -> bool {
             ("coordination.k8s.io", "leases") => namespace.as_deref() == Some("kube-node-lease"),
             _ => false,
         }
-}
-
-/// Remembers an object that was read by name, if it is what the name says.
-fn remember_text(
-    kind: &crate::mirror::kind::Kind,
-    namespace: &str,
-    name: &str,
-    encoding: Option<&HeaderValue>,
-    text: &Bytes,
-) {
-    let Some(object) = inflate(encoding, text) else {
-        return;
-    };
-    let Ok(meta) = ObjectMeta::parse(object.trim_ascii_end()) else {
-        return;
-    };
-    if meta.name != name || meta.namespace != namespace {
-        return;
-    }
-    let object = compact(&object);
-    let key = key(namespace, name);
-    if let Err(error) = kind.remember(&key, meta.resource_version, object, Instant::now()) {
-        tracing::warn!(resource = %kind.resource, name, %error, "an object is not remembered");
-    }
 }
 
 /// What a caller is told whose request could not be sent, or got no answer.
@@ -469,7 +348,7 @@ fn plain(response: Response<Body>) -> Response<Body> {
 }
 
 /// Returns the length that the sender announced.
-fn announced(headers: &HeaderMap) -> Option<usize> {
+pub(super) fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
@@ -70,7 +70,9 @@ impl Proxy {
         let api = &exchange.api;
         let (parts, body) = request.into_parts();
         let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
-        let (body, verdict) = match (is_read, api.lasts()) {
+        // A backend behind the server may want the body of a read; the server itself does not look at any.
+        let is_bare = is_read && (remember != Remember::Nothing || body.is_end_stream());
+        let (body, verdict) = match (is_bare, api.lasts()) {
             (true, _) => (body::empty(), upload::Verdict::default()),
             // What is sent to a pod is a stream of its own, of any length and pace.
             (false, true) => (body::incoming(body), upload::Verdict::default()),
@@ -83,7 +85,7 @@ impl Proxy {
             .path_and_query()
             .map_or_else(|| http::Uri::from_static("/"), |path| path.clone().into());
         *outgoing.headers_mut() = forwarded(&parts.headers);
-        if is_read {
+        if is_bare {
             // Its body stays here, and HTTP/2 takes a length without one for an error.
             outgoing.headers_mut().remove(CONTENT_LENGTH);
         }

@@ -1,7 +1,7 @@
 //! What only the cloud can answer: streamed both ways, as the caller, and nothing smuggled.
 
 use bytes::Bytes;
-use http_body_util::Channel;
+use http_body_util::{BodyExt, Channel, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
@@ -74,6 +74,30 @@ async fn a_body_that_comes_slowly_reaches_the_cloud_as_it_comes() {
     };
     let (response, ()) = tokio::join!(response, send);
     assert_eq!(response.unwrap().status(), 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_body_of_a_get_reaches_the_backend_behind_a_service() {
+    const SEARCH: &str = "/api/v1/namespaces/default/services/http:echo:80/proxy/_search";
+    let (_cloud, site) = Cloud::with_hub(|asked| Say::json(200, asked.body.clone())).await;
+    let stream = site.raw_node().await;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
+    for (method, text) in [("GET", r#"{"query":{}}"#), ("POST", "2"), ("GET", "")] {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(SEARCH)
+            .header("host", "hub")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from_static(text.as_bytes())))
+            .unwrap();
+        sender.ready().await.unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let echoed = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(echoed, text.as_bytes(), "{method}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use yurt_core::store::{Result, Store};
+use yurt_core::store::{Error, ErrorKind, Result, Store};
 
 use super::bodies::Bodies;
 use super::remembered::{ByName, Remembered};
@@ -172,13 +172,21 @@ impl Kind {
             None => true,
             Some(mirror) => mirror.version == Some(*version) || *version > mirror.followed,
         };
-        let versions = self.bodies.versions(&key);
-        let newest = versions.iter().map(|one| one.version).filter(counts).max();
-        let Some(version) = newest else {
-            return Ok(None);
-        };
-        let body = self.read(&key, version)?;
-        Ok(body.map(|body| (version.number(), body)))
+        loop {
+            let versions = self.bodies.versions(&key);
+            let newest = versions.iter().map(|one| one.version).filter(counts).max();
+            let Some(version) = newest else {
+                return Ok(None);
+            };
+            if let Some(body) = self.read(&key, version)? {
+                return Ok(Some((version.number(), body)));
+            }
+            if self.bodies.versions(&key) == versions {
+                let what = format!("what is stored of {key} is not there");
+                return Err(Error::new(ErrorKind::Damaged, what));
+            }
+            // It was replaced between the two looks.
+        }
     }
 
     /// Deletes what the store has of an object that nobody holds. Blocks on the store.

@@ -24,6 +24,8 @@ pub(crate) struct Issued {
     tasks: TaskTracker,
     /// When the token of each ends.
     known: Arc<Mutex<HashMap<String, Timestamp>>>,
+    /// Held while an answer is written. Only by who may wait for the disk.
+    writing: Arc<Mutex<()>>,
 }
 
 /// What a token was asked for.
@@ -60,6 +62,7 @@ impl Issued {
             store,
             tasks,
             known: Arc::new(Mutex::new(known)),
+            writing: Arc::default(),
         })
     }
 
@@ -94,12 +97,20 @@ impl Issued {
         let mut value = BytesMut::from(expires.as_second().to_string().as_bytes());
         value.extend_from_slice(b"\n");
         value.extend_from_slice(answer);
-        let store = self.store.clone();
+        let (store, known, writing) =
+            (self.store.clone(), self.known.clone(), self.writing.clone());
         self.tasks.spawn_blocking(move || {
+            // One at a time, and as it is then: what comes late brings nothing back that has left since.
+            let _one_at_a_time = writing.lock();
             let mut batch = Batch::new();
-            batch.put(key, value.freeze());
-            for key in gone {
-                batch.delete(key);
+            {
+                let known = known.lock();
+                if known.get(&key) == Some(&expires) {
+                    batch.put(key, value.freeze());
+                }
+                for key in gone.into_iter().filter(|key| !known.contains_key(key)) {
+                    batch.delete(key);
+                }
             }
             if let Err(error) = store.write(batch) {
                 tracing::warn!(%error, "a token for a pod is not remembered");

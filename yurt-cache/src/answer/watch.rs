@@ -37,6 +37,10 @@ const BOOKMARKS: Duration = Duration::from_secs(60);
 /// How long a watch lasts that does not say: as the server, half an hour and up to as much again.
 const LASTS: Duration = Duration::from_secs(1_800);
 
+/// How long a watch lasts at most, whatever its client asks for: as long as the server lets one last that does not
+/// say. Whoever wants to go on opens another, and is authorized anew.
+const LASTS_AT_MOST: Duration = Duration::from_secs(3_600);
+
 /// Answers a WATCH from a synced mirror.
 pub(crate) fn watch(
     mirror: &Arc<Mirror>,
@@ -50,9 +54,10 @@ pub(crate) fn watch(
         // What was looked at may have been half erased.
         stage = Stage::End(Some(Status::expired_watch(reached, mirror.revision())));
     }
-    let lasts = options
-        .timeout_seconds
-        .map_or_else(|| LASTS.mul_f64(1.0 + fastrand::f64()), Duration::from_secs);
+    let lasts = options.timeout_seconds.map_or_else(
+        || LASTS.mul_f64(1.0 + fastrand::f64()),
+        |seconds| Duration::from_secs(seconds).min(LASTS_AT_MOST),
+    );
     let now = Instant::now();
     let first_bookmark = BOOKMARKS
         .mul_f64(0.9 + 0.2 * fastrand::f64())

@@ -15,6 +15,7 @@ use crate::identity::token::Jwt;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::local_write::local_write;
 use crate::proxy::route::{Have, route};
+use crate::proxy::scope;
 use crate::upstream::Link;
 
 /// Small, so that inputs reach it.
@@ -46,13 +47,14 @@ pub fn request(bytes: &[u8]) {
     let _lasts = request.lasts();
     let node = "n".parse().expect("it is a name");
     let write = local_write(&request, &Caller::Node, &node);
+    let scope = scope(&request).ok().flatten();
     let exchange = Exchange {
         api: request,
         sieve: None,
     };
     for link in [Link::Up, Link::Cut] {
         for have in [Have::Nothing, Have::Syncing, Have::Synced(7)] {
-            let _route = route(&exchange, link, have, write);
+            let _route = route(&exchange, scope.as_ref(), link, have, write);
         }
     }
     if let Target::Resource(path) = &exchange.api.target {

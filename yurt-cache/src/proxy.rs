@@ -180,9 +180,11 @@ impl Proxy {
         let chosen = match &scope {
             Err(_) if link == Link::Up => Route::Forward(route::Remember::Nothing),
             Err(status) => return Err(status.clone()),
-            Ok(_) => route(exchange, link, have, local_write(api, caller, &self.node)),
+            Ok(scope) => {
+                let local = local_write(api, caller, &self.node);
+                route(exchange, scope.as_ref(), link, have, local)
+            }
         };
-        let scope = scope.ok().flatten();
         if link == Link::Cut && self.link() == Link::Up && !chosen.is_local() {
             return Err(Authenticator::asks_for_renewal());
         }
@@ -191,8 +193,7 @@ impl Proxy {
                 .upgrade(caller, request)
                 .await
                 .map(|response| (response, ServedFrom::Cloud)),
-            Route::Mirror(fresh) => {
-                let scope = scope.expect("only lists and watches are routed to a mirror");
+            Route::Mirror(scope, fresh) => {
                 self.mirrored(caller, exchange, scope, fresh, link, request)
                     .await
             }
@@ -200,6 +201,7 @@ impl Proxy {
                 self.forward_token_request(caller, api, request).await
             }
             Route::Forward(remember) => {
+                let scope = scope.as_ref().ok().and_then(Option::as_ref);
                 self.forwarded(caller, exchange, scope, remember, request)
                     .await
             }
@@ -219,16 +221,16 @@ impl Proxy {
         self: &Arc<Self>,
         caller: &Caller,
         exchange: &Exchange,
-        scope: Option<Scope>,
+        scope: Option<&Scope>,
         remember: route::Remember,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
         let api = &exchange.api;
-        if let (route::Remember::Scope, Some(scope)) = (remember, &scope) {
+        if let (route::Remember::Scope, Some(scope)) = (remember, scope) {
             self.sync_first(caller, api, scope).await;
         }
         match self
-            .forward(caller, exchange, scope.as_ref(), remember, request)
+            .forward(caller, exchange, scope, remember, request)
             .await
         {
             Ok(response) => Ok((self.sifted(exchange, response).await?, ServedFrom::Cloud)),
@@ -249,18 +251,16 @@ impl Proxy {
         self: &Arc<Self>,
         caller: &Caller,
         exchange: &Exchange,
-        scope: Option<Scope>,
+        scope: Option<&Scope>,
         parts: &http::request::Parts,
     ) -> Result<Answer, Status> {
         self.authenticator.check_offline(caller)?;
-        let have = scope
-            .as_ref()
-            .map_or(Have::Nothing, |scope| self.have(scope));
-        match (route(exchange, Link::Cut, have, None), scope) {
-            (Route::Mirror(fresh), Some(scope)) => {
-                self.mirrored_offline(caller, exchange, &scope, fresh).await
+        let have = scope.map_or(Have::Nothing, |scope| self.have(scope));
+        match route(exchange, scope, Link::Cut, have, None) {
+            Route::Mirror(scope, fresh) => {
+                self.mirrored_offline(caller, exchange, scope, fresh).await
             }
-            (route, _) => self.local(caller, exchange, route, parts, Link::Cut).await,
+            route => self.local(caller, exchange, route, parts, Link::Cut).await,
         }
     }
 
@@ -269,7 +269,7 @@ impl Proxy {
         self: &Arc<Self>,
         caller: &Caller,
         exchange: &Exchange,
-        chosen: Route,
+        chosen: Route<'_>,
         parts: &http::request::Parts,
         link: Link,
     ) -> Result<Answer, Status> {
@@ -523,20 +523,27 @@ fn too_many(what: What) -> Status {
 }
 
 /// Returns the scope of a list or a watch; `None` for other requests.
-fn scope(api: &ApiRequest) -> Result<Option<Scope>, Status> {
+pub(crate) fn scope(api: &ApiRequest) -> Result<Option<Scope>, Status> {
+    let is_collection = matches!(api.verb, Verb::List | Verb::Watch);
     let Some(path) = api
         .path()
-        .filter(|path| path.subresource.is_none() && path.name.is_none())
+        .filter(|path| path.subresource.is_none() && is_collection)
     else {
         return Ok(None);
     };
-    if !matches!(api.verb, Verb::List | Verb::Watch) {
-        return Ok(None);
-    }
     let labels = LabelSelector::parse(&api.options.labels)
         .map_err(|error| Status::bad_request(error.to_string()))?;
-    let fields = FieldSelector::parse(&api.options.fields)
+    let mut fields = FieldSelector::parse(&api.options.fields)
         .map_err(|error| Status::bad_request(error.to_string()))?;
+    // A watch in the old style names one object: `k8s.io/apiserver/pkg/endpoints/handlers/get.go`, `ListResource`.
+    if let Some(name) = &path.name {
+        if fields.is_everything() {
+            fields = FieldSelector::equal("metadata.name", name);
+        } else if fields.exact("metadata.name") != Some(name) {
+            let why = "fieldSelector metadata.name doesn't match requested name";
+            return Err(Status::bad_request(why));
+        }
+    }
     Ok(Some(Scope {
         resource: path.resource.clone(),
         namespace: path.namespace.clone(),

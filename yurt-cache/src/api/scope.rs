@@ -6,7 +6,7 @@ use super::Resource;
 use crate::codec::{FieldSelector, LabelSelector};
 
 /// A set of objects that one upstream list and watch can name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) resource: Resource,
     pub(crate) namespace: Option<String>,

@@ -53,25 +53,23 @@ impl Proxy {
         self: &Arc<Self>,
         caller: &Caller,
         exchange: &Exchange,
-        scope: Scope,
+        scope: &Scope,
         fresh: Freshness,
         link: Link,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
         let api = &exchange.api;
         if link == Link::Cut {
-            return self.mirrored_offline(caller, exchange, &scope, fresh).await;
+            return self.mirrored_offline(caller, exchange, scope, fresh).await;
         }
-        let access = scope_access(api, &scope);
+        let access = scope_access(api, scope);
         self.check_claim(caller, &access).await?;
         let started = match (api.verb, &api.options.revision, api.options.initial_events) {
             (Verb::Watch, Revision::At(revision), None | Some(false)) => ListAt::Exactly(*revision),
             _ => ListAt::Latest,
         };
         let arrived = Instant::now();
-        let mirror = self
-            .registry
-            .find_or_start(&scope, started, caller, arrived);
+        let mirror = self.registry.find_or_start(scope, started, caller, arrived);
         let Some(mirror) = mirror else {
             return self
                 .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
@@ -91,7 +89,7 @@ impl Proxy {
             }
             Waited::CutOff => {
                 self.authenticator.check_offline(caller)?;
-                return self.mirrored_offline(caller, exchange, &scope, fresh).await;
+                return self.mirrored_offline(caller, exchange, scope, fresh).await;
             }
         }
         if exchange.sieve.is_some()
@@ -101,8 +99,8 @@ impl Proxy {
             return Err(Status::expired_watch(from, mirror.revision()));
         }
         if mirror.is_suspect()
-            || is_misplaced(&mirror, &scope)
-            || !can_select(&mirror, &scope)
+            || is_misplaced(&mirror, scope)
+            || !can_select(&mirror, scope)
             || lost(&mirror, api).is_some()
         {
             return self
@@ -112,7 +110,7 @@ impl Proxy {
         // Both, so that a cut right after the first list finds the watch allowed.
         for (verb, word) in [(Verb::List, "list"), (Verb::Watch, "watch")] {
             if mirror.is_fetched_as(caller, verb) {
-                self.verdicts.grant(caller, &Access::to_scope(word, &scope));
+                self.verdicts.grant(caller, &Access::to_scope(word, scope));
             }
         }
         if !mirror.is_fetched_as(caller, api.verb) && self.may(caller, &access, link).await.is_err()
@@ -122,8 +120,8 @@ impl Proxy {
                 .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
                 .await;
         }
-        self.learn(caller, &scope);
-        match self.write(&mirror, exchange, &scope, fresh).await {
+        self.learn(caller, scope);
+        match self.write(&mirror, exchange, scope, fresh).await {
             Ok(response) => Ok((response, ServedFrom::Mirror)),
             // The mirror has moved on, or is gone; the cloud goes on where a page ended.
             Err(status) if is_gone(&status) && exchange.sieve.is_none() => {

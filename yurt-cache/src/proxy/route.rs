@@ -2,19 +2,19 @@
 
 use super::exchange::Exchange;
 use super::local_write::LocalWrite;
-use crate::api::Freshness;
 use crate::api::request::{ApiRequest, Options, Revision, RevisionMatch, Shape, Target, Verb};
+use crate::api::{Freshness, Scope};
 use crate::upstream::Link;
 
 /// What the hub does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Route {
+pub(crate) enum Route<'a> {
     /// To the cloud as the caller; what comes back may be remembered.
     Forward(Remember),
     /// To the cloud, and then both directions raw.
     Upgrade,
-    /// From the mirror, which is started and waited for if need be.
-    Mirror(Freshness),
+    /// From the mirror of this scope, which is started and waited for if need be.
+    Mirror(&'a Scope, Freshness),
     /// The stored object.
     Object,
     /// The stored document.
@@ -51,11 +51,11 @@ pub(crate) enum Have {
     Synced(u64),
 }
 
-impl Route {
+impl Route<'_> {
     /// Returns whether the node answers it from what it has.
     pub(crate) fn is_local(self) -> bool {
         match self {
-            Self::Mirror(_) | Self::Object | Self::Document => true,
+            Self::Mirror(..) | Self::Object | Self::Document => true,
             Self::Forward(_)
             | Self::Upgrade
             | Self::LocalWrite(_)
@@ -65,22 +65,24 @@ impl Route {
     }
 }
 
-/// Decides. `local` is what the request is to the node itself, if it is a write.
-pub(crate) fn route(
+/// Decides. `scope` is what the request lists or watches, if it does; `local` is what it is to the node itself, if it
+/// is a write.
+pub(crate) fn route<'a>(
     exchange: &Exchange,
+    scope: Option<&'a Scope>,
     link: Link,
     have: Have,
     local: Option<LocalWrite>,
-) -> Route {
+) -> Route<'a> {
     match (link, local) {
         (Link::Up, Some(LocalWrite::TokenRequest)) => Route::Forward(Remember::Token),
-        (Link::Up, _) => online(exchange, have),
+        (Link::Up, _) => online(exchange, scope, have),
         (Link::Cut, Some(write)) => Route::LocalWrite(write),
-        (Link::Cut, None) => offline(&exchange.api),
+        (Link::Cut, None) => offline(&exchange.api, scope),
     }
 }
 
-fn online(exchange: &Exchange, have: Have) -> Route {
+fn online<'a>(exchange: &Exchange, scope: Option<&'a Scope>, have: Have) -> Route<'a> {
     let request = &exchange.api;
     if request.is_upgrade {
         return Route::Upgrade;
@@ -98,7 +100,7 @@ fn online(exchange: &Exchange, have: Have) -> Route {
         return nothing;
     }
     if exchange.sieve.is_some() {
-        return filtered(request, path.name.is_some(), have);
+        return filtered(request, scope, have);
     }
     match (request.verb, request.shape) {
         (Verb::Write, _) => Route::Forward(Remember::Object),
@@ -111,24 +113,26 @@ fn online(exchange: &Exchange, have: Have) -> Route {
         (Verb::List, Some(Shape::Table)) => Route::Forward(Remember::Scope),
         (Verb::Watch, Some(Shape::Table)) => nothing,
         (Verb::List | Verb::Watch, None) => nothing,
-        (Verb::List, Some(_)) => list(&request.options, have),
-        (Verb::Watch, Some(_)) => watch(&request.options, path.name.is_some()),
+        (Verb::List, Some(_)) => scope.map_or(nothing, |scope| list(&request.options, scope, have)),
+        (Verb::Watch, Some(_)) => scope.map_or(nothing, |scope| watch(&request.options, scope)),
     }
 }
 
 /// What filters have to look at: lists and watches come from a mirror, single objects are read whole, and
 /// nothing comes that is not JSON. What the server refuses it may refuse itself.
-fn filtered(request: &ApiRequest, is_named: bool, have: Have) -> Route {
+fn filtered<'a>(request: &ApiRequest, scope: Option<&'a Scope>, have: Have) -> Route<'a> {
     let options = &request.options;
-    match request.verb {
-        Verb::Get if options.revision == Revision::Zero && matches!(have, Have::Synced(_)) => {
+    match (request.verb, scope) {
+        (Verb::Get, _) if options.revision == Revision::Zero && matches!(have, Have::Synced(_)) => {
             Route::Object
         }
-        Verb::Get | Verb::Write => Route::Forward(Remember::Object),
-        Verb::Watch => watch(options, is_named),
-        Verb::List => {
-            filtered_list(options).map_or(Route::Forward(Remember::Nothing), Route::Mirror)
-        }
+        (Verb::Get | Verb::Write, _) => Route::Forward(Remember::Object),
+        (Verb::Watch, Some(scope)) => watch(options, scope),
+        (Verb::List, Some(scope)) => filtered_list(options)
+            .map_or(Route::Forward(Remember::Nothing), |fresh| {
+                Route::Mirror(scope, fresh)
+            }),
+        (Verb::List | Verb::Watch, None) => Route::Forward(Remember::Nothing),
     }
 }
 
@@ -154,7 +158,7 @@ fn filtered_list(options: &Options) -> Option<Freshness> {
     }
 }
 
-fn list(options: &Options, have: Have) -> Route {
+fn list<'a>(options: &Options, scope: &'a Scope, have: Have) -> Route<'a> {
     if options.initial_events.is_some() {
         return Route::Forward(Remember::Nothing);
     }
@@ -164,47 +168,47 @@ fn list(options: &Options, have: Have) -> Route {
             Have::Nothing | Have::Syncing => false,
         };
         return if is_here || crate::answer::is_our_token(token) {
-            Route::Mirror(Freshness::Any)
+            Route::Mirror(scope, Freshness::Any)
         } else {
             Route::Forward(Remember::Nothing)
         };
     }
     match (&options.revision, &options.revision_match, options.limit) {
         (Revision::Zero, None | Some(RevisionMatch::NotOlderThan), _) => {
-            Route::Mirror(Freshness::Any)
+            Route::Mirror(scope, Freshness::Any)
         }
         (Revision::At(revision), None, 0)
         | (Revision::At(revision), Some(RevisionMatch::NotOlderThan), _) => match have {
             Have::Synced(at) if at < *revision => Route::Forward(Remember::Scope),
-            _ => Route::Mirror(Freshness::AtLeast(*revision)),
+            _ => Route::Mirror(scope, Freshness::AtLeast(*revision)),
         },
-        (Revision::Unset, None, _) => Route::Mirror(Freshness::Latest),
+        (Revision::Unset, None, _) => Route::Mirror(scope, Freshness::Latest),
         _ => Route::Forward(Remember::Scope),
     }
 }
 
-fn watch(options: &Options, is_named: bool) -> Route {
+fn watch<'a>(options: &Options, scope: &'a Scope) -> Route<'a> {
     let is_valid = match (&options.initial_events, &options.revision_match) {
         (None, None) => true,
         (Some(_), Some(RevisionMatch::NotOlderThan)) => true,
         (None | Some(_), _) => false,
     };
-    if is_named || !is_valid {
+    if !is_valid {
         return Route::Forward(Remember::Nothing);
     }
     match &options.revision {
-        Revision::Unset => Route::Mirror(Freshness::Latest),
-        Revision::Zero => Route::Mirror(Freshness::Any),
+        Revision::Unset => Route::Mirror(scope, Freshness::Latest),
+        Revision::Zero => Route::Mirror(scope, Freshness::Any),
         // Without initial events a revision to come is waited for in silence.
         Revision::At(revision) if options.initial_events == Some(true) => {
-            Route::Mirror(Freshness::AtLeast(*revision))
+            Route::Mirror(scope, Freshness::AtLeast(*revision))
         }
-        Revision::At(_) => Route::Mirror(Freshness::Any),
+        Revision::At(_) => Route::Mirror(scope, Freshness::Any),
         Revision::Invalid(_) => Route::Forward(Remember::Nothing),
     }
 }
 
-fn offline(request: &ApiRequest) -> Route {
+fn offline<'a>(request: &ApiRequest, scope: Option<&'a Scope>) -> Route<'a> {
     let path = match (&request.target, request.verb) {
         (Target::Document, Verb::Get) => return Route::Document,
         (Target::Document | Target::Other, _) => return Route::Unavailable,
@@ -219,12 +223,12 @@ fn offline(request: &ApiRequest) -> Route {
     if request.shape.is_none() {
         return Route::NotAcceptable;
     }
-    match request.verb {
-        Verb::Get => Route::Object,
-        Verb::List | Verb::Watch => {
-            Route::Mirror(offline_freshness(request.verb, &request.options))
+    match (request.verb, scope) {
+        (Verb::Get, _) => Route::Object,
+        (Verb::List | Verb::Watch, Some(scope)) => {
+            Route::Mirror(scope, offline_freshness(request.verb, &request.options))
         }
-        Verb::Write => Route::Unavailable,
+        (Verb::List | Verb::Watch, None) | (Verb::Write, _) => Route::Unavailable,
     }
 }
 

@@ -373,3 +373,39 @@ async fn the_end_of_initial_events_is_marked_only_for_who_asked_for_it() {
         }
     }
 }
+async fn a_watch_that_wants_to_last_for_ever_is_opened_as_any_other() {
+    let bed = Bed::start().await;
+    let (node, then) = mirrored(&bed).await;
+    for seconds in [i64::MAX, i64::MAX / 1_000, 10_000_000_000, -1] {
+        let path = format!("{MAPS}?watch=1&resourceVersion={then}&timeoutSeconds={seconds}");
+        let mut watch = node.watch(&path).await.unwrap();
+        let name = format!("for-{}", seconds.unsigned_abs());
+        create(&bed.cloud(), &name, "x").await;
+        assert!(
+            events(&mut watch, 1).await[0].starts_with("ADDED for-"),
+            "{seconds}"
+        );
+    }
+}
+
+const NAMED: &str = "/api/v1/watch/namespaces/default/configmaps/a";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_of_one_object_in_the_old_style_is_a_watch_of_its_name_online_and_cut_off() {
+    let bed = Bed::start().await;
+    create(&bed.cloud(), "a", "x").await;
+    create(&bed.cloud(), "b", "x").await;
+    let (node, _) = mirrored(&bed).await;
+    let mut watch = node.watch(NAMED).await.unwrap();
+    assert_eq!(events(&mut watch, 1).await, ["ADDED a"]);
+    label(&bed.cloud(), "b", "y").await;
+    label(&bed.cloud(), "a", "y").await;
+    assert_eq!(events(&mut watch, 1).await, ["MODIFIED a"]);
+    bed.cut().await;
+    let mut watch = node.watch(NAMED).await.unwrap();
+    assert_eq!(events(&mut watch, 1).await, ["ADDED a"]);
+    let other = format!("{NAMED}?fieldSelector=metadata.name%3Db");
+    assert_eq!(node.get(&other).await.unwrap().code, 400);
+    let status = node.get(&format!("{NAMED}/status")).await.unwrap();
+    assert_eq!(status.code, 503, "{}", status.text());
+}

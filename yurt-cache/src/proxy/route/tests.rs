@@ -1,6 +1,10 @@
+use std::sync::LazyLock;
+
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::*;
+use crate::api::Resource;
+use crate::codec::{FieldSelector, LabelSelector};
 use crate::filter::FilterConfig;
 use crate::filter::context::Context;
 use crate::filter::sieve::Filters;
@@ -25,16 +29,39 @@ const POD: &str = "/api/v1/namespaces/a/pods/p";
 const STATUS: &str = "/api/v1/namespaces/a/pods/p/status";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-fn decide(method: Method, path: &str, query: &str, accept: &str, link: Link, have: Have) -> Route {
+/// The scope of every list and watch here; which it is, is not the table's concern.
+fn anywhere() -> &'static Scope {
+    static ANYWHERE: LazyLock<Scope> = LazyLock::new(|| Scope {
+        resource: Resource::core("pods"),
+        namespace: None,
+        labels: LabelSelector::default(),
+        fields: FieldSelector::default(),
+    });
+    &ANYWHERE
+}
+
+fn scope_of(request: &Exchange) -> Option<&'static Scope> {
+    let scope = crate::proxy::scope(&request.api).unwrap();
+    scope.map(|_| anywhere())
+}
+
+fn decide(
+    method: Method,
+    path: &str,
+    query: &str,
+    accept: &str,
+    link: Link,
+    have: Have,
+) -> Route<'static> {
     let request = read(method, &format!("{path}{query}"), accept);
-    route(&request, link, have, None)
+    route(&request, scope_of(&request), link, have, None)
 }
 
 #[test]
 fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
     let nothing = Route::Forward(Remember::Nothing);
     let scope = Route::Forward(Remember::Scope);
-    let latest = Route::Mirror(Freshness::Latest);
+    let latest = Route::Mirror(anywhere(), Freshness::Latest);
     let at = Have::Synced(100);
     // {"v":"meta.k8s.io/v1","rv":100,"start":"b\u0000"}
     let here =
@@ -69,7 +96,13 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
         (PODS, "", JSON, Have::Nothing, latest),
         (PODS, "?limit=500", JSON, Have::Nothing, latest),
         (PODS, "?limit=500", JSON, at, latest),
-        (PODS, here, JSON, at, Route::Mirror(Freshness::Any)),
+        (
+            PODS,
+            here,
+            JSON,
+            at,
+            Route::Mirror(anywhere(), Freshness::Any),
+        ),
         (PODS, here, JSON, Have::Synced(101), nothing),
         (PODS, here, JSON, Have::Nothing, nothing),
         (PODS, "", TABLE, at, scope),
@@ -79,21 +112,21 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
             "?resourceVersion=0",
             JSON,
             Have::Nothing,
-            Route::Mirror(Freshness::Any),
+            Route::Mirror(anywhere(), Freshness::Any),
         ),
         (
             PODS,
             "?resourceVersion=0&limit=500",
             JSON,
             at,
-            Route::Mirror(Freshness::Any),
+            Route::Mirror(anywhere(), Freshness::Any),
         ),
         (
             PODS,
             "?resourceVersion=90",
             JSON,
             at,
-            Route::Mirror(Freshness::AtLeast(90)),
+            Route::Mirror(anywhere(), Freshness::AtLeast(90)),
         ),
         (
             PODS,
@@ -111,40 +144,52 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
         ),
         (PODS, "?resourceVersionMatch=Exact", JSON, at, scope),
         (PODS, "?continue=theirs", JSON, at, nothing),
-        (PODS, "?watch=1", JSON, at, Route::Mirror(Freshness::Latest)),
+        (
+            PODS,
+            "?watch=1",
+            JSON,
+            at,
+            Route::Mirror(anywhere(), Freshness::Latest),
+        ),
         (
             PODS,
             "?watch=1&resourceVersion=0",
             JSON,
             at,
-            Route::Mirror(Freshness::Any),
+            Route::Mirror(anywhere(), Freshness::Any),
         ),
         (
             PODS,
             "?watch=1&resourceVersion=110",
             JSON,
             at,
-            Route::Mirror(Freshness::Any),
+            Route::Mirror(anywhere(), Freshness::Any),
         ),
         (
             PODS,
             "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
             JSON,
             at,
-            Route::Mirror(Freshness::Latest),
+            Route::Mirror(anywhere(), Freshness::Latest),
         ),
         (
             PODS,
             "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=110",
             JSON,
             at,
-            Route::Mirror(Freshness::AtLeast(110)),
+            Route::Mirror(anywhere(), Freshness::AtLeast(110)),
         ),
         (PODS, "?watch=1&sendInitialEvents=true", JSON, at, nothing),
         (PODS, "?watch=1", TABLE, at, nothing),
         (PODS, "?watch=1&timeoutSeconds=abc", JSON, at, nothing),
         (PODS, "?limit=many", JSON, at, nothing),
-        ("/api/v1/watch/namespaces/a/pods/p", "", JSON, at, nothing),
+        (
+            "/api/v1/watch/namespaces/a/pods/p",
+            "",
+            JSON,
+            at,
+            Route::Mirror(anywhere(), Freshness::Latest),
+        ),
         ("/apis", "", JSON, at, Route::Forward(Remember::Document)),
         ("/healthz", "", JSON, at, nothing),
     ] {
@@ -190,41 +235,47 @@ fn while_the_cloud_is_away_reads_are_answered_and_the_rest_is_refused() {
             JSON,
             Route::Unavailable,
         ),
-        (Method::GET, PODS, "", JSON, Route::Mirror(Freshness::Any)),
+        (
+            Method::GET,
+            PODS,
+            "",
+            JSON,
+            Route::Mirror(anywhere(), Freshness::Any),
+        ),
         (
             Method::GET,
             PODS,
             "?limit=3",
             TABLE,
-            Route::Mirror(Freshness::Any),
+            Route::Mirror(anywhere(), Freshness::Any),
         ),
         (
             Method::GET,
             PODS,
             "?resourceVersion=90",
             JSON,
-            Route::Mirror(Freshness::AtLeast(90)),
+            Route::Mirror(anywhere(), Freshness::AtLeast(90)),
         ),
         (
             Method::GET,
             PODS,
             "?resourceVersion=90&resourceVersionMatch=Exact",
             JSON,
-            Route::Mirror(Freshness::Exactly(90)),
+            Route::Mirror(anywhere(), Freshness::Exactly(90)),
         ),
         (
             Method::GET,
             PODS,
             "?watch=1",
             JSON,
-            Route::Mirror(Freshness::Any),
+            Route::Mirror(anywhere(), Freshness::Any),
         ),
         (
             Method::GET,
             PODS,
             "?watch=1&resourceVersion=110",
             JSON,
-            Route::Mirror(Freshness::Any),
+            Route::Mirror(anywhere(), Freshness::Any),
         ),
         (
             Method::GET,
@@ -232,6 +283,20 @@ fn while_the_cloud_is_away_reads_are_answered_and_the_rest_is_refused() {
             "",
             "application/vnd.kubernetes.protobuf",
             Route::NotAcceptable,
+        ),
+        (
+            Method::GET,
+            "/api/v1/watch/namespaces/a/pods/p",
+            "",
+            JSON,
+            Route::Mirror(anywhere(), Freshness::Any),
+        ),
+        (
+            Method::GET,
+            "/api/v1/watch/namespaces/a/pods/p/status",
+            "",
+            JSON,
+            Route::Unavailable,
         ),
         (Method::GET, "/api", "", JSON, Route::Document),
         (Method::GET, "/healthz", "", JSON, Route::Unavailable),
@@ -251,11 +316,11 @@ fn what_the_node_can_stand_behind_is_written_here_only_while_the_cloud_is_away()
     let request = read(Method::PATCH, "/api/v1/namespaces/a/pods/p/status", JSON);
     let status = Some(LocalWrite::Status);
     assert_eq!(
-        route(&request, Link::Cut, Have::Nothing, status),
+        route(&request, None, Link::Cut, Have::Nothing, status),
         Route::LocalWrite(LocalWrite::Status)
     );
     assert_eq!(
-        route(&request, Link::Up, Have::Nothing, status),
+        route(&request, None, Link::Up, Have::Nothing, status),
         Route::Forward(Remember::Nothing)
     );
 }
@@ -275,7 +340,7 @@ fn a_token_for_a_pod_is_asked_of_the_cloud_and_kept() {
         ),
         (Link::Cut, None, Route::Unavailable),
     ] {
-        assert_eq!(route(&request, link, Have::Nothing, local), expected);
+        assert_eq!(route(&request, None, link, Have::Nothing, local), expected);
     }
 }
 
@@ -289,7 +354,7 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
     let at = Have::Synced(100);
     let nothing = Route::Forward(Remember::Nothing);
     let object = Route::Forward(Remember::Object);
-    let mirror = Route::Mirror;
+    let mirror = |fresh| Route::Mirror(anywhere(), fresh);
     for (method, path, query, accept, have, expected) in [
         (Method::GET, POD, "", JSON, at, object),
         (Method::GET, POD, "", TABLE, at, object),
@@ -394,7 +459,7 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
         request.sieve = filters.between(&Caller::Node, resource);
         assert!(request.sieve.is_some());
         assert_eq!(
-            route(&request, Link::Up, have, None),
+            route(&request, scope_of(&request), Link::Up, have, None),
             expected,
             "{method} {path}{query} as {accept}"
         );

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::json::{Balance, MAX_DEPTH, TooDeep, rewind};
+use super::object::revision;
 
 /// A push parser for the body of a list.
 ///
@@ -326,7 +327,8 @@ impl ListHead {
         let metadata = metadata.unwrap_or_default();
         let resource_version = metadata
             .resource_version
-            .and_then(|text| text.parse().ok())
+            .as_deref()
+            .and_then(revision)
             .unwrap_or(0);
         let continue_token = metadata.continue_token.filter(|token| !token.is_empty());
         Ok(Self {

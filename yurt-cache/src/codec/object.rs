@@ -73,7 +73,7 @@ impl ObjectMeta {
             metadata,
         } = serde_json::from_str(text).map_err(ObjectError::Parse)?;
         let metadata = metadata.unwrap_or_default();
-        let revision = metadata.resource_version.and_then(|text| text.parse().ok());
+        let revision = metadata.resource_version.as_deref().and_then(revision);
         Ok(Self {
             api_version,
             kind,
@@ -85,6 +85,12 @@ impl ObjectMeta {
             labels: metadata.labels,
         })
     }
+}
+
+/// Reads a revision. Those beyond no server ever reaches that counts its writes, and the hub counts on from what it is
+/// told: there is room for that.
+pub(super) fn revision(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|revision| *revision < 1 << 62)
 }
 
 /// Reads labels sorted by key; of equal keys the last counts, as in Go.

@@ -64,6 +64,10 @@ impl PodFacts {
             status: String,
         }
         let pod: Pod = serde_json::from_slice(pod).ok()?;
+        if pod.metadata.uid.is_empty() {
+            // No endpoint could be told to be its.
+            return None;
+        }
         let is_over = matches!(pod.status.phase.as_deref(), Some("Failed" | "Succeeded"));
         let mut conditions = pod.status.conditions.iter();
         let is_ready = conditions.any(|one| one.name == "Ready" && one.status == "True");

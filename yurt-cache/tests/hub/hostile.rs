@@ -93,6 +93,10 @@ async fn what_is_no_event_of_the_scope_is_counted_and_listed_again() {
             good.replace("\"x\"", "\"x\\ny\"").into(),
         ),
         ("no revision", good.replace("\"7\"", "\"seven\"").into()),
+        (
+            "a revision at the end of all numbers",
+            event("ADDED", "x", u64::MAX).into(),
+        ),
         ("an unknown type", good.replace("ADDED", "RENAMED").into()),
     ];
     for (what, lie) in garbage {

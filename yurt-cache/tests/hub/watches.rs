@@ -373,6 +373,8 @@ async fn the_end_of_initial_events_is_marked_only_for_who_asked_for_it() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_that_wants_to_last_for_ever_is_opened_as_any_other() {
     let bed = Bed::start().await;
     let (node, then) = mirrored(&bed).await;

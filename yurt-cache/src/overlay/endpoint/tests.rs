@@ -41,6 +41,12 @@ fn corrected(before: &Bytes, pods: &Pods, unready: Unready) -> Option<Value> {
 }
 
 #[test]
+fn a_pod_without_a_uid_is_nobody_whose_endpoint_could_be_found() {
+    let pod = json!({"metadata": {"uid": ""}, "status": {"podIPs": [{"ip": "10.0.0.1"}]}});
+    assert_eq!(PodFacts::read(pod.to_string().as_bytes()), None);
+}
+
+#[test]
 fn an_endpoint_gets_the_address_and_the_readiness_of_its_pod() {
     let before = endpoint("a", "10.0.0.1", true, true, false);
     for (facts, expected) in [

@@ -86,6 +86,9 @@ pub(crate) enum SendError {
         /// Host and port.
         server: String,
     },
+    /// What is asked for is too long for a request.
+    #[error("make a request of it")]
+    Request(#[source] http::Error),
     /// The connection broke within a response that was not passed on yet.
     #[error("read the answer")]
     Body(#[source] body::BoxError),

@@ -218,7 +218,7 @@ pub(crate) fn is_decodable(uri: &Uri) -> bool {
         .iter()
         .enumerate()
         .all(|(at, byte)| *byte != b'%' || (is_hex(at + 1) && is_hex(at + 2)));
-    is_escaped && text.iter().all(|byte| (b'!'..=b'~').contains(byte))
+    is_escaped && text.starts_with(b"/") && text.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
 
 /// Splits a path and decodes its segments; `None` for what no resource's path is: empty segments, dots,
@@ -463,6 +463,8 @@ mod tests {
             ("*", false),
             ("10.0.0.1:22", false),
             ("http://10.0.0.1/api", true),
+            // A server takes this for no path at all.
+            ("http://10.0.0.1?watch=1", false),
         ] {
             assert_eq!(is_decodable(&uri.parse().unwrap()), expected, "{uri}");
         }

@@ -39,6 +39,8 @@ pub(crate) enum SigningError {
     Make(#[source] rcgen::Error),
     #[error("send the certificate signing request")]
     Send(#[source] SendError),
+    #[error("the certificate signing request has no name that a path could have")]
+    Name(#[source] http::Error),
     #[error("read the answer to the certificate signing request")]
     Read(#[source] body::BoxError),
     #[error("the certificate signing request is refused with {0}: {1}")]
@@ -162,7 +164,7 @@ async fn send(
         } else {
             body::full(text)
         })
-        .expect("a name that the server made is a path");
+        .map_err(SigningError::Name)?;
     request.headers_mut().insert(
         CONTENT_TYPE,
         http::HeaderValue::from_static("application/json"),

@@ -274,7 +274,7 @@ async fn get_as(
         .header(ACCEPT_ENCODING, "gzip")
         .header(USER_AGENT, AGENT)
         .body(body::empty())
-        .expect("the parts of the path are encoded");
+        .map_err(SendError::Request)?;
     caller.sign(request.headers_mut());
     upstream.send(caller.credential(), request).await
 }

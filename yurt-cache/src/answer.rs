@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::body::{self, Body};
 use crate::codec::Status;
+use crate::tasks;
 
 /// When a client may ask again for what the cloud has to answer. Clients repeat a refused request ten times
 /// at this pace before they tell anybody, so it is short; a refused read does not say it at all.
@@ -149,9 +150,7 @@ pub(crate) fn mark(response: &mut Response<Body>, served_from: &'static str) {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> yurt_core::store::Result<T> + Send + 'static,
 ) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work)
-        .await
-        .expect("work on the store does not panic");
+    let done = tasks::blocking(work).await;
     done.map_err(|error| Status::internal(&format!("read the node's store: {error}")))
 }
 

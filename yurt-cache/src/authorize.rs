@@ -15,7 +15,6 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 use yurt_core::store::{Batch, Result, Store};
 
 pub(crate) use self::keeping::{Count, Retention};
@@ -24,6 +23,7 @@ use crate::api::{Resource, Scope};
 use crate::body;
 use crate::codec::{Status, Subject};
 use crate::identity::{Authenticator, Caller, later};
+use crate::tasks::Tasks;
 use crate::upstream::{AGENT, SendError, Upstream};
 
 /// How long a verdict is used without asking again while the cloud is there. As kube-apiserver's own webhooks
@@ -61,7 +61,7 @@ pub(crate) struct Access {
 #[derive(Debug)]
 pub(crate) struct Verdicts {
     store: Arc<dyn Store>,
-    tasks: TaskTracker,
+    tasks: Tasks,
     authenticator: Arc<Authenticator>,
     retention: Retention,
     known: Arc<Mutex<HashMap<String, Verdict>>>,
@@ -95,7 +95,7 @@ impl Verdicts {
     /// Opens what the store remembers. Blocks on the store.
     pub(crate) fn open(
         store: Arc<dyn Store>,
-        tasks: TaskTracker,
+        tasks: Tasks,
         authenticator: Arc<Authenticator>,
         retention: Retention,
         now: Instant,

@@ -9,6 +9,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 
+use crate::tasks;
+
 /// Whatever went wrong while a body was read.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -70,6 +72,39 @@ impl<T: Unpin> http_body::Body for Holding<T> {
     }
 }
 
+/// Makes a panic in a body the body's error: its client sees it break off, and no other client does.
+pub(crate) fn contained(body: Body) -> Body {
+    Contained(body).boxed_unsync()
+}
+
+struct Contained(Body);
+
+impl http_body::Body for Contained {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match tasks::caught(|| Pin::new(&mut self.0).poll_frame(cx)) {
+            Ok(polled) => polled,
+            Err(panicked) => {
+                self.0 = empty();
+                Poll::Ready(Some(Err(panicked.into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
 /// Reads a body that is small by nature, and no more of it than `limit`.
 pub(crate) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BoxError> {
     let mut read = BytesMut::new();
@@ -105,6 +140,19 @@ mod tests {
         assert_eq!(std::sync::Arc::strong_count(&held), 2);
         assert!(body.frame().await.is_none());
         assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_panics_breaks_off() {
+        let chunks = futures_util::stream::poll_fn(|_| {
+            let broken: Option<Poll<Option<Result<_, BoxError>>>> = std::hint::black_box(None);
+            broken.expect("the test's own")
+        });
+        let body = http_body_util::StreamBody::new(chunks).boxed_unsync();
+        let mut body = contained(body);
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "it panicked: the test's own");
+        assert!(body.frame().await.is_none());
     }
 
     #[test]

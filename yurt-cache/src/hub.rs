@@ -6,37 +6,20 @@ mod certificates;
 mod config;
 mod interface;
 mod listen;
+mod run;
 mod survey;
 mod sweep;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::server::danger::ClientCertVerifier;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use yurt_core::store::Store;
 
-use self::autonomy::Autonomy;
 use self::certificates::Certificates;
-use self::interface::{InterfaceError, PodAddress};
-use self::sweep::Sweeping;
-use crate::authorize::Verdicts;
-use crate::discovery::Documents;
-use crate::filter::follow::{Given, Surroundings};
-use crate::follow::FollowerConfig;
-use crate::follow::registry::Registry;
-use crate::identity::{Authenticator, Figures, Mint, NodeVerifier, contact, issuer};
-use crate::limits::{Door, Shares};
-use crate::metrics::Metrics;
-use crate::mirror::window::Limit;
-use crate::outbox::{self, Outbox};
-use crate::overlay::reconcile::Reconcile;
-use crate::overlay::truth::Truth;
-use crate::proxy::Proxy;
+use self::interface::PodAddress;
+use crate::identity::Mint;
 use crate::store::synced::Flushing;
 use crate::tls;
 use crate::upstream::Upstream;
@@ -46,9 +29,6 @@ pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, Unk
 pub use crate::limits::Limits;
 pub use crate::retention::Budget;
 pub use crate::upstream::{Order, UpstreamConfig};
-
-/// How often the pods' address is put back, if it is gone.
-const LOOKED_AFTER_EVERY: Duration = Duration::from_secs(60);
 
 /// The node's own API server.
 #[derive(Debug)]
@@ -146,193 +126,6 @@ impl Hub {
     pub fn ca_file(&self) -> Option<&Path> {
         self.certificates.authority()
     }
-
-    /// Serves until `shutdown`, then lets running requests end. When it returns nothing of the hub is left.
-    ///
-    /// # Errors
-    /// If what the store remembers cannot be read at the start.
-    ///
-    /// # Cancel safety
-    /// Dropping it ends everything at once; what was answered is in the store, up to the last sync.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let stop = CancellationToken::new();
-        // Whatever ends this future ends its tasks.
-        let _guard = stop.clone().drop_guard();
-        let tasks = TaskTracker::new();
-        let Opened {
-            registry,
-            verdicts,
-            authenticator,
-            truth,
-            outbox,
-            documents,
-        } = self.open(&tasks, &stop).await?;
-        let tls = self.tls(authenticator.clone())?;
-        let given = Given {
-            node: self.config.node_name.clone(),
-            pool_name: self.config.pool_name.clone(),
-            filters: self.config.filters.clone(),
-            hub: self.pod_addr(),
-        };
-        let (store, mirrors) = (self.store.clone(), registry.clone());
-        let open = move || Surroundings::open(given, mirrors, store);
-        let surroundings = tokio::task::spawn_blocking(open)
-            .await
-            .expect("reading the store does not panic");
-        let metrics = Arc::new(Metrics::new());
-        metrics.observe(registry.clone(), self.upstream.clone(), self.store.clone());
-        metrics.collect(Box::new(Figures(authenticator.clone())));
-        metrics.collect(Box::new(outbox::Figures(outbox.clone())));
-        let proxy = Arc::new(Proxy {
-            node: self.config.node_name.clone(),
-            registry: registry.clone(),
-            upstream: self.upstream.clone(),
-            verdicts,
-            documents,
-            authenticator: authenticator.clone(),
-            truth: truth.clone(),
-            outbox: outbox.clone(),
-            filters: surroundings.filters().clone(),
-            metrics: metrics.clone(),
-            tasks: tasks.clone(),
-            stop: shutdown.clone(),
-            end: stop.clone(),
-            object_limit: self.config.object_limit,
-            clock: self.config.clock,
-            shares: Shares::new(self.config.limits.clone()),
-            body_limit: self.config.limits.body_bytes,
-        });
-        tasks.spawn(self.upstream.clone().run(stop.clone()));
-        tasks.spawn(self.flushing.clone().run(stop.clone()));
-        tasks.spawn(surroundings.run(stop.clone()));
-        tasks.spawn(contact::keep(
-            authenticator.contact.clone(),
-            self.upstream.clone(),
-            self.config.clock,
-            stop.clone(),
-        ));
-        tasks.spawn(issuer::keep(
-            authenticator,
-            self.upstream.clone(),
-            stop.clone(),
-        ));
-        let reconcile = Reconcile {
-            registry: registry.clone(),
-            truth,
-            outbox,
-            upstream: self.upstream.clone(),
-        };
-        tasks.spawn(reconcile.run(stop.clone()));
-        let sweeping = Sweeping::new(&self.config, proxy.clone());
-        metrics.collect(Box::new(sweeping.told()));
-        tasks.spawn(sweeping.run(stop.clone()));
-        let autonomy = Autonomy::new(&self.config, proxy.clone(), self.flushing.clone());
-        let autonomy = Arc::new(autonomy);
-        metrics.collect(Box::new(autonomy.told()));
-        tasks.spawn(autonomy.clone().run(stop.clone()));
-        self.certificates
-            .keep(&self.config, &self.upstream, &tasks, &stop);
-        registry.start();
-        if let Some(address) = self.pod_address.clone() {
-            tasks.spawn(look_after(address, stop.clone()));
-        }
-        let (clients, admin) = (self.local_addrs(), self.admin_addr());
-        tracing::info!(?clients, ?admin, ca_file = ?self.certificates.authority(), "the hub serves");
-        if let Some(admin) = self.admin {
-            let admin_state = admin::Admin {
-                registry,
-                upstream: self.upstream.clone(),
-                store: self.store.clone(),
-                metrics,
-                autonomy,
-            };
-            tasks.spawn(admin::serve(
-                admin,
-                Arc::new(admin_state),
-                tasks.clone(),
-                stop.clone(),
-            ));
-        }
-        let listening = listen::Listening {
-            tls: Arc::new(tls),
-            node: self.config.node_name.clone(),
-            proxy,
-            door: Door::new(self.config.limits.clone()),
-            streams: self.config.limits.streams(),
-            tasks: tasks.clone(),
-            shutdown: shutdown.clone(),
-            end: stop.clone(),
-            drain: self.config.drain,
-        };
-        listening.serve(self.listeners).await;
-        tracing::info!("the hub has drained");
-        stop.cancel();
-        tasks.close();
-        tasks.wait().await;
-        Ok(())
-    }
-
-    fn tls(&self, authenticator: Arc<Authenticator>) -> Result<rustls::ServerConfig, Error> {
-        let node = self.config.node_name.clone();
-        let verifier = NodeVerifier::new(self.verifier.clone(), node, authenticator);
-        tls::server_config(self.certificates.presented(), Some(Arc::new(verifier)))
-            .map_err(|error| Error::Certificate(error.into()))
-    }
-
-    async fn open(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Opened, Error> {
-        let follower = FollowerConfig {
-            upstream: self.upstream.clone(),
-            object_limit: self.config.object_limit,
-            has_node_identity: self.config.upstream.client_certificate.is_some()
-                || self.config.bootstrap_token_file.is_some(),
-        };
-        let window = Limit {
-            steps: self.config.window_events,
-            bytes: self.config.window_bytes,
-        };
-        let (mirrors, bounds, verdicts) = sweep::retention(&self.config);
-        let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
-        let (clock, limit) = (self.config.clock, self.config.verdict_limit);
-        let mint = self.mint.clone();
-        let open = move || {
-            let now = Instant::now();
-            let documents = Documents::open(store.clone(), bounds, now)?;
-            let authenticator =
-                Authenticator::open(store.clone(), tasks.clone(), clock, limit, mint)?;
-            let authenticator = Arc::new(authenticator);
-            let verdicts = Verdicts::open(
-                store.clone(),
-                tasks.clone(),
-                authenticator.clone(),
-                verdicts,
-                now,
-            )?;
-            let registry =
-                Registry::open(store.clone(), (window, mirrors), follower, tasks, stop, now)?;
-            Ok(Opened {
-                truth: Arc::new(Truth::recall(&registry)),
-                outbox: Arc::new(Outbox::open(store)?),
-                registry: Arc::new(registry),
-                verdicts,
-                authenticator,
-                documents,
-            })
-        };
-        tokio::task::spawn_blocking(open)
-            .await
-            .expect("reading the store does not panic")
-            .map_err(Error::Store)
-    }
-}
-
-/// What the store remembers.
-struct Opened {
-    registry: Arc<Registry>,
-    verdicts: Verdicts,
-    authenticator: Arc<Authenticator>,
-    truth: Arc<Truth>,
-    outbox: Arc<Outbox>,
-    documents: Documents,
 }
 
 /// Under which names clients reach the hub: the address it listens on, the loopback, and the API server's own.
@@ -384,31 +177,5 @@ fn bind_for_pods(address: SocketAddr) -> Result<(TcpListener, Option<PodAddress>
             Ok(listener) => Ok((listener, None)),
             Err(_) => Err(Error::PodAddress(error.into())),
         },
-    }
-}
-
-/// Puts the pods' address back where it was taken away, and takes it away at the end.
-async fn look_after(address: PodAddress, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(LOOKED_AFTER_EVERY);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            _ = ticks.tick() => {}
-        }
-        change(&address, PodAddress::ensure, "pods may not reach the hub").await;
-    }
-    change(&address, PodAddress::remove, "the pods' address stays").await;
-}
-
-async fn change(
-    address: &PodAddress,
-    how: fn(&PodAddress) -> Result<(), InterfaceError>,
-    otherwise: &str,
-) {
-    let address = address.clone();
-    let changed = tokio::task::spawn_blocking(move || how(&address)).await;
-    if let Err(error) = changed.expect("netlink does not panic") {
-        let error: &(dyn std::error::Error + 'static) = &error;
-        tracing::warn!(error, "{otherwise}");
     }
 }

@@ -22,6 +22,7 @@ use crate::api::request::Verb;
 use crate::api::{Resource, elapsed};
 use crate::follow::registry::Registry;
 use crate::mirror::Mirror;
+use crate::tasks;
 use crate::upstream::{Reach, Upstream};
 
 /// Scopes that are shown by themselves; the rest is left out, so that a scrape stays small.
@@ -100,6 +101,7 @@ impl Metrics {
             "Requests and connections of clients that asked too much, by reason",
             refused.clone(),
         );
+        exposition.register_collector(Box::new(Caught));
         Self {
             requests,
             latencies,
@@ -203,6 +205,19 @@ impl fmt::Debug for Metrics {
 
 /// A name, what it means, and how to read it off a mirror.
 type Figure<N> = (&'static str, &'static str, fn(&Mirror) -> N);
+
+/// Panics, which the whole process has in common.
+#[derive(Debug)]
+struct Caught;
+
+impl Collector for Caught {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Panics that were caught since the process began: each is a fault to report";
+        let counter = ConstCounter::new(tasks::panics());
+        let family = encoder.encode_descriptor("panics", help, None, MetricType::Counter)?;
+        counter.encode(family)
+    }
+}
 
 #[derive(Debug)]
 struct State {

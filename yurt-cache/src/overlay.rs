@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::codec::{ObjectError, Status, Subject, with_field};
 use crate::follow::local::LocalError;
+use crate::tasks::Panicked;
 
 /// How a change is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,12 @@ pub(crate) enum OverlayError {
     OtherRevision,
     #[error(transparent)]
     Local(#[from] LocalError),
+}
+
+impl From<Panicked> for OverlayError {
+    fn from(panicked: Panicked) -> Self {
+        Self::Local(panicked.into())
+    }
 }
 
 impl PatchType {

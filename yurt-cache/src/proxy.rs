@@ -20,7 +20,6 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use yurt_core::name::NodeName;
 
 use self::exchange::Exchange;
@@ -43,6 +42,7 @@ use crate::metrics::{Metrics, Refused, ServedFrom};
 use crate::mirror::Mirror;
 use crate::outbox::Outbox;
 use crate::overlay::truth::Truth;
+use crate::tasks::{Tasks, blocking};
 use crate::upstream::{Link, Reach, Upstream};
 
 /// Serves requests of authenticated callers.
@@ -58,7 +58,7 @@ pub(crate) struct Proxy {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) filters: Arc<Filters>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: Tasks,
     /// Ends the watches of the hub's clients.
     pub(crate) stop: CancellationToken,
     /// Ends what is still going on after that.
@@ -292,11 +292,8 @@ impl Proxy {
                     parts.uri.clone(),
                     parts.headers.clone(),
                 );
-                let found = tokio::task::spawn_blocking(move || {
-                    documents.answer(&uri, &headers, Instant::now())
-                })
-                .await;
-                let found = found.expect("work on the store does not panic");
+                let found =
+                    blocking(move || documents.answer(&uri, &headers, Instant::now())).await;
                 let found = found.map_err(|error| {
                     Status::internal(&format!("read the node's store: {error}"))
                 })?;

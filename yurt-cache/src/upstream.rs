@@ -22,10 +22,8 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::upgrade::Upgraded;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub(crate) use self::config::UpstreamError;
 pub use self::config::{Order, UpstreamConfig};
@@ -38,6 +36,7 @@ pub(crate) use self::reach::{Link, Reach};
 use self::response::Held;
 use self::set::Set;
 use crate::body::{self, Body};
+use crate::tasks::{Children, Tasks};
 use crate::tls::Protocol;
 
 /// How the hub names itself to the cloud.
@@ -133,20 +132,26 @@ impl Upstream {
         Ok(Self(Arc::new(Shared {
             set: Set::new(addresses, config.order, stop.clone()),
             files: Arc::new(files),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::default(),
             config,
             stop,
         })))
     }
 
-    /// Owns every connection and probe until `shutdown`; nothing is left of them when it returns.
+    /// Owns every connection and probe until `shutdown`, or until a probe ends that has no reason to; nothing is left
+    /// of them when it returns.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let _stop = self.0.stop.clone().drop_guard();
-        let mut watchers = JoinSet::new();
+        let mut watchers = Children::default();
         for index in 0..self.0.set.len() {
-            watchers.spawn(probe::watch_over(self.0.clone(), index));
+            watchers.spawn("probe", probe::watch_over(self.0.clone(), index));
         }
-        shutdown.cancelled().await;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            ended = watchers.next_ended() => {
+                tracing::error!(task = ended.task, "nobody watches over an API server any more");
+            }
+        }
         self.0.stop.cancel();
         watchers.shutdown().await;
         self.0.tasks.close();

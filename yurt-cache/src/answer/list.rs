@@ -17,6 +17,7 @@ use crate::codec::{ObjectMeta, Status};
 use crate::filter::sieve::{SiftError, Sifted};
 use crate::mirror::Mirror;
 use crate::mirror::Snapshot;
+use crate::tasks;
 
 /// Bytes of a list that are read at a time.
 const PORTION: usize = 128 << 10;
@@ -196,9 +197,7 @@ impl Sending {
             self.writer.clone(),
         );
         let work = move || portion(&snapshot, at, head, &writer);
-        let (chunk, at) = tokio::task::spawn_blocking(work)
-            .await
-            .expect("work on the store does not panic")?;
+        let (chunk, at) = tasks::blocking(work).await?;
         self.at = at;
         self.is_done = at >= self.snapshot.items.len();
         Ok(chunk)

@@ -18,6 +18,7 @@ use super::csr::{Purpose, Signed, ask};
 use super::renewal::{Attempt, Step, next};
 use crate::identity::subject::{Validity, peer_validity};
 use crate::identity::{Caller, Token};
+use crate::tasks::{Panicked, blocking};
 use crate::tls::{self, Identity, write_files};
 use crate::upstream::{Reach, Upstream};
 
@@ -57,8 +58,8 @@ impl Enrolment {
             let mut last = None;
             loop {
                 let on_disk = this.clone();
-                let kept = tokio::task::spawn_blocking(move || on_disk.load()).await;
-                let kept = kept.expect("reading a file does not panic");
+                let kept = blocking(move || Ok::<_, Panicked>(on_disk.load()));
+                let kept = kept.await.unwrap_or_default();
                 let now = (this.clock)();
                 let chance = kept.as_ref().map_or(0, |kept| kept.chance);
                 let validity = kept.map(|kept| kept.validity);
@@ -108,10 +109,9 @@ impl Enrolment {
             return Caller::Node;
         }
         let this = self.clone();
-        let token = tokio::task::spawn_blocking(move || this.read_token()).await;
-        token
-            .expect("reading a file does not panic")
-            .map_or(Caller::Node, |token| Caller::Token(Token::new(&token)))
+        let token = blocking(move || Ok::<_, Panicked>(this.read_token())).await;
+        let token = token.unwrap_or_default();
+        token.map_or(Caller::Node, |token| Caller::Token(Token::new(&token)))
     }
 
     fn read_token(&self) -> Option<String> {
@@ -126,7 +126,7 @@ impl Enrolment {
 
     async fn take(self: Arc<Self>, signed: Signed) -> Result<(), CertificateError> {
         let this = self.clone();
-        let taken = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let (certificate, key) = this.purpose.files();
             write_files(
                 &this.dir,
@@ -139,8 +139,8 @@ impl Enrolment {
             (this.taken)(signed.identity);
             this.wipe_token();
             Ok(())
-        });
-        taken.await.expect("writing a file does not panic")
+        })
+        .await
     }
 
     /// Who has joined needs no token to join any more, and nobody else shall find it.

@@ -2,6 +2,7 @@
 
 use jiff::SignedDuration;
 
+use crate::tasks::Panicked;
 use crate::tls::TlsError;
 
 /// Why there is no serving certificate.
@@ -20,4 +21,7 @@ pub(crate) enum CertificateError {
     /// The clock is at the end of time.
     #[error("no certificate can end {0:?} after now")]
     Clock(SignedDuration, #[source] jiff::Error),
+    /// What makes or writes it panicked.
+    #[error("make or write a certificate")]
+    Panicked(#[from] Panicked),
 }

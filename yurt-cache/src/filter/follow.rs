@@ -26,6 +26,7 @@ use crate::filter::{FilterConfig, FilterName, is_affected, may_concern};
 use crate::follow::local::LocalError;
 use crate::follow::registry::Registry;
 use crate::mirror::Mirror;
+use crate::tasks::blocking;
 
 /// Where what filters knew last is stored.
 const KEY: &[u8] = b"f/context";
@@ -290,8 +291,7 @@ impl Surroundings {
             }
             Ok::<(), LocalError>(())
         };
-        let done = tokio::task::spawn_blocking(touching).await;
-        if let Err(error) = done.expect("work on the store does not panic") {
+        if let Err(error) = blocking(touching).await {
             tracing::warn!(%error, "watchers are not told of new surroundings");
         }
     }
@@ -308,8 +308,7 @@ impl Surroundings {
             batch.put(Bytes::from_static(KEY), Bytes::from(saved));
             store.write(batch)
         };
-        let done = tokio::task::spawn_blocking(write).await;
-        if let Err(error) = done.expect("work on the store does not panic") {
+        if let Err(error) = blocking(write).await {
             tracing::warn!(%error, "what filters know is not remembered");
         }
     }

@@ -148,16 +148,19 @@ async fn caught_up(mirror: &Arc<Mirror>, inventory: &Arc<Inventory>) -> bool {
         let (held, wanted) = (mirror.clone(), inventory.clone());
         let is_there = blocking(move || {
             let is_there = held.is_live() && held.shows(wanted.revision, &wanted.objects);
-            is_there.then(|| held.claim(wanted.revision))
+            match is_there {
+                true => held.claim(wanted.revision).map(|()| true),
+                false => Ok(false),
+            }
         })
         .await;
         match is_there {
-            Some(Ok(())) => return mirror.revision() >= inventory.revision,
-            Some(Err(error)) => {
+            Ok(true) => return mirror.revision() >= inventory.revision,
+            Err(error) => {
                 tracing::warn!(scope = %mirror.scope, %error, "cannot store a revision: the store is not writable");
                 return false;
             }
-            None => {}
+            Ok(false) => {}
         }
         if changed.changed().await.is_err() {
             return false;

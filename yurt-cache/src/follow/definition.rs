@@ -14,6 +14,7 @@ use crate::codec::{Column, JsonPath, ObjectMeta, PrinterColumn, inflate};
 
 use crate::identity::Caller;
 use crate::mirror::kind::{Custom, Kind};
+use crate::tasks::blocking;
 use crate::upstream::Upstream;
 
 #[derive(Deserialize)]
@@ -77,10 +78,7 @@ pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind,
     let kept = Bytes::copy_from_slice(text.trim_ascii_end());
     let (key, now) = (key("", &name), Instant::now());
     let remember = move || definitions.remember(&key, meta.resource_version, kept, now);
-    let remembered = tokio::task::spawn_blocking(remember)
-        .await
-        .expect("work on the store does not panic");
-    if let Err(error) = remembered {
+    if let Err(error) = blocking(remember).await {
         tracing::warn!(%path, %error, "a definition is not remembered");
     }
 }

@@ -9,6 +9,7 @@ use yurt_core::store::Result;
 use super::registry::Registry;
 use crate::api::{ObjectKey, Resource, split_key};
 use crate::codec::{self, ObjectError, with_type_meta};
+use crate::tasks::Panicked;
 
 impl Registry {
     /// Changes an object for the node's own clients, wherever it is held. `change` gets it as a GET has it;
@@ -135,4 +136,10 @@ pub(crate) enum LocalError {
     Store(#[source] yurt_core::store::Error),
     #[error("number what is local")]
     Object(#[source] ObjectError),
+}
+
+impl From<Panicked> for LocalError {
+    fn from(panicked: Panicked) -> Self {
+        Self::Store(panicked.into())
+    }
 }

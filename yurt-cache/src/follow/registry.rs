@@ -8,7 +8,6 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use yurt_core::store::{Result, Store};
 
 use super::definition;
@@ -21,6 +20,7 @@ use crate::mirror::remembered::Remembered;
 use crate::mirror::window::Limit;
 use crate::mirror::{Mirror, Phase, loading};
 use crate::retention::Retention;
+use crate::tasks::Tasks;
 
 /// Mirrors that a hub keeps at most; what is asked for beyond is only forwarded.
 const MIRRORS: usize = 2_000;
@@ -34,7 +34,7 @@ pub(crate) struct Registry {
     window: Limit,
     pub(super) kinds: RwLock<HashMap<Resource, Arc<Kind>>>,
     pub(super) mirrors: Mutex<Mirrors>,
-    tasks: TaskTracker,
+    tasks: Tasks,
     stop: CancellationToken,
     config: FollowerConfig,
     turns: Arc<Turns>,
@@ -157,7 +157,7 @@ impl Registry {
         store: Arc<dyn Store>,
         limits: (Limit, Retention),
         config: FollowerConfig,
-        tasks: TaskTracker,
+        tasks: Tasks,
         stop: CancellationToken,
         now: Instant,
     ) -> Result<Self> {

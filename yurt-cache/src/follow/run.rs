@@ -18,7 +18,7 @@ use crate::codec::Status;
 use crate::identity::Caller;
 use crate::mirror::saved::{SavedScope, scope_key};
 use crate::mirror::{Mirror, Phase};
-use crate::tasks::blocking;
+use crate::tasks::{blocking, contained};
 use crate::upstream::Reach;
 
 /// After so long a round was a good one. A server that ends every watch at once, or sends only what
@@ -71,9 +71,18 @@ impl Follower {
     /// Follows until `stop`, or until the mirror is given up.
     pub(super) async fn run(self, first: ListAt, stop: CancellationToken) {
         // On the heap: each mirror has one, and most of them only wait.
-        let following = Box::pin(self.follow(first));
+        let following = Box::pin(self.follow_on(first));
         stop.run_until_cancelled_owned(following).await;
         self.mirror.fall_behind(Instant::now());
+    }
+
+    /// Follows again after a panic: a mirror without a task would wait for ever.
+    async fn follow_on(&self, first: ListAt) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        while contained(self.follow(first)).await.is_err() {
+            self.mirror.fall_behind(Instant::now());
+            sleep(backoff.next_delay(fastrand::f64())).await;
+        }
     }
 
     async fn follow(&self, first: ListAt) {

@@ -13,7 +13,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use yurt_core::store::Store;
 
 use super::autonomy::Autonomy;
@@ -23,6 +22,7 @@ use crate::body::{self, Body};
 use crate::follow::registry::Registry;
 use crate::limits::{Door, Limits};
 use crate::metrics::Metrics;
+use crate::tasks::Tasks;
 use crate::upstream::{Reach, Upstream};
 
 /// Connections at a time: probes and a scraper or two.
@@ -42,7 +42,7 @@ pub(super) struct Admin {
 pub(super) async fn serve(
     listener: TcpListener,
     admin: Arc<Admin>,
-    tasks: TaskTracker,
+    tasks: Tasks,
     stop: CancellationToken,
 ) {
     let listener = match tokio::net::TcpListener::from_std(listener) {

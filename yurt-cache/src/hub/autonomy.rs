@@ -30,6 +30,7 @@ use crate::identity::Caller;
 use crate::metrics::gauge;
 use crate::proxy::Proxy;
 use crate::store::synced::Flushing;
+use crate::tasks::{Panicked, blocking};
 use crate::upstream::AGENT;
 
 /// Whether a condition is written.
@@ -117,11 +118,10 @@ impl Autonomy {
         let autonomy = self.clone();
         let look = move || {
             let facts = autonomy.observe(Instant::now());
-            assess(&facts, (autonomy.proxy.clock)())
+            Ok::<_, Panicked>(assess(&facts, (autonomy.proxy.clock)()))
         };
-        let report = tokio::task::spawn_blocking(look)
-            .await
-            .expect("looking at what is remembered does not panic");
+        // Without findings nothing is decided.
+        let report = blocking(look).await.unwrap_or_default();
         *self.latest.lock() = report.clone();
         report
     }

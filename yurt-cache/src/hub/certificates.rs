@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::{Config, Error, ServingSigner};
 use crate::certificate::{self, CLIENT_FILE, CLIENT_KEY, Enrolment, Purpose, ServingCertificate};
+use crate::tasks::{Children, Panicked, blocking};
 use crate::tls::{Identity, Presented};
 use crate::upstream::{Need, Upstream};
 
@@ -64,7 +64,7 @@ impl Certificates {
         &self,
         config: &Config,
         upstream: &Upstream,
-        tasks: &TaskTracker,
+        children: &mut Children,
         stop: &CancellationToken,
     ) {
         let enrolment = |purpose, token_file, taken| Enrolment {
@@ -79,7 +79,8 @@ impl Certificates {
             let reloaded = upstream.clone();
             let taken = Box::new(move |_: Identity| reloaded.reload());
             let client = enrolment(Purpose::Client, config.bootstrap_token_file.clone(), taken);
-            tasks.spawn(client.keep(upstream.clone(), stop.clone()));
+            let client = client.keep(upstream.clone(), stop.clone());
+            children.spawn("client certificate", client);
         }
         if self.authority.is_none() {
             return;
@@ -88,13 +89,17 @@ impl Certificates {
             ServingSigner::Own => {
                 let (dir, names) = (config.data_dir.clone(), self.names.clone());
                 let look = look_after(self.presented(), dir, names, config.clock);
-                tasks.spawn(stop.clone().run_until_cancelled_owned(look));
+                let stop = stop.clone();
+                children.spawn("serving certificate", async move {
+                    stop.run_until_cancelled(look).await;
+                });
             }
             ServingSigner::Cluster => {
                 let presented = self.presented();
                 let taken = Box::new(move |identity: Identity| present(&presented, identity));
                 let serving = enrolment(Purpose::Serving(self.names.clone()), None, taken);
-                tasks.spawn(serving.keep(upstream.clone(), stop.clone()));
+                let serving = serving.keep(upstream.clone(), stop.clone());
+                children.spawn("serving certificate", serving);
             }
         }
     }
@@ -123,7 +128,7 @@ async fn look_after(
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let (presented, dir, names) = (presented.clone(), dir.clone(), names.clone());
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = blocking(move || {
             match ServingCertificate::load_or_make(&dir, &names, clock()) {
                 Ok(serving) => present(&presented, serving.identity().clone()),
                 Err(error) => {
@@ -131,8 +136,10 @@ async fn look_after(
                     tracing::warn!(error, "the serving certificate is not renewed");
                 }
             }
+            Ok::<(), Panicked>(())
         });
-        looked.await.expect("making a certificate does not panic");
+        // A panic is told already, and the next look may be a better one.
+        let _told = looked.await;
     }
 }
 

@@ -141,6 +141,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The listeners cannot be used.
+    #[error("accept clients")]
+    Accept(#[source] std::io::Error),
     /// The address of the pods cannot be put on an interface.
     #[error("set up the address at which pods reach the hub")]
     PodAddress(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -153,4 +156,12 @@ pub enum Error {
     /// The store cannot be read.
     #[error("read the store")]
     Store(#[source] yurt_core::store::Error),
+    /// A task that the hub cannot be without has ended before it was told to.
+    #[error("run the task {task:?}")]
+    Task {
+        /// Which one.
+        task: &'static str,
+        /// What it panicked of, or how it ended.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }

@@ -10,6 +10,8 @@ use rustix::io::Errno;
 
 use self::netlink::{Link, Netlink};
 
+use crate::tasks::Panicked;
+
 /// The interface that carries it.
 const NAME: &str = "yurthub0";
 
@@ -36,6 +38,9 @@ pub(crate) enum InterfaceError {
         /// What the kernel said.
         source: Errno,
     },
+    /// What asks the kernel panicked.
+    #[error("ask the kernel")]
+    Panicked(#[from] Panicked),
 }
 
 /// An address that the hub looks after.

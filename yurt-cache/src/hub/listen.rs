@@ -18,10 +18,10 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use yurt_core::name::NodeName;
 
 use self::visit::Visit;
+use super::Error;
 use crate::answer::{self, RETRY};
 use crate::body::{self, Body};
 use crate::codec::Status;
@@ -29,7 +29,7 @@ use crate::identity::{Caller, subject};
 use crate::limits::{Door, Entered, Entry, Guest, Holder, TooManyConnections};
 use crate::metrics::{Refused, ServedFrom};
 use crate::proxy::Proxy;
-use crate::tasks::Spawner;
+use crate::tasks::{Tasks, contained};
 
 /// How long a client may take for the handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ pub(super) struct Listening {
     pub(super) door: Arc<Door>,
     /// Requests at a time on one connection of a client that is not the node.
     pub(super) streams: u32,
-    pub(super) tasks: TaskTracker,
+    pub(super) tasks: Tasks,
     pub(super) shutdown: CancellationToken,
     /// Ends what is still going on after the drain time, and everything when the hub is dropped.
     pub(super) end: CancellationToken,
@@ -96,16 +96,13 @@ async fn accept(
 
 impl Listening {
     /// Accepts until the shutdown, then waits for the connections to end, up to the drain time.
-    pub(super) async fn serve(self, listeners: Vec<TcpListener>) {
+    pub(super) async fn serve(self, listeners: Vec<TcpListener>) -> Result<(), Error> {
         let listeners = listeners
             .into_iter()
             .map(tokio::net::TcpListener::from_std)
-            .collect::<Result<Vec<_>, _>>();
-        let listeners = match listeners {
-            Ok(listeners) => listeners,
-            Err(error) => return tracing::error!(%error, "a listener cannot be used"),
-        };
-        let connections = TaskTracker::new();
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(Error::Accept)?;
+        let connections = Tasks::default();
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => break,
@@ -144,6 +141,7 @@ impl Listening {
             self.end.cancel();
             connections.wait().await;
         }
+        Ok(())
     }
 
     async fn connection(self, stream: TcpStream, entry: Entry) {
@@ -180,11 +178,16 @@ impl Listening {
             let running = visiting.begin();
             let answered = listening.clone().request(peer, visiting.clone(), request);
             async move {
-                let response = answered.await;
+                let response = match contained(answered).await {
+                    Ok(response) => response,
+                    // It is told already, and the others on this connection are not concerned.
+                    Err(panicked) => answer::status(&panicked.into()),
+                };
+                let response = response.map(body::contained);
                 Ok::<_, Infallible>(response.map(|body| body::holding(body, running)))
             }
         });
-        let mut builder = auto::Builder::new(Spawner(self.tasks.clone()));
+        let mut builder = auto::Builder::new(self.tasks.clone());
         builder
             .http1()
             .timer(TokioTimer::new())

@@ -23,7 +23,7 @@ use crate::discovery::Documents;
 use crate::follow::registry::Registry;
 use crate::proxy::Proxy;
 use crate::retention::{Bounds, Held, Retention};
-use crate::tasks::blocking;
+use crate::tasks::{Panicked, blocking};
 use crate::upstream::{Link, Reach};
 
 /// How often what nobody needs is looked for.
@@ -104,8 +104,7 @@ impl Sweeping {
                 () = crowded => {}
             }
             let swept = sweeping.clone();
-            let swept = tokio::task::spawn_blocking(move || swept.sweep(Instant::now())).await;
-            if let Err(error) = swept.expect("work on the store does not panic") {
+            if let Err(error) = blocking(move || swept.sweep(Instant::now())).await {
                 tracing::warn!(%error, "what nobody needs is not erased");
             }
         }
@@ -113,7 +112,12 @@ impl Sweeping {
 
     async fn note_progress(&self) {
         let registry = self.proxy.registry.clone();
-        blocking(move || registry.note_progress()).await;
+        let noting = move || {
+            registry.note_progress();
+            Ok::<_, Panicked>(())
+        };
+        // A panic is told already.
+        let _told = blocking(noting).await;
     }
 
     fn sweep(&self, now: Instant) -> Result<()> {

@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 use yurt_core::store::{Batch, Result, Store};
 
 use super::caller::{Caller, Identified, Issuer, Subject, Token};
@@ -23,6 +22,7 @@ use super::standing::{Denied, Moment, judge};
 use super::token::Jwt;
 use super::trust::{SavedTrust, Trust, Vouch};
 use crate::codec::Status;
+use crate::tasks::Tasks;
 
 const CLUSTER: &str = "i/cluster";
 
@@ -45,7 +45,7 @@ pub(crate) struct Authenticator {
     /// Handshakes of the node with a certificate that is not valid now.
     pub(super) forgiven: AtomicU64,
     store: Arc<dyn Store>,
-    tasks: TaskTracker,
+    tasks: Tasks,
     clock: fn() -> Timestamp,
     limit: Duration,
     cluster: RwLock<Option<Arc<Trust>>>,
@@ -60,7 +60,7 @@ impl Authenticator {
     /// Opens what the store remembers. Blocks on the store.
     pub(crate) fn open(
         store: Arc<dyn Store>,
-        tasks: TaskTracker,
+        tasks: Tasks,
         clock: fn() -> Timestamp,
         limit: Duration,
         mint: Arc<Mint>,

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::tasks::Tasks;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio_util::task::TaskTracker;
 use yurt_core::store::{Batch, Result, Store};
 
 const PREFIX: &str = "i/request/";
@@ -21,7 +21,7 @@ const ANSWERS: usize = 2_048;
 #[derive(Debug)]
 pub(crate) struct Issued {
     store: Arc<dyn Store>,
-    tasks: TaskTracker,
+    tasks: Tasks,
     /// When the token of each ends.
     known: Arc<Mutex<HashMap<String, Timestamp>>>,
     /// Held while an answer is written. Only by who may wait for the disk.
@@ -40,7 +40,7 @@ pub(crate) struct Order<'a> {
 
 impl Issued {
     /// Opens what the store remembers. Blocks on the store.
-    pub(crate) fn open(store: Arc<dyn Store>, tasks: TaskTracker) -> Result<Self> {
+    pub(crate) fn open(store: Arc<dyn Store>, tasks: Tasks) -> Result<Self> {
         let mut keys = Vec::new();
         store.keys(PREFIX.as_bytes(), None, &mut |key, _| {
             keys.extend(String::from_utf8(key.to_vec()));
@@ -185,13 +185,13 @@ mod tests {
     async fn written(issued: Issued, store: &Arc<dyn Store>) -> Issued {
         issued.tasks.close();
         issued.tasks.wait().await;
-        Issued::open(store.clone(), TaskTracker::new()).unwrap()
+        Issued::open(store.clone(), Tasks::default()).unwrap()
     }
 
     #[tokio::test]
     async fn the_last_answer_for_the_same_pod_and_audience_is_found_while_its_token_lives() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let issued = Issued::open(store.clone(), TaskTracker::new()).unwrap();
+        let issued = Issued::open(store.clone(), Tasks::default()).unwrap();
         let (vault, both) = (
             ["vault".to_owned()],
             ["vault".to_owned(), "bank".to_owned()],
@@ -215,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn what_has_expired_leaves_and_the_number_is_bounded() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let issued = Issued::open(store.clone(), TaskTracker::new()).unwrap();
+        let issued = Issued::open(store.clone(), Tasks::default()).unwrap();
         issued.keep(&order("old", &[]), at(10), b"old", at(1));
         for number in 0..ANSWERS + 10 {
             issued.keep(&order(&number.to_string(), &[]), at(500), b"x", at(20));

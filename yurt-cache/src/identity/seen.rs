@@ -8,10 +8,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 use yurt_core::store::{Batch, Result, Store};
 
 use super::standing::Standing;
+use crate::tasks::Tasks;
 
 const PREFIX: &str = "i/token/";
 
@@ -22,7 +22,7 @@ const TOKENS: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Seen {
     store: Arc<dyn Store>,
-    tasks: TaskTracker,
+    tasks: Tasks,
     known: Arc<Mutex<HashMap<Arc<str>, Entry>>>,
 }
 
@@ -37,7 +37,7 @@ struct Entry {
 
 impl Seen {
     /// Opens what the store remembers. Blocks on the store.
-    pub(crate) fn open(store: Arc<dyn Store>, tasks: TaskTracker) -> Result<Self> {
+    pub(crate) fn open(store: Arc<dyn Store>, tasks: Tasks) -> Result<Self> {
         let mut keys = Vec::new();
         store.keys(PREFIX.as_bytes(), None, &mut |key, _| {
             keys.extend(String::from_utf8(key.to_vec()));
@@ -237,13 +237,13 @@ mod tests {
     async fn written(seen: Seen, store: &Arc<dyn Store>) -> Seen {
         seen.tasks.close();
         seen.tasks.wait().await;
-        Seen::open(store.clone(), TaskTracker::new()).unwrap()
+        Seen::open(store.clone(), Tasks::default()).unwrap()
     }
 
     #[tokio::test]
     async fn the_clouds_word_is_remembered_over_a_restart() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let seen = Seen::open(store.clone(), TaskTracker::new()).unwrap();
+        let seen = Seen::open(store.clone(), Tasks::default()).unwrap();
         let now = Some(Instant::now());
         seen.accept(&digest("good"), Some(at(9)), at(1), now);
         seen.accept(&digest("revoked"), None, at(1), now);
@@ -265,7 +265,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_cloud_takes_back_what_it_refused() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let seen = Seen::open(store, TaskTracker::new()).unwrap();
+        let seen = Seen::open(store, Tasks::default()).unwrap();
         seen.refuse(&digest("t"), None, at(1), true);
         seen.accept(&digest("t"), None, at(2), None);
         assert_eq!(seen.standing("t"), Standing::Refused);
@@ -276,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_over_makes_room_for_what_is_not() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let seen = Seen::open(store.clone(), TaskTracker::new()).unwrap();
+        let seen = Seen::open(store.clone(), Tasks::default()).unwrap();
         for number in 0..TOKENS {
             let number = i64::try_from(number).unwrap();
             let expires = if number % 2 == 0 { at(5) } else { at(500) };

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::truth::{Truth, concerned, endpoint_resources, nodes, pods};
 use crate::follow::registry::Registry;
 use crate::outbox::Outbox;
-use crate::tasks::blocking;
+use crate::tasks::{Panicked, blocking};
 use crate::upstream::{Reach, Upstream};
 
 /// How long endpoints may stay ahead of the cloud: three rounds of the kubelet's status reports, every 10 s.
@@ -38,7 +38,8 @@ impl Reconcile {
             }
             let mut gone = reach.clone();
             let work = async {
-                tokio::join!(self.settle(), self.outbox.deliver(&self.upstream));
+                let (_settled, ()) =
+                    tokio::join!(self.settle(), self.outbox.deliver(&self.upstream));
                 std::future::pending::<()>().await;
             };
             tokio::select! {
@@ -49,7 +50,8 @@ impl Reconcile {
         }
     }
 
-    async fn settle(&self) {
+    /// Ends early only by a panic, which is told already.
+    async fn settle(&self) -> Result<(), Panicked> {
         let this = self.clone();
         blocking(move || {
             let count = this.uncover(&[pods(), nodes()]);
@@ -59,8 +61,9 @@ impl Reconcile {
                     "the cloud is back: what only this node knew of its status is gone"
                 );
             }
+            Ok::<(), Panicked>(())
         })
-        .await;
+        .await?;
         let until = Instant::now() + GRACE;
         loop {
             let mirrors = concerned(&self.registry);
@@ -71,9 +74,9 @@ impl Reconcile {
                 if let Err(error) = this.truth.correct_all(&this.registry) {
                     tracing::warn!(%error, "endpoints cannot be kept true");
                 }
-                is_ahead || this.is_covered()
+                Ok::<_, Panicked>(is_ahead || this.is_covered())
             })
-            .await;
+            .await?;
             if !is_ahead || changes.is_empty() {
                 break;
             }
@@ -87,8 +90,9 @@ impl Reconcile {
         blocking(move || {
             this.truth.clear();
             this.uncover(&endpoint_resources());
+            Ok(())
         })
-        .await;
+        .await
     }
 
     fn is_covered(&self) -> bool {

@@ -19,6 +19,7 @@ use crate::identity::Caller;
 use crate::metrics::ServedFrom;
 use crate::outbox::Event;
 use crate::overlay::{OverlayError, PatchType, apply_status};
+use crate::tasks::blocking;
 
 /// A write that is answered here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl Proxy {
         write: LocalWrite,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
-        let path = api.path().expect("only a resource is written locally");
+        let path = api.path().ok_or_else(Status::unknown_resource)?;
         let (parts, body) = request.into_parts();
         let limit = usize::try_from(self.body_limit).unwrap_or(usize::MAX);
         let body = body::read(body::incoming(body), limit)
@@ -148,9 +149,7 @@ impl Proxy {
             }
             Ok(shown)
         };
-        let shown: Result<Option<Bytes>, OverlayError> = tokio::task::spawn_blocking(work)
-            .await
-            .expect("work on the store does not panic");
+        let shown: Result<Option<Bytes>, OverlayError> = blocking(work).await;
         match shown.map_err(|error| error.status(subject(path, &name)))? {
             Some(object) => Ok(answer::json(StatusCode::OK, body::full(object))),
             None => Err(self.unavailable(
@@ -183,9 +182,7 @@ impl Proxy {
             body: written.body.clone(),
         };
         let outbox = self.outbox.clone();
-        let queued = tokio::task::spawn_blocking(move || outbox.push(event))
-            .await
-            .expect("work on the store does not panic");
+        let queued = blocking(move || outbox.push(event)).await;
         queued.map_err(|error| Status::internal(&format!("queue an event: {error}")))?;
         Ok(written.echo(&Method::POST))
     }

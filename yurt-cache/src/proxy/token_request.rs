@@ -21,6 +21,7 @@ use crate::body;
 use crate::codec::{Status, Subject, protobuf};
 use crate::identity::{Account, BoundPod, Caller, Order, later};
 use crate::metrics::ServedFrom;
+use crate::tasks::blocking;
 use crate::upstream::Link;
 
 /// The longest request and answer: both hold a token's worth at most.
@@ -151,11 +152,10 @@ impl Proxy {
         if api.shape != Some(Shape::Object) {
             return Err(Status::not_acceptable(&["application/json"]));
         }
-        let path = api.path().expect("only a resource is asked for a token");
+        let path = api.path().ok_or_else(Status::unknown_resource)?;
         let asked = Asked::read(headers, body).map_err(Status::bad_request)?;
         let (proxy, path) = (self.clone(), path.clone());
-        let found = tokio::task::spawn_blocking(move || proxy.own_token(&path, &asked)).await;
-        let text = found.expect("work on the store does not panic")?;
+        let text = blocking(move || proxy.own_token(&path, &asked)).await?;
         let response = answer::json(StatusCode::CREATED, body::full(text));
         Ok((response, ServedFrom::Store))
     }

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use yurt_core::store::{Batch, ErrorKind, Health, Result, Store};
 
+use crate::tasks::blocking;
+
 /// How long a write may wait for others before it is synced. A power cut loses at most this much, and the
 /// mirror fetches it again.
 const DELAY: Duration = Duration::from_millis(100);
@@ -62,8 +64,7 @@ impl Flushing {
                 () = self.written.notified() => tokio::time::sleep(DELAY).await,
             }
             let flushing = self.clone();
-            let synced = tokio::task::spawn_blocking(move || flushing.sync()).await;
-            if let Err(error) = synced.expect("a sync does not panic") {
+            if let Err(error) = blocking(move || flushing.sync()).await {
                 tracing::warn!(%error, "the store cannot promise what was written");
             }
         }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::dial::{self, DialError, Driver, Tasks};
 use super::files::{Current, TlsFiles};
@@ -13,6 +12,7 @@ use super::pick::Health;
 use super::pool::{Connection, Dialing, Permit, Pool};
 use super::set::{Server, Set};
 use super::{Credential, UpstreamConfig};
+use crate::tasks::{self, contained};
 use crate::tls::Protocol;
 
 /// What every part of the upstream shares.
@@ -22,7 +22,7 @@ pub(super) struct Shared {
     pub(super) set: Set,
     pub(super) files: Arc<TlsFiles>,
     /// Every task; `Upstream::run` waits for them.
-    pub(super) tasks: TaskTracker,
+    pub(super) tasks: tasks::Tasks,
     pub(super) stop: CancellationToken,
 }
 
@@ -86,7 +86,7 @@ impl Shared {
         let tls = self.read_files(credential, Protocol::Http2).await?;
         let generation = tls.generation;
         let tasks = Tasks {
-            tracker: TaskTracker::new(),
+            all: tasks::Tasks::default(),
             closed: life.child_token(),
         };
         // A dial that is dropped half-way takes the tasks that hyper has spawned with it.
@@ -128,9 +128,7 @@ impl Shared {
         protocol: Protocol,
     ) -> Result<Current, DialError> {
         let files = self.files.clone();
-        tokio::task::spawn_blocking(move || files.current(credential, protocol))
-            .await
-            .map_err(DialError::ReadFiles)
+        tasks::blocking(move || Ok(files.current(credential, protocol))).await
     }
 }
 
@@ -144,18 +142,22 @@ async fn drive(
     pool: &Pool,
     pause: Duration,
 ) {
-    let ended = tasks.closed.run_until_cancelled(driver).await;
+    let ended = tasks.closed.run_until_cancelled(contained(driver)).await;
     pool.remove(&connection);
-    if let Some(Err(error)) = &ended {
-        let error: &(dyn std::error::Error + 'static) = error;
+    let broken: Option<&(dyn std::error::Error + 'static)> = match &ended {
+        Some(Ok(Err(error))) => Some(error),
+        Some(Err(panicked)) => Some(panicked),
+        Some(Ok(Ok(()))) | None => None,
+    };
+    if let Some(error) = broken {
         tracing::debug!(server = %server.address.authority, error, "a connection broke");
         // A request that was just being sent would otherwise wait for an answer for ever.
         connection.close();
         server.alarm.notify_one();
     }
     // After a GOAWAY what is in flight goes on, in hyper's own tasks.
-    tasks.tracker.close();
-    tasks.tracker.wait().await;
+    tasks.all.close();
+    tasks.all.wait().await;
     if tasks
         .closed
         .run_until_cancelled(sleep(pause))

@@ -17,12 +17,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::files::Current;
 use super::pick::MAX_STREAMS;
 use super::{Credential, UpstreamConfig, UpstreamError};
 use crate::body::Body;
+use crate::tasks::{self, Panicked};
 use crate::tls::Protocol;
 
 /// Why there is no connection to an API server.
@@ -52,7 +52,7 @@ pub(crate) enum DialError {
     GivenUp,
     /// The disk could not be asked.
     #[error("read the TLS files")]
-    ReadFiles(#[source] tokio::task::JoinError),
+    ReadFiles(#[from] Panicked),
 }
 
 /// Where an API server is.
@@ -98,7 +98,7 @@ impl Address {
 /// Where hyper puts the tasks of one connection: they end with it, and are waited for.
 #[derive(Debug, Clone)]
 pub(super) struct Tasks {
-    pub(super) tracker: TaskTracker,
+    pub(super) all: tasks::Tasks,
     pub(super) closed: CancellationToken,
 }
 
@@ -109,7 +109,7 @@ where
 {
     fn execute(&self, task: F) {
         let closed = self.closed.clone();
-        self.tracker.spawn(async move {
+        self.all.spawn(async move {
             closed.run_until_cancelled(task).await;
         });
     }

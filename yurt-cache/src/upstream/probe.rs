@@ -16,6 +16,7 @@ use super::pick::{self, Health};
 use super::pool::Connection;
 use super::{Credential, address_to};
 use crate::body;
+use crate::tasks::{Panicked, blocking};
 
 /// What is left to confirm a broken connection: with 4 s + 2.5 s of keep-alive it stays below the 8 s
 /// within which a silent cut is noticed.
@@ -153,8 +154,9 @@ async fn probe(
 /// Closes surplus connections, and those of a certificate that was replaced.
 async fn tidy(shared: &Arc<Shared>, index: usize) {
     let files = shared.files.clone();
-    if let Err(error) = tokio::task::spawn_blocking(move || files.refresh()).await {
-        tracing::error!(%error, "reading the TLS files panicked");
+    let refreshed = blocking(move || Ok::<(), Panicked>(files.refresh()));
+    if let Err(error) = refreshed.await {
+        tracing::error!(%error, "the TLS files cannot be read anew");
     }
     let generation = shared.files.generation();
     let server = shared.set.server(index);

@@ -545,7 +545,7 @@ async fn nothing_is_left_after_shutdown() {
     running.shutdown.cancel();
     timeout(PATIENCE, running.task.join_next()).await.unwrap();
     assert!(matches!(watch.frame().await, Some(Err(_))));
-    assert!(running.upstream.0.tasks.is_empty());
+    assert_eq!(running.upstream.0.tasks.len(), 0);
     assert!(running.get("/whoami").await.is_err());
 }
 

@@ -188,6 +188,13 @@ impl Site {
         Some(ended.ok()??.unwrap())
     }
 
+    /// Waits for a hub that ends by itself; returns what it says, `None` if it did not end in time.
+    pub(crate) async fn ended(&mut self, within: Duration) -> Option<Result<(), Error>> {
+        let mut running = self.running.take().unwrap();
+        let ended = tokio::time::timeout(within, running.task.join_next()).await;
+        Some(ended.ok()??.unwrap())
+    }
+
     /// Returns where clients reach the hub.
     pub(crate) fn hub(&self) -> SocketAddr {
         self.running.as_ref().unwrap().hub

@@ -12,6 +12,7 @@ use crate::follow::registry::Registry;
 use crate::identity::Caller;
 use crate::mirror::window::Step;
 use crate::mirror::{Counted, Mirror, Phase, Read};
+use crate::tasks::blocking;
 
 /// Bytes of events that are looked at between two looks at the rest of the world.
 const PORTION: usize = 1 << 20;
@@ -172,10 +173,9 @@ impl Following {
                     held.insert(item.key.clone(), digest);
                 }
             }
-            Ok(held)
+            Ok::<_, yurt_core::store::Error>(held)
         };
-        let held = tokio::task::spawn_blocking(reading).await;
-        let held = held.expect("work on the store does not panic")?;
+        let held = blocking(reading).await?;
         self.place = Some(view.place);
         Ok(held)
     }

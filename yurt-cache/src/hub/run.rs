@@ -1,0 +1,341 @@
+//! A hub's life: it opens what the store remembers, starts its tasks, serves, and drains. It ends with an error if a
+//! task ends that it cannot be without.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::autonomy::Autonomy;
+use super::interface::{InterfaceError, PodAddress};
+use super::sweep::{self, Sweeping};
+use super::{Error, Hub, admin, listen};
+use crate::authorize::Verdicts;
+use crate::discovery::Documents;
+use crate::filter::follow::{Given, Surroundings};
+use crate::follow::FollowerConfig;
+use crate::follow::registry::Registry;
+use crate::identity::{Authenticator, Figures, NodeVerifier, contact, issuer};
+use crate::limits::{Door, Shares};
+use crate::metrics::Metrics;
+use crate::mirror::window::Limit;
+use crate::outbox::{self, Outbox};
+use crate::overlay::reconcile::Reconcile;
+use crate::overlay::truth::Truth;
+use crate::proxy::Proxy;
+use crate::tasks::{Children, Ended, Tasks, blocking};
+use crate::tls;
+
+/// How often the pods' address is put back, if it is gone.
+const LOOKED_AFTER_EVERY: Duration = Duration::from_secs(60);
+
+/// What the store remembers.
+struct Opened {
+    registry: Arc<Registry>,
+    verdicts: Verdicts,
+    authenticator: Arc<Authenticator>,
+    truth: Arc<Truth>,
+    outbox: Arc<Outbox>,
+    documents: Documents,
+}
+
+/// What the hub's tasks share, and who ends them.
+struct Running {
+    proxy: Arc<Proxy>,
+    metrics: Arc<Metrics>,
+    children: Children,
+    /// Tasks that come and go with requests, connections and mirrors.
+    tasks: Tasks,
+    /// Lets running requests end.
+    shutdown: CancellationToken,
+    /// Ends everything.
+    stop: CancellationToken,
+}
+
+impl Hub {
+    /// Serves until `shutdown`, then lets running requests end. When it returns nothing of the hub is left.
+    ///
+    /// # Errors
+    /// If what the store remembers cannot be read at the start, or if a task ends that the hub cannot be without.
+    ///
+    /// # Cancel safety
+    /// Dropping it ends everything at once; what was answered is in the store, up to the last sync.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let stop = CancellationToken::new();
+        // Whatever ends this future ends its tasks.
+        let _guard = stop.clone().drop_guard();
+        let tasks = Tasks::default();
+        let opened = self.open(&tasks, &stop).await?;
+        let tls = self.tls(opened.authenticator.clone())?;
+        let surroundings = self.surroundings(&opened).await?;
+        let metrics = self.metrics(&opened);
+        // Its own, so that a hub that has to end can say so to its listeners.
+        let shutdown = shutdown.child_token();
+        let mut running = Running {
+            proxy: self.proxy(opened, &surroundings, &metrics, (&tasks, &shutdown, &stop)),
+            metrics,
+            children: Children::default(),
+            tasks,
+            shutdown,
+            stop,
+        };
+        running.start("surroundings", |stop| surroundings.run(stop));
+        self.start(&mut running);
+        let (clients, admin) = (self.local_addrs(), self.admin_addr());
+        let ca_file = self.certificates.authority();
+        tracing::info!(?clients, ?admin, ?ca_file, "the hub serves");
+        let listening = self.listening(tls, &running);
+        let listeners = std::mem::take(&mut self.listeners);
+        let served = running.serve(listening, listeners).await;
+        running.end().await;
+        served
+    }
+
+    fn tls(&self, authenticator: Arc<Authenticator>) -> Result<rustls::ServerConfig, Error> {
+        let node = self.config.node_name.clone();
+        let verifier = NodeVerifier::new(self.verifier.clone(), node, authenticator);
+        tls::server_config(self.certificates.presented(), Some(Arc::new(verifier)))
+            .map_err(|error| Error::Certificate(error.into()))
+    }
+
+    async fn open(&self, tasks: &Tasks, stop: &CancellationToken) -> Result<Opened, Error> {
+        let follower = FollowerConfig {
+            upstream: self.upstream.clone(),
+            object_limit: self.config.object_limit,
+            has_node_identity: self.config.upstream.client_certificate.is_some()
+                || self.config.bootstrap_token_file.is_some(),
+        };
+        let window = Limit {
+            steps: self.config.window_events,
+            bytes: self.config.window_bytes,
+        };
+        let (mirrors, bounds, verdicts) = sweep::retention(&self.config);
+        let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
+        let (clock, limit) = (self.config.clock, self.config.verdict_limit);
+        let mint = self.mint.clone();
+        let open = move || {
+            let now = Instant::now();
+            let documents = Documents::open(store.clone(), bounds, now)?;
+            let authenticator =
+                Authenticator::open(store.clone(), tasks.clone(), clock, limit, mint)?;
+            let authenticator = Arc::new(authenticator);
+            let verdicts = Verdicts::open(
+                store.clone(),
+                tasks.clone(),
+                authenticator.clone(),
+                verdicts,
+                now,
+            )?;
+            let registry =
+                Registry::open(store.clone(), (window, mirrors), follower, tasks, stop, now)?;
+            Ok(Opened {
+                truth: Arc::new(Truth::recall(&registry)),
+                outbox: Arc::new(Outbox::open(store)?),
+                registry: Arc::new(registry),
+                verdicts,
+                authenticator,
+                documents,
+            })
+        };
+        blocking(open).await.map_err(Error::Store)
+    }
+
+    async fn surroundings(&self, opened: &Opened) -> Result<Surroundings, Error> {
+        let given = Given {
+            node: self.config.node_name.clone(),
+            pool_name: self.config.pool_name.clone(),
+            filters: self.config.filters.clone(),
+            hub: self.pod_addr(),
+        };
+        let (mirrors, store) = (opened.registry.clone(), self.store.clone());
+        let open = move || Ok(Surroundings::open(given, mirrors, store));
+        blocking(open).await.map_err(Error::Store)
+    }
+
+    fn metrics(&self, opened: &Opened) -> Arc<Metrics> {
+        let metrics = Metrics::new();
+        metrics.observe(
+            opened.registry.clone(),
+            self.upstream.clone(),
+            self.store.clone(),
+        );
+        metrics.collect(Box::new(Figures(opened.authenticator.clone())));
+        metrics.collect(Box::new(outbox::Figures(opened.outbox.clone())));
+        Arc::new(metrics)
+    }
+
+    fn proxy(
+        &self,
+        opened: Opened,
+        surroundings: &Surroundings,
+        metrics: &Arc<Metrics>,
+        (tasks, shutdown, stop): (&Tasks, &CancellationToken, &CancellationToken),
+    ) -> Arc<Proxy> {
+        Arc::new(Proxy {
+            node: self.config.node_name.clone(),
+            registry: opened.registry,
+            upstream: self.upstream.clone(),
+            verdicts: opened.verdicts,
+            documents: opened.documents,
+            authenticator: opened.authenticator,
+            truth: opened.truth,
+            outbox: opened.outbox,
+            filters: surroundings.filters().clone(),
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            stop: shutdown.clone(),
+            end: stop.clone(),
+            object_limit: self.config.object_limit,
+            clock: self.config.clock,
+            shares: Shares::new(self.config.limits.clone()),
+            body_limit: self.config.limits.body_bytes,
+        })
+    }
+
+    /// Starts what the hub cannot be without.
+    fn start(&mut self, running: &mut Running) {
+        let (upstream, proxy) = (self.upstream.clone(), running.proxy.clone());
+        running.start("upstream", |stop| upstream.clone().run(stop));
+        let flushing = self.flushing.clone();
+        running.start("flushing", |stop| flushing.run(stop));
+        let (contact, clock) = (proxy.authenticator.contact.clone(), self.config.clock);
+        running.start("contact", |stop| {
+            contact::keep(contact, upstream.clone(), clock, stop)
+        });
+        running.start("issuer", |stop| {
+            issuer::keep(proxy.authenticator.clone(), upstream.clone(), stop)
+        });
+        let reconcile = Reconcile {
+            registry: proxy.registry.clone(),
+            truth: proxy.truth.clone(),
+            outbox: proxy.outbox.clone(),
+            upstream: upstream.clone(),
+        };
+        running.start("reconcile", |stop| reconcile.run(stop));
+        let sweeping = Sweeping::new(&self.config, proxy.clone());
+        running.metrics.collect(Box::new(sweeping.told()));
+        running.start("sweeping", |stop| sweeping.run(stop));
+        let (children, stop) = (&mut running.children, &running.stop);
+        self.certificates
+            .keep(&self.config, &self.upstream, children, stop);
+        proxy.registry.start();
+        if let Some(address) = self.pod_address.clone() {
+            running.start("pod address", |stop| look_after(address, stop));
+        }
+        self.start_administration(running);
+    }
+
+    fn start_administration(&mut self, running: &mut Running) {
+        let proxy = running.proxy.clone();
+        let autonomy = Autonomy::new(&self.config, proxy.clone(), self.flushing.clone());
+        let autonomy = Arc::new(autonomy);
+        running.metrics.collect(Box::new(autonomy.told()));
+        let looking = autonomy.clone();
+        running.start("autonomy", |stop| looking.run(stop));
+        let Some(listener) = self.admin.take() else {
+            return;
+        };
+        let admin = admin::Admin {
+            registry: proxy.registry.clone(),
+            upstream: self.upstream.clone(),
+            store: self.store.clone(),
+            metrics: running.metrics.clone(),
+            autonomy,
+        };
+        let tasks = running.tasks.clone();
+        running.start("administration", |stop| {
+            admin::serve(listener, Arc::new(admin), tasks, stop)
+        });
+    }
+
+    fn listening(&self, tls: rustls::ServerConfig, running: &Running) -> listen::Listening {
+        listen::Listening {
+            tls: Arc::new(tls),
+            node: self.config.node_name.clone(),
+            proxy: running.proxy.clone(),
+            door: Door::new(self.config.limits.clone()),
+            streams: self.config.limits.streams(),
+            tasks: running.tasks.clone(),
+            shutdown: running.shutdown.clone(),
+            end: running.stop.clone(),
+            drain: self.config.drain,
+        }
+    }
+}
+
+impl Running {
+    fn start<F>(&mut self, task: &'static str, run: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.children.spawn(task, run(self.stop.clone()));
+    }
+
+    /// Serves until the shutdown, or until a task has ended that is needed.
+    async fn serve(
+        &mut self,
+        listening: listen::Listening,
+        listeners: Vec<TcpListener>,
+    ) -> Result<(), Error> {
+        let mut serving = std::pin::pin!(listening.serve(listeners));
+        let ended = tokio::select! {
+            served = serving.as_mut() => {
+                tracing::info!("the hub has drained");
+                return served;
+            }
+            ended = self.children.next_ended() => ended,
+        };
+        tracing::error!(
+            task = ended.task,
+            "the hub ends: it cannot be without this task"
+        );
+        self.shutdown.cancel();
+        self.stop.cancel();
+        // Nobody is waited for: every connection has heard of it.
+        let _served = serving.await;
+        Err(lost(ended))
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.children.join().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn lost(ended: Ended) -> Error {
+    let task = ended.task;
+    let source = match ended.panicked {
+        Some(panicked) => panicked.into(),
+        None => "it ended while the hub runs".into(),
+    };
+    Error::Task { task, source }
+}
+
+/// Puts the pods' address back where it was taken away, and takes it away at the end.
+async fn look_after(address: PodAddress, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOOKED_AFTER_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        change(&address, PodAddress::ensure, "pods may not reach the hub").await;
+    }
+    change(&address, PodAddress::remove, "the pods' address stays").await;
+}
+
+async fn change(
+    address: &PodAddress,
+    how: fn(&PodAddress) -> Result<(), InterfaceError>,
+    otherwise: &str,
+) {
+    let address = address.clone();
+    if let Err(error) = blocking(move || how(&address)).await {
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::warn!(error, "{otherwise}");
+    }
+}

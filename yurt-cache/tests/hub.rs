@@ -5,6 +5,8 @@
 mod admin;
 #[path = "hub/alone.rs"]
 mod alone;
+#[path = "hub/anything.rs"]
+mod anything;
 #[path = "hub/autonomy.rs"]
 mod autonomy;
 #[path = "hub/cloud.rs"]
@@ -41,6 +43,8 @@ mod mirrors;
 mod odd;
 #[path = "hub/remembering.rs"]
 mod remembering;
+#[path = "hub/never_silent.rs"]
+mod never_silent;
 #[path = "hub/servers.rs"]
 mod servers;
 #[path = "hub/site.rs"]

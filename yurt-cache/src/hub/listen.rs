@@ -1,5 +1,6 @@
 //! The door for clients: TLS, who is it, then the proxy. One slow or hostile client costs only itself.
 
+mod lingering;
 mod visit;
 
 use std::convert::Infallible;
@@ -20,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 
+use self::lingering::Lingering;
 use self::visit::Visit;
 use super::Error;
 use crate::answer::{self, RETRY};
@@ -200,7 +202,8 @@ impl Listening {
             .initial_stream_window_size(RECEIVE_WINDOW)
             .initial_connection_window_size(RECEIVE_WINDOWS)
             .max_concurrent_streams(streams);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let stream = TokioIo::new(Lingering::new(stream));
+        let connection = builder.serve_connection_with_upgrades(stream, service);
         let mut connection = std::pin::pin!(connection);
         let told_to_end = tokio::select! {
             ended = connection.as_mut() => return told(ended),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::cloud::{Asked, Cloud, End, Say, event, list};
 use super::site::{SOON, Site, events, eventually, names};
@@ -346,4 +347,22 @@ async fn a_cloud_that_goes_back_in_time_ends_the_watches() {
         names(&get(&site, MAPS).await) == ["b"]
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_reaches_a_client_whose_body_nobody_reads() {
+    let (_cloud, site) = Cloud::with_hub(|_| Say::list(5, &[])).await;
+    let body = vec![b'['; 1 << 20];
+    let head = format!(
+        "POST /api/v1/namespaces/default/pods HTTP/1.1\r\nHost: hub\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    for _ in 0..10 {
+        let mut stream = site.raw(None).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    }
 }

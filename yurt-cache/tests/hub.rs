@@ -39,12 +39,12 @@ mod hostile;
 mod identity;
 #[path = "hub/mirrors.rs"]
 mod mirrors;
+#[path = "hub/never_silent.rs"]
+mod never_silent;
 #[path = "hub/odd.rs"]
 mod odd;
 #[path = "hub/remembering.rs"]
 mod remembering;
-#[path = "hub/never_silent.rs"]
-mod never_silent;
 #[path = "hub/servers.rs"]
 mod servers;
 #[path = "hub/site.rs"]

@@ -20,7 +20,7 @@ use crate::codec::{ObjectMeta, compact, field, inflate, protobuf};
 use crate::follow::source::get;
 use crate::identity::Caller;
 use crate::mirror::kind::Kind;
-use crate::tasks::blocking;
+use crate::tasks::{Panicked, blocking};
 
 /// An object, by its name.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ impl Proxy {
         let (proxy, caller) = (self.clone(), caller.clone());
         self.with_text(response, move |text| async move {
             if is_whole {
-                blocking(move || named.remember(&text)).await;
+                done(move || named.remember(&text)).await;
                 return;
             }
             let shown = text.plain().and_then(|text| revision_of(&text));
@@ -108,7 +108,7 @@ impl Proxy {
         let (proxy, caller) = (self.clone(), caller.clone());
         self.with_text(response, move |text| async move {
             let renewed = named.clone();
-            let is_renewed = blocking(move || {
+            let is_renewed = done(move || {
                 let is_there = is_whole && (!is_delete || text.is_of_what_stays());
                 let is_renewed = is_there && renewed.remember(&text);
                 if is_delete && !is_renewed {
@@ -177,7 +177,7 @@ impl Proxy {
         };
         match response.status() {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return blocking(move || named.forget()).await,
+            StatusCode::NOT_FOUND => return done(move || named.forget()).await,
             _ => return,
         }
         self.verdicts.grant(caller, &access("get", &named.path));
@@ -185,7 +185,7 @@ impl Proxy {
         let Ok(bytes) = body::read(response.into_body(), self.object_limit).await else {
             return;
         };
-        blocking(move || named.remember(&Text { bytes, encoding })).await;
+        done(move || named.remember(&Text { bytes, encoding })).await;
     }
 }
 
@@ -274,6 +274,12 @@ fn revision_of(text: &Bytes) -> Option<u64> {
 /// Leases are renewed every few seconds, online alone: whoever holds one asks for it again before it counts on it.
 fn is_renewed_all_the_time(path: &Path) -> bool {
     path.resource.group == "coordination.k8s.io" && path.resource.plural == "leases"
+}
+
+/// Does work on the store beside an answer; of what panicked nothing is remembered.
+async fn done<T: Default + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = blocking(move || Ok::<T, Panicked>(work())).await;
+    done.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_A
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use yurt_core::store::ErrorKind;
+
 use crate::body::{self, Body};
 use crate::codec::Status;
 use crate::tasks;
@@ -151,7 +153,13 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> yurt_core::store::Result<T> + Send + 'static,
 ) -> Result<T, Status> {
     let done = tasks::blocking(work).await;
-    done.map_err(|error| Status::internal(&format!("read the node's store: {error}")))
+    done.map_err(|error| match error.kind() {
+        // It is fetched again as soon as the cloud is there.
+        ErrorKind::Damaged => {
+            Status::unavailable(format!("the node's store is damaged: {error}"), Some(RETRY))
+        }
+        _ => Status::internal(&format!("read the node's store: {error}")),
+    })
 }
 
 #[cfg(test)]

@@ -55,6 +55,9 @@ pub(crate) struct Window {
     low: u64,
 }
 
+/// Steps that are kept whatever their size, so that one large object sends nobody away who has not read it yet.
+const KEPT: usize = 2;
+
 /// How much a window holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
@@ -86,7 +89,7 @@ impl Window {
         self.bytes += step.size();
         self.steps.push_back(Arc::new(step));
         while self.steps.len() > self.limit.steps
-            || (self.bytes > self.limit.bytes && self.steps.len() > 1)
+            || (self.bytes > self.limit.bytes && self.steps.len() > KEPT)
         {
             let Some(step) = self.steps.pop_front() else {
                 return;

@@ -190,10 +190,13 @@ async fn a_record_that_is_found_damaged_online_is_fetched_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_that_is_found_damaged_while_cut_off_is_refused_until_the_cloud_is_back() {
     let (bed, store) = bed().await;
-    bed.cut().await;
-    store.is_damaged.store(true, Ordering::SeqCst);
     let node = bed.site.node();
     let one = format!("{MAPS}/b");
+    for known in [&one, &format!("{MAPS}/a")] {
+        node.get(known).await.unwrap().expect(200);
+    }
+    bed.cut().await;
+    store.is_damaged.store(true, Ordering::SeqCst);
     node.get(&one)
         .await
         .unwrap()

@@ -37,11 +37,13 @@ async fn mirrored(
 }
 
 /// Starts a hub whose cloud lists nothing at 5, and says `chunk` in the first watch when the switch is on.
-async fn hearing(barrier: u64, chunk: String) -> (Cloud, Site, Switch) {
+/// It is at `barrier` before, and at `end` after it.
+async fn hearing(barrier: u64, chunk: String, end: u64) -> (Cloud, Site, Switch) {
     let (go, went) = tokio::sync::watch::channel(false);
     let (cloud, site, _) =
         mirrored(
             move |asked| match (asked.is_barrier(), asked.is_watch(), asked.before) {
+                (true, ..) if *went.borrow() => Say::list(end, &[]),
                 (true, ..) => Say::list(barrier, &[]),
                 (_, true, 0) => Say::silence().then(went.clone(), chunk.clone()),
                 (_, true, _) => Say::silence(),
@@ -77,7 +79,7 @@ async fn restart(site: &mut Site) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_of_a_chunk_reaches_who_was_told_a_later_revision() {
     let late = event("ADDED", "a", 9) + &event("ADDED", "b", 10) + &event("ADDED", "c", 11);
-    let (_cloud, mut site, go) = hearing(10, late).await;
+    let (_cloud, mut site, go) = hearing(10, late, 11).await;
     let (_node, mut open) = watch(&site, "").await;
     reaches(&site, 10).await;
     go.send_replace(true);
@@ -103,7 +105,7 @@ async fn every_event_of_a_chunk_reaches_who_was_told_a_later_revision() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_added_and_deleted_in_one_chunk_is_deleted_for_who_resumes_between() {
     let both = event("ADDED", "x", 7) + &event("DELETED", "x", 9);
-    let (_cloud, mut site, go) = hearing(5, both).await;
+    let (_cloud, mut site, go) = hearing(5, both, 9).await;
     let (_node, mut open) = watch(&site, "&resourceVersion=5").await;
     go.send_replace(true);
     assert_eq!(events(&mut open, 2).await, ["ADDED x", "DELETED x"]);
@@ -168,7 +170,7 @@ async fn each_deletion_of_a_relist_is_told_at_a_revision_of_its_own_even_if_none
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revision_that_was_told_is_told_again_after_a_crash() {
     let chunk = event("ADDED", "a", 7) + &event("BOOKMARK", "", 20);
-    let (_cloud, mut site, go) = hearing(20, chunk).await;
+    let (_cloud, mut site, go) = hearing(20, chunk, 20).await;
     go.send_replace(true);
     let node = site.node();
     eventually("the bookmark's revision is told", async || {
@@ -266,7 +268,7 @@ async fn a_relist_remembers_no_more_deletions_than_a_watch_does() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_from_a_revision_that_the_cloud_has_reached_is_placed_after_a_barrier() {
-    let (_cloud, site, go) = hearing(40, event("ADDED", "a", 41)).await;
+    let (_cloud, site, go) = hearing(40, event("ADDED", "a", 41), 41).await;
     let (_node, mut open) = watch(&site, "&resourceVersion=40").await;
     assert_eq!(open.headers["x-yurt-served-from"], "mirror");
     reaches(&site, 40).await;
@@ -276,7 +278,7 @@ async fn a_watch_from_a_revision_that_the_cloud_has_reached_is_placed_after_a_ba
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_from_a_revision_that_the_cloud_has_not_reached_is_sent_to_list_again() {
-    let (_cloud, site, _go) = hearing(40, String::new()).await;
+    let (_cloud, site, _go) = hearing(40, String::new(), 40).await;
     let (_node, mut open) = watch(&site, "&resourceVersion=1000").await;
     let error = open.next(SOON).await.unwrap().unwrap();
     assert_eq!(
@@ -296,7 +298,7 @@ fn pod(at: u64) -> String {
 /// A cloud with one pod, which says an event and a bookmark in one chunk.
 fn pods(asked: &Asked) -> Say {
     if asked.path != PODS || !asked.is_watch() {
-        let (at, pod) = if asked.before == 0 {
+        let (at, pod) = if asked.before == 0 && !asked.is_barrier() {
             (5, pod(5))
         } else {
             (20, pod(7))

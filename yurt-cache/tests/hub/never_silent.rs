@@ -318,12 +318,12 @@ async fn a_hub_that_loses_a_task_ends_with_an_error_that_names_it() {
     .await;
     bed.cut().await;
     CLOCK_IS_BROKEN.store(true, Ordering::SeqCst);
-    // What notes the last contact with the cloud looks at the clock.
+    // Several of the hub's tasks look at the clock; whichever does first is named.
     bed.link.mend().await.unwrap();
     let ended = bed.site.ended(SOON).await.expect("the hub has ended");
     CLOCK_IS_BROKEN.store(false, Ordering::SeqCst);
     let error = ended.unwrap_err();
-    assert_eq!(error.to_string(), "run the task \"contact\"");
+    assert!(error.to_string().starts_with("run the task \""), "{error}");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("the test's clock is broken"), "{source}");
 }

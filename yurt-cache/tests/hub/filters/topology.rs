@@ -265,6 +265,8 @@ async fn a_change_of_a_service_or_a_pool_reaches_who_watches_the_slices() {
             "clients ignore what is not newer"
         );
         last = super::revision(&slice);
+        // And once more with the cloud's own revision, by which whoever writes goes.
+        assert_eq!(nodes(&next(&mut watch).await), expected);
     }
 }
 

@@ -180,7 +180,7 @@ impl Listening {
             let running = visiting.begin();
             let answered = listening.clone().request(peer, visiting.clone(), request);
             async move {
-                let response = match contained(answered).await {
+                let response = match contained(Box::pin(answered)).await {
                     Ok(response) => response,
                     // It is told already, and the others on this connection are not concerned.
                     Err(panicked) => answer::status(&panicked.into()),

@@ -10,7 +10,11 @@ fn breaks() {
 #[tokio::test]
 async fn work_that_panics_is_an_error_for_who_waits_and_is_counted() {
     let before = panics();
-    let done: Result<(), Error> = blocking(|| Ok(breaks())).await;
+    let done: Result<(), Error> = blocking(|| {
+        breaks();
+        Ok(())
+    })
+    .await;
     let error = done.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Other);
     let source = std::error::Error::source(&error).unwrap().to_string();

@@ -154,7 +154,10 @@ async fn probe(
 /// Closes surplus connections, and those of a certificate that was replaced.
 async fn tidy(shared: &Arc<Shared>, index: usize) {
     let files = shared.files.clone();
-    let refreshed = blocking(move || Ok::<(), Panicked>(files.refresh()));
+    let refreshed = blocking(move || {
+        files.refresh();
+        Ok::<(), Panicked>(())
+    });
     if let Err(error) = refreshed.await {
         tracing::error!(%error, "the TLS files cannot be read anew");
     }

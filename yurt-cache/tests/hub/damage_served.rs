@@ -11,6 +11,7 @@ use testbed::api::ApiConfig;
 use testbed::client::Client;
 use testbed::link::{Cut, Link};
 use testbed::pki::Pki;
+use tokio::task::JoinSet;
 use yurt_cache::store::MemoryStore;
 use yurt_core::store::{Batch, Error, ErrorKind, Health, Operation, Result, Store};
 
@@ -22,6 +23,9 @@ const FROM_MIRROR: &str = "/api/v1/namespaces/default/configmaps?resourceVersion
 const SCOPE: &str = "v1/configmaps in default";
 const RECORD: &[u8] = b"o//v1/configmaps/default/b";
 
+/// Whether a write is the last one of a process.
+type Last = fn(&Operation) -> bool;
+
 /// A store whose records a test harms: one that cannot be read, one that is read late, one that is not written.
 #[derive(Debug, Default)]
 struct Harmed {
@@ -31,7 +35,7 @@ struct Harmed {
     held: Mutex<Held>,
     let_go: Condvar,
     /// After the first batch with such an operation nothing more is written.
-    dies_after: Mutex<Option<fn(&Operation) -> bool>>,
+    dies_after: Mutex<Option<Last>>,
     is_dead: AtomicBool,
 }
 
@@ -219,7 +223,8 @@ async fn a_list_by_selector_is_whole_or_fails_when_versions_are_replaced_meanwhi
     store.hold(true);
     let node = bed.site.node();
     let selected = format!("{FROM_MIRROR}&labelSelector=app%3Dx");
-    let listing = tokio::spawn(async move { node.get(&selected).await });
+    let mut listing = JoinSet::new();
+    listing.spawn(async move { node.get(&selected).await });
     eventually("the list is being read", async || store.is_waited_for()).await;
     // More than is kept of replaced versions, and then the last one of the list.
     for round in 0..10 {
@@ -245,7 +250,7 @@ async fn a_list_by_selector_is_whole_or_fails_when_versions_are_replaced_meanwhi
     })
     .await;
     store.hold(false);
-    let list = listing.await.unwrap().unwrap();
+    let list = listing.join_next().await.unwrap().unwrap().unwrap();
     match list.code {
         200 => assert_eq!(names(&list.json()), ["a", "b", "c"]),
         code => assert!(code >= 500, "{code}: {}", list.text()),

@@ -116,7 +116,7 @@ impl Rounding {
             cloud: 0,
             knew: None,
         };
-        if !round.answering.is_ok() {
+        if round.answering.is_err() {
             round.knew = Some(self.knew("before the link came back", &ready).await?);
         }
         self.link_back(&mut round, &polls).await?;

@@ -92,6 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::task::JoinSet;
     use tokio::time::Instant;
 
     use super::*;
@@ -99,13 +100,14 @@ mod tests {
     #[tokio::test]
     async fn it_reads_until_the_client_has_closed() {
         let (mut client, server) = duplex(16);
-        let ending = tokio::spawn(async move { Lingering::new(server).shutdown().await });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { Lingering::new(server).shutdown().await });
         // More than fits: it is read, or this would wait for ever.
         client.write_all(&[0; 100_000]).await.unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
-        assert!(!ending.is_finished());
+        assert!(tasks.try_join_next().is_none());
         drop(client);
-        ending.await.unwrap().unwrap();
+        tasks.join_next().await.unwrap().unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -82,6 +82,9 @@ impl Proxy {
         };
         match self.wait_for(&mirror, caller, wanted, arrived).await {
             Waited::Ready => {}
+            // Filters need a mirror, and whoever takes any version takes the one that is not proven.
+            Waited::Forward
+                if exchange.sieve.is_some() && fresh == Freshness::Any && mirror.is_synced() => {}
             Waited::Forward => {
                 return self
                     .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)

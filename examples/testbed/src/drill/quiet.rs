@@ -62,7 +62,8 @@ impl Quiet {
             // Each of them writes every ten seconds.
             arguments: vec![
                 "--endpoint-reconciler-type=none".to_owned(),
-                "--feature-gates=APIServerIdentity=false".to_owned(),
+                "--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false"
+                    .to_owned(),
             ],
             ..ClusterConfig::default()
         })

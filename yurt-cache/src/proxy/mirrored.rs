@@ -101,6 +101,7 @@ impl Proxy {
             // The cloud could go on, but not through the filters.
             return Err(Status::expired_watch(from, mirror.revision()));
         }
+        mirror.check_damage();
         if mirror.is_suspect()
             || is_misplaced(&mirror, scope)
             || !can_select(&mirror, scope)
@@ -157,6 +158,7 @@ impl Proxy {
         self.verdicts
             .check_offline(caller, &scope_access(api, scope))?;
         mirror.note_use(caller, Instant::now());
+        mirror.check_damage();
         if mirror.is_suspect() {
             let why =
                 format!("the node's store is damaged: what it has of {scope} may lack something");

@@ -74,6 +74,9 @@ async fn a_large_object_that_comes_later_reaches_every_watch_and_so_does_what_fo
                     Say::silence().then(when.clone(), big + &event("ADDED", "after", 7))
                 }
                 (MAPS, true, _) => Say::silence(),
+                (MAPS, false, _) if asked.is_barrier() => {
+                    Say::list(if *when.borrow() { 7 } else { 5 }, &[])
+                }
                 (MAPS, false, 0) => Say::list(5, &[("small", 4)]),
                 (MAPS, false, _) => Say::list(7, &[("listed again", 7)]),
                 _ => Say::json(404, "{}"),

@@ -227,9 +227,11 @@ async fn pages_are_one_list_on_both_sides_of_a_cut() {
         .get(&format!("{maps}?limit=4&continue={token}"))
         .await
         .unwrap();
+    // It goes on where the node's copy still is what the page was of.
+    let is_page = next.code == 200 && names(&next.json()) == wanted_after(&all, 4);
     checks.that(
         "the server's token cut off",
-        [410, 503].contains(&next.code) && next.json()["kind"] == "Status",
+        is_page || ([410, 503].contains(&next.code) && next.json()["kind"] == "Status"),
         || next.text(),
     );
     checks.equal("cut off", Ok(wanted.clone()), pages(&site, maps, 4).await);

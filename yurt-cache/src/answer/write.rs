@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::api::request::Shape;
+use crate::api::well_known::may_be_custom;
 use crate::codec::{self, Column, EventType, IncludeObject, ObjectMeta, TypeMeta, with_type_meta};
 use crate::filter::sieve::{Sieve, SiftError, Sifted};
 use crate::mirror::kind::Kind;
@@ -18,6 +19,8 @@ pub(crate) struct Writer {
     include: IncludeObject,
     now: jiff::Timestamp,
     sieve: Option<Sieve>,
+    /// Its resource has a definition, and no type of the server's own.
+    is_custom: bool,
 }
 
 impl Writer {
@@ -41,6 +44,7 @@ impl Writer {
             include: include.and_then(IncludeObject::parse).unwrap_or_default(),
             now,
             sieve: None,
+            is_custom: may_be_custom(&kind.resource),
         }
     }
 
@@ -73,6 +77,10 @@ impl Writer {
     /// Writes what comes before the items of a list.
     pub(crate) fn head(&self, revision: u64, paging: Option<(&str, Option<usize>)>) -> Bytes {
         let mut meta = format!("{{\"resourceVersion\":\"{revision}\"");
+        if self.is_custom && self.shape == Shape::Object && paging.is_none() {
+            // As the server writes lists of custom resources: they have no types of their own.
+            meta.push_str(",\"continue\":\"\"");
+        }
         if let Some((token, remaining)) = paging {
             meta.push_str(&format!(",\"continue\":\"{token}\""));
             if let Some(remaining) = remaining {

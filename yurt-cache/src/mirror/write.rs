@@ -15,7 +15,7 @@ use super::version::Version;
 use super::window::Step;
 use super::{Mirror, Phase, State};
 use crate::api::ObjectKey;
-use crate::codec;
+use crate::codec::{self, EventType};
 
 /// Which record of the scope is written with a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +145,11 @@ impl Mirror {
         let mut earlier: HashMap<ObjectKey, Bytes> = HashMap::new();
         for step in &mut transition.steps {
             let Step::Event(event) = step else { continue };
-            let body = earlier.get(&event.key).or_else(|| before.get(&event.key));
+            let body = match event.event_type {
+                // What is new was nothing before, if something of its name was there or not.
+                EventType::Added => None,
+                _ => earlier.get(&event.key).or_else(|| before.get(&event.key)),
+            };
             event.before = body.and_then(|body| shown_before(&self.kind, &event.traits, body));
             earlier.insert(event.key.clone(), event.object.clone());
         }

@@ -163,8 +163,10 @@ fn list<'a>(options: &Options, scope: &'a Scope, have: Have) -> Route<'a> {
         return Route::Forward(Remember::Nothing);
     }
     if let Some(token) = &options.continue_token {
+        // A revision beside a token is the server's to refuse.
+        let is_alone = options.revision == Revision::Unset && options.revision_match.is_none();
         let is_here = match have {
-            Have::Synced(at) => crate::answer::continues_at(token) == Some(at),
+            Have::Synced(at) => is_alone && crate::answer::continues_at(token) == Some(at),
             Have::Nothing | Have::Syncing => false,
         };
         return if is_here || crate::answer::is_our_token(token) {

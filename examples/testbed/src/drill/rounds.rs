@@ -4,9 +4,8 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use crate::node::{Cut, Poll};
 
-/// How soon after its pods run the Service has to answer: a second, and the one that kube-proxy lets pass between two
-/// writes of its rules (`minSyncPeriod`).
-const ANSWERING: Duration = Duration::from_secs(2);
+/// How soon after its pods run the Service has to answer.
+const ANSWERING: Duration = Duration::from_secs(1);
 
 /// All rounds.
 #[derive(Clone, Debug, Default)]
@@ -236,7 +235,7 @@ mod tests {
     #[test]
     fn a_service_that_answers_late_is_a_failure() {
         let late = Round {
-            answering: Ok(Duration::from_millis(2_001)),
+            answering: Ok(Duration::from_millis(1_001)),
             ..round()
         };
         assert!(!late.is_met());

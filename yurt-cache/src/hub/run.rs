@@ -81,9 +81,10 @@ impl Hub {
             shutdown,
             stop,
         };
+        // Before the listeners go to those who serve them.
+        let (clients, admin) = (self.local_addrs(), self.admin_addr());
         running.start("surroundings", |stop| surroundings.run(stop));
         self.start(&mut running);
-        let (clients, admin) = (self.local_addrs(), self.admin_addr());
         let ca_file = self.certificates.authority();
         tracing::info!(?clients, ?admin, ?ca_file, "the hub serves");
         let listening = self.listening(tls, &running);

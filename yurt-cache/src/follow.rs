@@ -4,6 +4,7 @@
 //! `plan` decides and is pure; `run` does what it says; `barrier` proves; `registry` finds and starts;
 //! `sweep` ends what nobody needs.
 
+mod aggregated;
 mod barrier;
 pub(crate) mod definition;
 mod list;

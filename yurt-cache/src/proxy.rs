@@ -99,13 +99,15 @@ impl Proxy {
         }
         let api = ApiRequest::read(request.method(), request.uri(), request.headers());
         let sieve = self.sieve(&caller, &api).await;
-        let exchange = Exchange { api, sieve };
-        let api = &exchange.api;
-        let (place, placed) = self.place(guest, api).await;
+        let mut exchange = Exchange { api, sieve };
+        let (place, placed) = self.place(guest, &exchange.api).await;
         request.extensions_mut().insert(place.clone());
-        let checked = placed.and_then(|()| self.check_length(api, request.headers()));
+        let checked = placed.and_then(|()| self.check_length(&exchange.api, request.headers()));
         let answered = match checked {
-            Ok(()) => self.answer(&caller, &exchange, request).await,
+            Ok(()) => {
+                self.keep_to_callers(&caller, &mut exchange.api).await;
+                self.answer(&caller, &exchange, request).await
+            }
             Err(refused) => Err(refused),
         };
         let (mut response, from) = match answered {
@@ -117,11 +119,26 @@ impl Proxy {
         if is_head {
             *response.body_mut() = body::empty();
         }
+        let api = &exchange.api;
         let resource = api.path().map(|path| &path.resource);
         let resource = resource.filter(|resource| self.registry.known_kind(resource).is_some());
         self.metrics
             .request(api.verb, resource, from, response.status(), began.elapsed());
         (response, from)
+    }
+
+    /// Makes of a read that others may not be shown the answer of one that only the cloud can answer.
+    async fn keep_to_callers(&self, caller: &Caller, api: &mut ApiRequest) {
+        let Some(path) = api.path().filter(|_| api.verb != Verb::Write) else {
+            return;
+        };
+        let may_share = match self.link() {
+            Link::Up => self.registry.may_share(caller, &path.resource).await,
+            Link::Cut => self.registry.may_share_held(&path.resource),
+        };
+        if !may_share {
+            api.target = Target::Other;
+        }
     }
 
     /// Waits for the guest's turn, if it has a place left.

@@ -3,6 +3,8 @@
 
 #[path = "hub/admin.rs"]
 mod admin;
+#[path = "hub/aggregated.rs"]
+mod aggregated;
 #[path = "hub/alone.rs"]
 mod alone;
 #[path = "hub/anything.rs"]

@@ -2,13 +2,15 @@
 //! selectors may name. It is fetched beside a mirror and remembered like any object.
 
 use bytes::Bytes;
+use http::StatusCode;
+use http::header::CONTENT_ENCODING;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::registry::Registry;
 use super::source::get;
-use crate::api::key;
 use crate::api::well_known::{definitions, may_be_custom};
+use crate::api::{Resource, key};
 use crate::body;
 use crate::codec::{Column, JsonPath, ObjectMeta, PrinterColumn, inflate};
 
@@ -52,22 +54,7 @@ pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind,
     if !may_be_custom(&kind.resource) || kind.custom().is_defined {
         return;
     }
-    let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
-    let path = format!("{}/{name}", definitions().path(None));
-    let Ok(response) = get(upstream, caller, &path).await else {
-        return;
-    };
-    if response.status() != http::StatusCode::OK {
-        return;
-    }
-    let encoding = response
-        .headers()
-        .get(http::header::CONTENT_ENCODING)
-        .cloned();
-    let Ok(text) = body::read(response.into_body(), LIMIT).await else {
-        return;
-    };
-    let Some(text) = inflate(encoding.as_ref(), &text) else {
+    let Ok(text) = fetch(upstream, caller, &kind.resource).await else {
         return;
     };
     take(kind, &text);
@@ -76,16 +63,46 @@ pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind,
     };
     let definitions = registry.kind(&definitions());
     let kept = Bytes::copy_from_slice(text.trim_ascii_end());
+    let name = name(&kind.resource);
     let (key, now) = (key("", &name), Instant::now());
     let remember = move || definitions.remember(&key, meta.resource_version, kept, now);
     if let Err(error) = blocking(remember).await {
-        tracing::warn!(%path, %error, "a definition is not remembered");
+        tracing::warn!(%name, %error, "a definition is not remembered");
     }
+}
+
+/// Fetches the definition of a resource.
+///
+/// # Errors
+/// With the cloud's answer, if there was one that was no definition.
+pub(super) async fn fetch(
+    upstream: &Upstream,
+    caller: &Caller,
+    resource: &Resource,
+) -> Result<Bytes, Option<StatusCode>> {
+    let path = format!("{}/{}", definitions().path(None), name(resource));
+    let response = get(upstream, caller, &path).await.map_err(|_| None)?;
+    if response.status() != StatusCode::OK {
+        return Err(Some(response.status()));
+    }
+    let encoding = response.headers().get(CONTENT_ENCODING).cloned();
+    let text = body::read(response.into_body(), LIMIT).await;
+    inflate(encoding.as_ref(), &text.map_err(|_| None)?).ok_or(None)
+}
+
+fn name(resource: &Resource) -> String {
+    format!("{}.{}", resource.plural, resource.group)
+}
+
+/// Returns whether a definition has this version.
+pub(super) fn serves(text: &[u8], version: &str) -> bool {
+    let definition = serde_json::from_slice::<Definition>(text);
+    definition.is_ok_and(|read| read.spec.versions.iter().any(|one| one.name == version))
 }
 
 /// Takes over what the store remembers of a resource's definition. Blocks on the store.
 pub(crate) fn recall(registry: &Registry, kind: &Kind) {
-    let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
+    let name = name(&kind.resource);
     if let Some(definitions) = registry.known_kind(&definitions())
         && let Ok(Some((_, text))) = definitions.newest("", &name, None)
     {

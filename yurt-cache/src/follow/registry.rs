@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use yurt_core::store::{Result, Store};
 
+use super::aggregated::Servers;
 use super::definition;
 use super::run::Follower;
 use super::{FollowerConfig, Following, Turns};
@@ -38,6 +39,7 @@ pub(crate) struct Registry {
     stop: CancellationToken,
     config: FollowerConfig,
     turns: Arc<Turns>,
+    pub(super) servers: Servers,
     pub(super) retention: Retention,
     pub(super) remembered: Arc<Remembered>,
     /// When the store was opened: nothing is known of uses before.
@@ -188,6 +190,7 @@ impl Registry {
             stop,
             config,
             turns: Arc::default(),
+            servers: Servers::default(),
             remembered,
             retention,
             opened: now,

@@ -14,6 +14,7 @@ use super::site::{SOON, Site, events, names};
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const MAPS_SCOPE: &str = "v1/configmaps in default";
 const DEEPS: &str = "/apis/try.test/v1/namespaces/default/deeps";
+const DEFINITION: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/deeps.try.test";
 const DEEPS_SCOPE: &str = "try.test/v1/deeps in default";
 
 /// A ConfigMap's value of 900,000 `<`, as Go's encoder writes them: 5.4 MB.
@@ -108,6 +109,10 @@ fn deep(name: &str, revision: u64, depth: usize) -> String {
 
 fn say_deep(asked: &Asked, when: &watch::Receiver<bool>, depth: usize) -> Say {
     match (asked.path.as_str(), asked.is_watch()) {
+        (DEFINITION, _) => Say::json(
+            200,
+            r#"{"metadata":{"name":"deeps.try.test","resourceVersion":"2"},"spec":{"versions":[{"name":"v1"}]}}"#,
+        ),
         (DEEPS, true) => {
             let line = |object: String| format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n");
             let lines = line(deep("later", 6, depth)) + &line(deep("next", 7, 2));

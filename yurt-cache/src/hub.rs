@@ -2,6 +2,7 @@
 
 mod admin;
 mod autonomy;
+mod boot;
 mod certificates;
 mod config;
 mod interface;

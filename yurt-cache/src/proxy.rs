@@ -84,6 +84,10 @@ const STILL_CUT: Duration = Duration::from_millis(400);
 /// shows what it remembers.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 
+/// How long at most a write that the node can stand behind waits for a hub to know whether the cloud is there: as long
+/// as a connection that nobody answers.
+const WRITE_WAITS: Duration = Duration::from_secs(5);
+
 impl Proxy {
     /// Answers one request.
     pub(crate) async fn serve(
@@ -420,8 +424,16 @@ impl Proxy {
             self.authenticator.check_own(is_online)?;
             return Ok(Link::Cut);
         }
-        // A write is not decided on what was.
-        if api.verb == Verb::Write || !self.is_reach_unknown() {
+        if !self.is_reach_unknown() {
+            return Ok(self.link());
+        }
+        let mut reach = self.reach();
+        let is_known = reach.wait_for(|reach| !matches!(reach, Reach::Unknown));
+        if api.verb == Verb::Write {
+            // It is not decided on what was; one that the node can stand behind waits to be.
+            if local_write(api, caller, &self.node).is_some() {
+                let _known_or_not = timeout(WRITE_WAITS, is_known).await;
+            }
             return Ok(self.link());
         }
         let (contact, takes_any) = (&self.authenticator.contact, api.takes_any_version());
@@ -433,8 +445,6 @@ impl Proxy {
             (false, false) => return Ok(self.link()),
         };
         let wait = wait.saturating_sub(contact.open_for(Instant::now()));
-        let mut reach = self.reach();
-        let is_known = reach.wait_for(|reach| !matches!(reach, Reach::Unknown));
         let _known_or_not = timeout(wait, is_known).await;
         Ok(if contact.was_cut() && self.is_reach_unknown() {
             Link::Cut

@@ -54,6 +54,9 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// Where the hub keeps its certificates; the store is given to [`Hub::new`](super::Hub::new).
     pub data_dir: PathBuf,
+    /// Where the system names the machine's latest start. After another one no pod of the node is taken for ready
+    /// until its kubelet says so.
+    pub boot_id_file: PathBuf,
     /// How long a mirror stays that nobody asks for, while the cloud is there and no restart needs it.
     pub mirror_idle: Duration,
     /// How long else stays what nobody uses, while the cloud is there: objects that were read by name and that
@@ -109,6 +112,7 @@ impl Config {
             client_ca_file: None,
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 10_267))),
             data_dir,
+            boot_id_file: "/proc/sys/kernel/random/boot_id".into(),
             mirror_idle: Duration::from_secs(3_600),
             forget_after: Duration::from_secs(7 * 86_400),
             objects_by_name: Budget::new(5_000, 32 << 20),

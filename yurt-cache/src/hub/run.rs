@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::autonomy::Autonomy;
 use super::interface::{InterfaceError, PodAddress};
 use super::sweep::{self, Sweeping};
-use super::{Error, Hub, admin, listen};
+use super::{Error, Hub, admin, boot, listen};
 use crate::authorize::Verdicts;
 use crate::discovery::Documents;
 use crate::filter::follow::{Given, Surroundings};
@@ -116,6 +116,8 @@ impl Hub {
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
         let (clock, limit) = (self.config.clock, self.config.verdict_limit);
         let mint = self.mint.clone();
+        let node = self.config.node_name.clone();
+        let boot_id_file = self.config.boot_id_file.clone();
         let open = move || {
             let now = Instant::now();
             let documents = Documents::open(store.clone(), bounds, now)?;
@@ -131,8 +133,9 @@ impl Hub {
             )?;
             let registry =
                 Registry::open(store.clone(), (window, mirrors), follower, tasks, stop, now)?;
+            let truth = boot::recall(&registry, &*store, &node, &boot_id_file);
             Ok(Opened {
-                truth: Arc::new(Truth::recall(&registry)),
+                truth: Arc::new(truth),
                 outbox: Arc::new(Outbox::open(store)?),
                 registry: Arc::new(registry),
                 verdicts,

@@ -156,7 +156,9 @@ fn correct_endpoint(endpoint: &mut Value, facts: &PodFacts, address_type: &str, 
     let ip = facts.ip(address_type);
     let serves = facts.is_ready && ip.is_some();
     let is_ready = (serves && !facts.is_terminating) || unready == Unready::Published;
-    if let Some(ip) = ip {
+    if let Some(ip) = ip
+        && (serves || is_ready || leads_somewhere(endpoint))
+    {
         endpoint["addresses"] = json!([ip]);
     }
     let Some(endpoint) = endpoint.as_object_mut() else {
@@ -168,6 +170,13 @@ fn correct_endpoint(endpoint: &mut Value, facts: &PodFacts, address_type: &str, 
         conditions.insert("serving".to_owned(), serves.into());
         conditions.insert("terminating".to_owned(), facts.is_terminating.into());
     }
+}
+
+/// Returns whether anybody may be sent to an endpoint. While nobody is, its address is not worth a version of its own:
+/// kube-proxy looks at nothing for a second after each, and what it would miss is that the pod is ready.
+fn leads_somewhere(endpoint: &Value) -> bool {
+    let conditions = &endpoint["conditions"];
+    conditions["ready"] != Value::Bool(false) || conditions["serving"] == Value::Bool(true)
 }
 
 fn correct_subset(subset: &mut Map<String, Value>, pods: &Pods, unready: Unready) {
@@ -186,7 +195,9 @@ fn correct_subset(subset: &mut Map<String, Value>, pods: &Pods, unready: Unready
             let ip = facts.ip(if is_ipv6 { "IPv6" } else { "IPv4" });
             is_ready = unready == Unready::Published
                 || (facts.is_ready && ip.is_some() && !facts.is_terminating);
-            if let Some(ip) = ip {
+            if let Some(ip) = ip
+                && (is_ready || was_ready)
+            {
                 address["ip"] = json!(ip);
             }
         }

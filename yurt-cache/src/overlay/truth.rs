@@ -7,15 +7,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use yurt_core::name::NodeName;
 
 use super::OverlayError;
 use super::endpoint::{PodFacts, Pods, Unready, correct_endpoints, correct_slice};
-use crate::api::{ObjectKey, Resource, split_key};
+use crate::api::well_known::pods_scope;
+use crate::api::{ObjectKey, Resource, Within, split_key};
 use crate::codec::{ObjectMeta, field};
 use crate::follow::registry::Registry;
 use crate::mirror::Mirror;
 use crate::mirror::kind::Kind;
 use crate::mirror::version::Version;
+use crate::retention::pod::Pod;
 
 /// The label that names a slice's Service (`k8s.io/api/discovery/v1`, `LabelServiceName`).
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -24,9 +27,25 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 #[derive(Debug, Default)]
 pub(crate) struct Truth {
     /// By the pod's key.
-    pods: Mutex<HashMap<ObjectKey, PodFacts>>,
+    pods: Mutex<HashMap<ObjectKey, Held>>,
     /// Whom the endpoints name, so that one pod's word costs its own endpoints and not all of its namespace.
     named: Mutex<HashMap<(Resource, ObjectKey), Named>>,
+}
+
+/// What is held true of a pod.
+#[derive(Clone, Debug)]
+struct Held {
+    facts: PodFacts,
+    from: From,
+}
+
+/// Where it is known from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    /// The kubelet, or the cloud, said so.
+    Said,
+    /// The machine was started again, and the kubelet has not said anything yet.
+    Reboot,
 }
 
 /// Whom an endpoints object names, as of a version of it. Two with one hash cost a useless look, and no more.
@@ -44,7 +63,11 @@ impl Truth {
         if let Some(kind) = registry.known_kind(&pods()) {
             for key in kind.all_covered() {
                 let facts = newest(&kind, &key).and_then(|pod| PodFacts::read(&pod));
-                truth.pods.lock().extend(facts.map(|facts| (key, facts)));
+                let held = facts.map(|facts| Held {
+                    facts,
+                    from: From::Said,
+                });
+                truth.pods.lock().extend(held.map(|held| (key, held)));
             }
         }
         truth
@@ -59,7 +82,11 @@ impl Truth {
     ) -> Result<(), OverlayError> {
         if let Some(facts) = PodFacts::read(pod) {
             let uid = hash(&facts.uid);
-            self.pods.lock().insert(key.clone(), facts);
+            let held = Held {
+                facts,
+                from: From::Said,
+            };
+            self.pods.lock().insert(key.clone(), held);
             self.correct(registry, split_key(key).0, &[uid])?;
         }
         Ok(())
@@ -81,15 +108,56 @@ impl Truth {
         Ok(())
     }
 
+    /// Holds none of the node's pods for ready until its kubelet says so: the machine was started again, and nothing
+    /// that ran before does. Then kube-proxy begins with nobody that is gone. Blocks on the store.
+    pub(crate) fn start_anew(
+        &self,
+        registry: &Registry,
+        node: &NodeName,
+    ) -> Result<(), OverlayError> {
+        let mirror = registry.find(&pods_scope(node));
+        let Some(mirror) = mirror.filter(|mirror| mirror.is_synced()) else {
+            return Ok(());
+        };
+        let view = mirror.view(Within::Everything);
+        for item in &view.snapshot.items {
+            let Ok(text) = view.snapshot.read(item) else {
+                continue;
+            };
+            let is_here =
+                Pod::read(&text).is_some_and(|pod| pod.node.as_deref() == Some(node.as_str()));
+            if let Some(facts) = PodFacts::read(&text).filter(|_| is_here) {
+                let held = Held {
+                    facts: PodFacts {
+                        is_ready: false,
+                        ..facts
+                    },
+                    from: From::Reboot,
+                };
+                self.pods.lock().insert(item.key.clone(), held);
+            }
+        }
+        self.correct_all(registry)
+    }
+
     /// Forgets the pods of which the cloud says the same, which are gone there, or which it wants gone: the
     /// server wins. Returns whether any are left. Blocks on the store.
     pub(crate) fn agree(&self, registry: &Registry) -> bool {
         let cloud = registry.known_kind(&pods());
         let mut pods = self.pods.lock();
-        pods.retain(|key, facts| {
+        pods.retain(|key, held| {
             let seen = cloud.as_ref().and_then(|kind| newest(kind, key));
             let seen = seen.and_then(|pod| PodFacts::read(&pod));
-            seen.is_some_and(|seen| seen.uid == facts.uid && !seen.is_terminating && seen != *facts)
+            let Some(seen) = seen.filter(|seen| seen.uid == held.facts.uid) else {
+                return false;
+            };
+            if held.from == From::Reboot {
+                // What was only assumed gives way at once, and the endpoints with it.
+                held.facts = seen;
+                held.from = From::Said;
+                return true;
+            }
+            !seen.is_terminating && seen != held.facts
         });
         !pods.is_empty()
     }
@@ -155,7 +223,7 @@ impl Truth {
     fn known_in(&self, namespace: &str) -> Pods {
         let pods = self.pods.lock();
         let here = pods.iter().filter(|(key, _)| split_key(key).0 == namespace);
-        here.map(|(_, facts)| (facts.uid.clone(), facts.clone()))
+        here.map(|(_, held)| (held.facts.uid.clone(), held.facts.clone()))
             .collect()
     }
 }

@@ -228,6 +228,57 @@ async fn the_endpoints_of_a_service_follow_the_pods_that_really_run_here() {
 }
 
 #[tokio::test]
+async fn after_a_reboot_no_pod_is_ready_until_the_kubelet_says_so() {
+    let mut bed = bed().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("boot_id");
+    let boot = |id: &str| write(&file, id);
+    boot("first");
+    let configured = file.clone();
+    bed.site
+        .adjust(move |config| config.boot_id_file = configured.clone());
+    bed.restart().await;
+    let mine = format!("/api/v1/pods?resourceVersion=0&fieldSelector=spec.nodeName%3D{NODE}");
+    bed.site.node().get(&mine).await.unwrap().expect(200);
+    let scope = format!("v1/pods where spec.nodeName={NODE}");
+    bed.site.is_live(&scope).await;
+    let uid = bed.site.node().get(POD).await.unwrap().json()["metadata"]["uid"].clone();
+    let elsewhere = endpoint("10.0.9.9", true, &json!("elsewhere"));
+    bed.cut().await;
+    for (id, ready) in [("first", true), ("second", false)] {
+        boot(id);
+        bed.restart().await;
+        bed.site.sees_the_cloud(false).await;
+        let expected = json!([endpoint("10.0.0.1", ready, &uid), elsewhere]);
+        assert_eq!(endpoints(&bed.site.node()).await, expected, "{id}");
+    }
+    let node = bed.site.node();
+    let mut slices = watch(&node, SLICES).await;
+    report(&node, "10.0.0.7", "False").await.expect(200);
+    report(&node, "10.0.0.7", "True").await.expect(200);
+    let ready = next(&mut slices).await;
+    let expected = json!([endpoint("10.0.0.7", true, &uid), elsewhere]);
+    assert_eq!(
+        ready["endpoints"], expected,
+        "nothing is told before the pod serves"
+    );
+    boot("third");
+    bed.mend().await;
+    bed.restart().await;
+    eventually(
+        "the cloud's word counts as soon as it is there",
+        async || endpoints(&bed.site.node()).await[0] == endpoint("10.0.0.1", true, &uid),
+    )
+    .await;
+}
+
+/// Returns whom the Service's slice leads to.
+async fn endpoints(client: &Client) -> Value {
+    let list = client.get(&format!("{SLICES}?resourceVersion=0")).await;
+    list.unwrap().expect(200)["items"][0]["endpoints"].clone()
+}
+
+#[tokio::test]
 async fn a_pods_word_costs_its_own_endpoints_and_not_all_of_the_namespace() {
     const OTHERS: usize = 60;
     let reads = Arc::new(AtomicUsize::new(0));
@@ -473,4 +524,12 @@ async fn a_status_reported_while_cut_off_takes_a_pod_out_of_a_scope_that_selects
     assert_eq!(names(&held), [""; 0]);
     bed.mend().await;
     assert_eq!(events(&mut watch, 1).await, ["ADDED till"]);
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's file needs not survive a crash"
+)]
+fn write(path: &std::path::Path, text: &str) {
+    std::fs::write(path, text).unwrap();
 }

@@ -165,3 +165,21 @@ fn a_pod_that_is_over_is_not_ready() {
     assert_eq!(PodFacts::read(b"{}"), None);
     assert_eq!(PodFacts::read(b"garbage"), None);
 }
+
+#[test]
+fn the_new_address_of_who_serves_nobody_comes_with_its_readiness() {
+    let unready = slice("IPv4", vec![endpoint("a", "10.0.0.1", false, false, false)]);
+    let starting = pods([pod("a", &["10.0.0.9"], "False", false)]);
+    assert_eq!(corrected(&unready, &starting, Unready::Hidden), None);
+    let running = pods([pod("a", &["10.0.0.9"], "True", false)]);
+    let after = corrected(&unready, &running, Unready::Hidden).unwrap();
+    let expected = endpoint("a", "10.0.0.9", true, true, false);
+    assert_eq!(after["endpoints"], json!([expected]));
+    let published = corrected(&unready, &starting, Unready::Published).unwrap();
+    assert_eq!(published["endpoints"][0]["addresses"], json!(["10.0.0.9"]));
+
+    let subset = |ip: &str| json!({"notReadyAddresses": [{"ip": ip, "targetRef": {"uid": "a"}}]});
+    let object = Bytes::from(json!({"subsets": [subset("10.0.0.1")]}).to_string());
+    let after = correct_endpoints(&object, &starting, Unready::Hidden).unwrap();
+    assert_eq!(after, None);
+}

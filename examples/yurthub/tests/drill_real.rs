@@ -66,7 +66,7 @@ async fn a_node_whose_hub_lost_the_end_of_a_segment_lives_on() {
 }
 
 #[tokio::test]
-#[ignore = "needs a real node: root, containerd, kubelet; was not run on one yet"]
+#[ignore = "needs a real node: root, containerd, kubelet"]
 async fn a_service_answers_after_each_of_several_power_cuts_though_the_link_comes_back_for_moments()
 {
     let drill = ShortReturns {

@@ -198,7 +198,7 @@ impl Quiet {
         let table = self.node.run(&table).await?;
         Ok(led_to(
             &table,
-            &format!("default/{}/tcp/__", self.shop.name),
+            &format!("default/{}/tcp/ {{", self.shop.name),
         ))
     }
 }
@@ -210,14 +210,19 @@ fn revision(of: &Value) -> u64 {
         .unwrap_or_default()
 }
 
-/// Reads the service's choice of endpoints: `numgen random mod 2 vmap { 0 : goto endpoint-…/tcp/__10.0.0.1/80, … }`.
-/// Chains that nobody is led to are left in the table for a while.
-fn led_to(table: &str, mark: &str) -> BTreeSet<String> {
-    let choices = table.split("vmap {").skip(1);
-    let choices = choices.filter_map(|rest| rest.split('}').next());
-    let targets = choices.flat_map(|choice| choice.split(mark).skip(1));
-    targets
-        .filter_map(|target| target.split('/').next())
+/// Reads the choice in a Service's chain: of endpoints' chains, `numgen random mod 2 vmap { 0 : goto
+/// endpoint-…/tcp/__10.0.0.1/80, … }`, or since Kubernetes 1.36 of addresses, `… map { 0 : 10.0.0.1 . 80, … }`.
+fn led_to(table: &str, service: &str) -> BTreeSet<String> {
+    let chains = table.split("chain ").filter(|chain| {
+        let head = chain.lines().next().unwrap_or_default();
+        head.starts_with("service-") && head.ends_with(service)
+    });
+    let choices = chains
+        .flat_map(str::lines)
+        .filter(|line| line.contains("numgen"));
+    let words = choices.flat_map(|line| line.split(|c: char| !c.is_ascii_digit() && c != '.'));
+    words
+        .filter(|word| word.parse::<std::net::Ipv4Addr>().is_ok())
         .map(str::to_owned)
         .collect()
 }
@@ -228,15 +233,24 @@ mod tests {
 
     #[test]
     fn rules_lead_to_what_is_chosen_from_and_not_to_what_is_left_over() {
-        let table = "\
+        let chains = "\
             chain service-AB-default/shop/tcp/ {\n\
                 ip daddr 10.96.1.2 tcp dport 80 jump mark-for-masquerade\n\
                 numgen random mod 2 vmap { 0 : goto endpoint-C-default/shop/tcp/__10.1.1.5/8080, \
                 1 : goto endpoint-D-default/shop/tcp/__10.1.1.6/8080 }\n\
             }\n\
-            chain endpoint-E-default/shop/tcp/__10.1.1.3/8080 {\n}";
-        let led = led_to(table, "default/shop/tcp/__");
-        let led: Vec<&str> = led.iter().map(String::as_str).collect();
-        assert_eq!(led, ["10.1.1.5", "10.1.1.6"]);
+            chain endpoint-E-default/shop/tcp/__10.1.1.3/8080 {\n}\n\
+            chain service-F-default/other/tcp/ {\n\
+                numgen random mod 1 vmap { 0 : goto endpoint-G-default/other/tcp/__10.1.1.9/80 }\n}";
+        let addresses = "\
+            chain service-AB-default/shop/tcp/ {\n\
+                ip daddr 10.96.1.2 tcp dport 80 jump mark-for-masquerade\n\
+                meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.1.1.5 . 8080, 1 : 10.1.1.6 . 8080 }\n\
+            }";
+        for table in [chains, addresses] {
+            let led = led_to(table, "default/shop/tcp/ {");
+            let led: Vec<&str> = led.iter().map(String::as_str).collect();
+            assert_eq!(led, ["10.1.1.5", "10.1.1.6"]);
+        }
     }
 }

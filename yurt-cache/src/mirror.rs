@@ -13,6 +13,7 @@ mod record;
 pub(crate) mod relist;
 pub(crate) mod remembered;
 pub(crate) mod saved;
+mod selected;
 #[cfg(test)]
 mod simulation;
 mod snapshot;

@@ -259,28 +259,9 @@ impl Watching {
             out.put_slice(&event.line);
             return Ok(());
         }
-        let is = self.selection.matches(&event.key, &event.traits);
-        let was = match &event.before {
-            Some(before) => self.selection.matches(&event.key, &before.traits),
-            None => is && event.event_type != EventType::Added,
-        };
-        match (event.event_type, was, is) {
-            (EventType::Deleted, true, _) => {
-                self.tell(EventType::Deleted, event, &event.object, out)
-            }
-            (EventType::Deleted, false, _) | (_, false, false) => Ok(()),
-            (_, false, true) => self.tell(EventType::Added, event, &event.object, out),
-            (_, true, true) => self.tell(EventType::Modified, event, &event.object, out),
-            (_, true, false) => {
-                // It left the selection: the client is told of what it knew, at the revision of the change.
-                let known = event
-                    .before
-                    .as_ref()
-                    .map_or(&event.object, |before| &before.object);
-                let gone = codec::with_resource_version(known, event.revision)
-                    .unwrap_or_else(|_| known.clone());
-                self.tell(EventType::Deleted, event, &gone, out)
-            }
+        match event.selected(&self.selection) {
+            Some((event_type, object)) => self.tell(event_type, event, &object, out),
+            None => Ok(()),
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::saved::{decode_tombstone, tombstone_key};
 use super::super::window::Step;
 use super::super::{Mirror, Read};
 use super::cloud::content;
-use crate::api::{Within, split_key};
+use crate::api::{Selection, Within, split_key};
 use crate::codec::{EventType, ObjectMeta};
 
 /// A client.
@@ -24,6 +24,8 @@ pub(super) struct Client {
     pub(super) goes_by_objects: bool,
     /// The number by which it resumes.
     pub(super) resumes_at: u64,
+    /// What it wants of the mirror, if not all.
+    pub(super) wants: Option<Selection>,
 }
 
 impl Client {
@@ -41,12 +43,17 @@ impl Client {
             view.revision,
             self.reached
         );
-        let items = view.snapshot.items.iter().map(|item| {
+        let items = view.snapshot.items.iter().filter_map(|item| {
             let body = view
                 .snapshot
                 .read(item)
                 .expect("a list reads all that it names");
-            (split_key(&item.key).1.to_owned(), content(&body))
+            let meta = ObjectMeta::parse(&body).unwrap();
+            let traits = mirror.kind.traits(&meta, &body);
+            let wants = self.wants.as_ref();
+            wants
+                .is_none_or(|wants| wants.matches(&item.key, &traits))
+                .then(|| (split_key(&item.key).1.to_owned(), content(&body)))
         });
         self.known = Some(items.collect());
         self.reached = view.revision;
@@ -71,9 +78,15 @@ impl Client {
         let mut place = place;
         for step in coming.iter().take(steps) {
             match &**step {
-                Step::Event(event) if event.order > self.reached => {
-                    self.see(event.event_type, event.order, event.revision, &event.object);
-                }
+                Step::Event(event) if event.order > self.reached => match &self.wants {
+                    None => self.see(event.event_type, event.order, event.revision, &event.object),
+                    Some(wants) => match event.selected(wants) {
+                        Some((event_type, object)) => {
+                            self.see(event_type, event.order, event.revision, &object);
+                        }
+                        None => self.reached = event.order,
+                    },
+                },
                 Step::Event(_) => {}
                 Step::Jump { to } if *to <= self.reached => {}
                 Step::Jump { .. } => return self.replay(mirror, self.reached),
@@ -97,8 +110,11 @@ impl Client {
         }
     }
 
-    /// Is told what changed since, as a resumed watch is.
+    /// Is told what changed since, as a resumed watch is; what it had selected before nobody knows.
     fn replay(&mut self, mirror: &Arc<Mirror>, from: u64) {
+        if self.wants.is_some() {
+            return self.list(mirror);
+        }
         let Some(since) = mirror.since(from, Within::Everything) else {
             return self.list(mirror);
         };
@@ -147,15 +163,24 @@ impl Client {
             EventType::Deleted => known.remove(&meta.name),
             _ => known.insert(meta.name.clone(), content(object)),
         };
-        // Of an end that it may have missed the beginning of a client is told in any case.
-        if !self.goes_by_objects && event_type != EventType::Deleted {
-            let name = &meta.name;
-            let is_new = event_type == EventType::Added;
-            assert_eq!(
-                before.is_none(),
-                is_new,
-                "{event_type:?} of {name} at {order}"
-            );
+        if self.goes_by_objects {
+            return;
+        }
+        let name = &meta.name;
+        match event_type {
+            // Of an end that it may have missed the beginning of a client is told that is told again what changed.
+            EventType::Deleted if self.wants.is_none() => {}
+            EventType::Deleted => {
+                assert!(before.is_some(), "{name} ends at {order} and was not there")
+            }
+            _ => {
+                let is_new = event_type == EventType::Added;
+                assert_eq!(
+                    before.is_none(),
+                    is_new,
+                    "{event_type:?} of {name} at {order}"
+                );
+            }
         }
     }
 }

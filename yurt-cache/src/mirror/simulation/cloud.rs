@@ -26,10 +26,11 @@ pub(super) struct Cloud {
     content: u64,
 }
 
-/// Writes an object as the server does.
+/// Writes an object as the server does; its label says whether its content is even.
 pub(super) fn object(name: &str, revision: u64, content: u64) -> Bytes {
+    let is_even = content.is_multiple_of(2);
     format!(
-        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","namespace":"a","resourceVersion":"{revision}"}},"data":{{"k":"{content}"}}}}"#
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","namespace":"a","resourceVersion":"{revision}","labels":{{"even":"{is_even}"}}}},"data":{{"k":"{content}"}}}}"#
     )
     .into()
 }

@@ -247,6 +247,8 @@ impl Follower {
                 counters.malformed.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%scope, step = %error, cause, "the cloud's answer was malformed, listing again");
             }
+            // It is told once, however often somebody else is tried.
+            Ended::Forbidden if *self.following.refused.borrow() => {}
             Ended::Forbidden => {
                 tracing::info!(%scope, "the mirror waits for a caller who may fetch it")
             }

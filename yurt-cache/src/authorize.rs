@@ -2,6 +2,8 @@
 //! and honoured while the cloud is away.
 
 mod keeping;
+mod local_write;
+mod permit;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use yurt_core::store::{Batch, Result, Store};
 
 pub(crate) use self::keeping::{Count, Retention};
 use self::keeping::{Needed, Pressure};
+pub(crate) use self::local_write::{LocalWrite, local_write};
+pub(crate) use self::permit::Permit;
 use crate::api::{Resource, Scope};
 use crate::body;
 use crate::codec::{Status, Subject};
@@ -133,7 +137,7 @@ impl Verdicts {
         upstream: &Upstream,
         caller: &Caller,
         access: &Access,
-    ) -> std::result::Result<(), Status> {
+    ) -> std::result::Result<Permit, Status> {
         let known = self.known.lock().get(&access.key(caller.id())).copied();
         let is_current = self.authenticator.is_current(caller);
         if let Some(verdict) = known.filter(|verdict| is_current && verdict.is_fresh()) {
@@ -162,7 +166,7 @@ impl Verdicts {
         &self,
         caller: &Caller,
         access: &Access,
-    ) -> std::result::Result<(), Status> {
+    ) -> std::result::Result<Permit, Status> {
         self.authenticator.check_offline(caller)?;
         let said = self.said(caller, access);
         if let Some(verdict) = said.filter(|verdict| verdict.is_allowed) {
@@ -186,7 +190,7 @@ impl Verdicts {
                 .is_some_and(|verdict| verdict.is_allowed && is_later(verdict))
         });
         if allowed {
-            return Ok(());
+            return Ok(Permit::new());
         }
         if let Some(refusal) = said {
             return refusal.as_result(access);
@@ -203,8 +207,8 @@ impl Verdicts {
         caller: &Caller,
         access: &Access,
     ) -> std::result::Result<(), Status> {
-        self.said(caller, access)
-            .map_or(Ok(()), |verdict| verdict.as_result(access))
+        let said = self.said(caller, access);
+        said.map_or(Ok(()), |verdict| verdict.as_result(access).map(drop))
     }
 
     /// Returns what the cloud said, if that counts while it is away.
@@ -219,16 +223,16 @@ impl Verdicts {
         said.find(counts).copied()
     }
 
-    /// Returns whether the cloud has allowed it not long ago; what was allowed before this process counts
-    /// until the cloud is there.
-    pub(crate) fn is_allowed_lately(
+    /// Permits what the cloud has allowed not long ago; what was allowed before this process counts until the
+    /// cloud is there.
+    pub(crate) fn allowed_lately(
         &self,
         caller: &Caller,
         access: &Access,
         is_online: bool,
-    ) -> bool {
+    ) -> Option<Permit> {
         if !is_online {
-            return self.check_offline(caller, access).is_ok();
+            return self.check_offline(caller, access).ok();
         }
         let known = self.known.lock().get(&access.key(caller.id())).copied();
         let is_recent = |verdict: Verdict| {
@@ -236,8 +240,9 @@ impl Verdicts {
                 .asked
                 .is_some_and(|asked| asked.elapsed() < USED_FOR)
         };
-        self.authenticator.is_current(caller)
-            && known.is_some_and(|verdict| verdict.is_allowed && is_recent(verdict))
+        let is_allowed = self.authenticator.is_current(caller)
+            && known.is_some_and(|verdict| verdict.is_allowed && is_recent(verdict));
+        is_allowed.then(Permit::new)
     }
 
     /// Returns whether the cloud has said anything of just this.
@@ -254,9 +259,10 @@ impl Verdicts {
     }
 
     /// Notes that the cloud has just let the caller do it.
-    pub(crate) fn grant(&self, caller: &Caller, access: &Access) {
+    pub(crate) fn grant(&self, caller: &Caller, access: &Access) -> Permit {
         self.authenticator.recognised(caller);
         self.remember(caller, access, true);
+        Permit::new()
     }
 
     /// Notes that the cloud, which knows the caller, has just not let it do it.
@@ -415,9 +421,9 @@ impl Verdict {
         })
     }
 
-    fn as_result(self, access: &Access) -> std::result::Result<(), Status> {
+    fn as_result(self, access: &Access) -> std::result::Result<Permit, Status> {
         if self.is_allowed {
-            Ok(())
+            Ok(Permit::new())
         } else {
             Err(access.forbidden(""))
         }

@@ -3,7 +3,7 @@
 mod by_name;
 pub(crate) mod exchange;
 pub(crate) mod forward;
-pub(crate) mod local_write;
+mod local_write;
 pub(crate) mod mirrored;
 pub(crate) mod route;
 mod sifted;
@@ -24,13 +24,13 @@ use yurt_core::name::NodeName;
 
 use self::exchange::Exchange;
 use self::forward::Broken;
-use self::local_write::local_write;
 use self::route::{Have, Route, route};
 use self::validate::validate;
-use crate::answer::{self, RETRY, object::object, write::Writer};
-use crate::api::request::{ApiRequest, Path, Revision, Target, Verb, is_decodable};
+use crate::answer::object::{Found, find};
+use crate::answer::{self, RETRY, write::Writer};
+use crate::api::request::{ApiRequest, Path, Revision, Shape, Target, Verb, is_decodable};
 use crate::api::{Scope, elapsed, human, key};
-use crate::authorize::{Access, Verdicts};
+use crate::authorize::{Access, Permit, Verdicts, local_write};
 use crate::body::{self, Body};
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::discovery::Documents;
@@ -197,16 +197,18 @@ impl Proxy {
                 self.mirrored(caller, exchange, scope, fresh, link, request)
                     .await
             }
-            Route::Forward(route::Remember::Token) => {
-                self.forward_token_request(caller, api, request).await
+            Route::Token(permit) => {
+                self.forward_token_request(permit, caller, api, request)
+                    .await
             }
             Route::Forward(remember) => {
                 let scope = scope.as_ref().ok().and_then(Option::as_ref);
                 self.forwarded(caller, exchange, scope, remember, request)
                     .await
             }
-            Route::LocalWrite(write) => {
-                let (response, from) = self.write_locally(api, write, request).await?;
+            Route::LocalWrite(write, permit) => {
+                let written = self.write_locally(api, (write, permit), request).await;
+                let (response, from) = written?;
                 Ok((self.sifted(exchange, response).await?, from))
             }
             Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {
@@ -276,13 +278,20 @@ impl Proxy {
         let api = &exchange.api;
         match (chosen, &api.target) {
             (Route::Object, Target::Resource(path)) => {
-                let found = self.stored_object(exchange, path).await;
-                // What nobody here has seen needs no verdict, and there may be none.
-                if !matches!(&found, Err(status) if status.code == http::StatusCode::SERVICE_UNAVAILABLE)
-                {
-                    self.may(caller, &access("get", path), link).await?;
-                }
-                let mut response = found?;
+                let found = match self.stored_object(api, path).await {
+                    // What nobody here has seen needs no verdict, and there may be none.
+                    Err(status) if status.code == http::StatusCode::SERVICE_UNAVAILABLE => {
+                        return Err(status);
+                    }
+                    found => found,
+                };
+                let permit = self.may(caller, &access("get", path), link).await?;
+                let (found, shape) = found?;
+                let now = (self.clock)();
+                let include = api.options.include_object.as_deref();
+                let mut response = found.show(permit, &api.options.revision, |kind, form| {
+                    Writer::new(kind, form, shape, include, now).through(exchange.sieve.clone())
+                })?;
                 self.warn_of_age(&mut response, link);
                 Ok((response, ServedFrom::Mirror))
             }
@@ -317,12 +326,12 @@ impl Proxy {
         }
     }
 
-    async fn stored_object(
+    /// Finds what a path names, and how it is to be written.
+    async fn stored_object<'a>(
         &self,
-        exchange: &Exchange,
-        path: &Path,
-    ) -> Result<Response<Body>, Status> {
-        let api = &exchange.api;
+        api: &ApiRequest,
+        path: &'a Path,
+    ) -> Result<(Found<'a>, Shape), Status> {
         let kind = self.registry.known_kind(&path.resource);
         validate(api.verb, &api.options)?;
         let (namespace, name) = (path.namespace.as_deref(), path.name.as_deref());
@@ -331,12 +340,7 @@ impl Proxy {
         let shape = api
             .shape
             .ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
-        let now = (self.clock)();
-        let include = api.options.include_object.clone();
-        object(kind, path, &api.options.revision, covering, |kind, form| {
-            Writer::new(kind, form, shape, include.as_deref(), now).through(exchange.sieve.clone())
-        })
-        .await
+        Ok((find(kind, path, covering).await?, shape))
     }
 
     /// Returns a synced mirror that holds everything of the place where the object would be.
@@ -349,21 +353,21 @@ impl Proxy {
             .find(|mirror| mirror.is_synced() && !mirror.is_suspect())
     }
 
-    /// Returns if the caller may do it. The cloud is asked unless it is known to be away, or has said so not
+    /// Permits it if the caller may do it. The cloud is asked unless it is known to be away, or has said so not
     /// long ago; then what it said counts and is asked again beside the answer.
     async fn may(
         self: &Arc<Self>,
         caller: &Caller,
         access: &Access,
         link: Link,
-    ) -> Result<(), Status> {
+    ) -> Result<Permit, Status> {
         let is_online = matches!(*self.reach().borrow(), Reach::Online);
         if link == Link::Cut {
             return self.verdicts.check_offline(caller, access);
         }
-        if !self.verdicts.is_allowed_lately(caller, access, is_online) {
+        let Some(permit) = self.verdicts.allowed_lately(caller, access, is_online) else {
             return self.verdicts.check(&self.upstream, caller, access).await;
-        }
+        };
         if !self.verdicts.is_fresh(caller, access) {
             let (proxy, caller, access) = (self.clone(), caller.clone(), access.clone());
             self.tasks.spawn(async move {
@@ -374,7 +378,7 @@ impl Proxy {
                     .await;
             });
         }
-        Ok(())
+        Ok(permit)
     }
 
     fn have(&self, scope: &Scope) -> Have {

@@ -9,9 +9,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::write::Writer;
-use super::{Token, blocking, json};
-use crate::api::request::Options;
+use super::{Reading, Token, blocking, json};
 use crate::api::{Freshness, Selection};
+use crate::authorize::Permit;
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status};
 use crate::filter::sieve::{SiftError, Sifted};
@@ -27,12 +27,16 @@ const PORTION: usize = 128 << 10;
 /// # Errors
 /// The status that the server would give: a revision to come or gone by, a token that is too old.
 pub(crate) async fn list(
-    mirror: &Arc<Mirror>,
-    selection: Selection,
-    options: &Options,
+    _permit: Permit,
+    reading: Reading<'_>,
     fresh: Freshness,
-    writer: Writer,
 ) -> Result<Response<Body>, Status> {
+    let Reading {
+        mirror,
+        selection,
+        options,
+        writer,
+    } = reading;
     let view = mirror.view(selection.within());
     if mirror.has_failed() {
         return Err(ended());

@@ -12,10 +12,10 @@ use super::route::Remember;
 use super::validate::validate;
 use super::{Answer, Proxy};
 use crate::answer::write::Writer;
-use crate::answer::{RETRY, list, watch};
+use crate::answer::{RETRY, Reading, list, watch};
 use crate::api::request::{ApiRequest, Revision, Shape, Verb};
 use crate::api::{Freshness, ListAt, Resource, Scope, Selection};
-use crate::authorize::Access;
+use crate::authorize::{Access, Permit};
 use crate::body::Body;
 use crate::codec::fields::Selectable;
 use crate::codec::{Status, fields};
@@ -111,21 +111,14 @@ impl Proxy {
                 .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
                 .await;
         }
-        // Both, so that a cut right after the first list finds the watch allowed.
-        for (verb, word) in [(Verb::List, "list"), (Verb::Watch, "watch")] {
-            if mirror.is_fetched_as(caller, verb) {
-                self.verdicts.grant(caller, &Access::to_scope(word, scope));
-            }
-        }
-        if !mirror.is_fetched_as(caller, api.verb) && self.may(caller, &access, link).await.is_err()
-        {
+        let Some(permit) = self.permit(&mirror, caller, api, scope).await else {
             // The refusal is the cloud's to word; and if it has changed its mind, the caller is served.
             return self
                 .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
                 .await;
-        }
+        };
         self.learn(caller, scope);
-        match self.write(&mirror, exchange, scope, fresh).await {
+        match self.write(permit, &mirror, exchange, scope, fresh).await {
             Ok(response) => Ok((response, ServedFrom::Mirror)),
             // The mirror has moved on, or is gone; the cloud goes on where a page ended.
             Err(status) if is_gone(&status) && exchange.sieve.is_none() => {
@@ -134,6 +127,29 @@ impl Proxy {
             }
             Err(status) => Err(status),
         }
+    }
+
+    /// Permits what the cloud lets the caller see of a mirror; by having shown it, where it is fetched as the caller.
+    async fn permit(
+        self: &Arc<Self>,
+        mirror: &Mirror,
+        caller: &Caller,
+        api: &ApiRequest,
+        scope: &Scope,
+    ) -> Option<Permit> {
+        let mut permit = None;
+        // Both, so that a cut right after the first list finds the watch allowed.
+        for (verb, word) in [(Verb::List, "list"), (Verb::Watch, "watch")] {
+            if mirror.is_fetched_as(caller, verb) {
+                let granted = self.verdicts.grant(caller, &Access::to_scope(word, scope));
+                permit = permit.or((verb == api.verb).then_some(granted));
+            }
+        }
+        if permit.is_some() {
+            return permit;
+        }
+        let access = scope_access(api, scope);
+        self.may(caller, &access, Link::Up).await.ok()
     }
 
     /// Answers from a mirror while the cloud is away.
@@ -155,7 +171,8 @@ impl Proxy {
                 .check_denied(caller, &scope_access(api, scope))?;
             return Err(self.unavailable(&format!("this node has never listed {scope}"), None));
         };
-        self.verdicts
+        let permit = self
+            .verdicts
             .check_offline(caller, &scope_access(api, scope))?;
         mirror.note_use(caller, Instant::now());
         mirror.check_damage();
@@ -170,7 +187,7 @@ impl Proxy {
         if let Some(field) = unsupported(&mirror, scope) {
             return Err(field);
         }
-        let mut response = self.write(&mirror, exchange, scope, fresh).await?;
+        let mut response = self.write(permit, &mirror, exchange, scope, fresh).await?;
         if api.verb == Verb::List && api.options.revision == Revision::Unset {
             self.warn_of_age(&mut response, Link::Cut);
         }
@@ -179,6 +196,7 @@ impl Proxy {
 
     async fn write(
         &self,
+        permit: Permit,
         mirror: &Arc<Mirror>,
         exchange: &Exchange,
         scope: &Scope,
@@ -200,24 +218,26 @@ impl Proxy {
             (self.clock)(),
         )
         .through(exchange.sieve.clone());
-        let selection = Selection::new(scope, &mirror.scope);
+        let reading = Reading {
+            mirror,
+            selection: Selection::new(scope, &mirror.scope),
+            options: &api.options,
+            writer,
+        };
         if api.verb == Verb::Watch {
-            return Ok(watch::watch(
-                mirror,
-                selection,
-                &api.options,
-                writer,
-                self.stop.clone(),
-            ));
+            return Ok(watch::watch(permit, reading, self.stop.clone()));
         }
-        list::list(mirror, selection, &api.options, fresh, writer).await
+        list::list(permit, reading, fresh).await
     }
 
     /// Returns if the caller may start a mirror: the node has shown its certificate, a token only claims.
     async fn check_claim(&self, caller: &Caller, access: &Access) -> Result<(), Status> {
         match caller {
             Caller::Node => Ok(()),
-            Caller::Token(_) => self.verdicts.check(&self.upstream, caller, access).await,
+            Caller::Token(_) => {
+                let checked = self.verdicts.check(&self.upstream, caller, access);
+                checked.await.map(drop)
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use crate::answer::{self, RETRY};
 use crate::api::key;
 use crate::api::request::{ApiRequest, Path, Shape};
 use crate::api::well_known::pods_scope;
+use crate::authorize::Permit;
 use crate::body;
 use crate::codec::{Status, Subject, protobuf};
 use crate::identity::{Account, BoundPod, Caller, Order, later};
@@ -90,6 +91,7 @@ impl Proxy {
     /// Asks the cloud for a token and keeps its answer; answers itself if the link breaks.
     pub(super) async fn forward_token_request(
         self: &Arc<Self>,
+        permit: Permit,
         caller: &Caller,
         api: &ApiRequest,
         request: Request<Incoming>,
@@ -111,11 +113,15 @@ impl Proxy {
         caller.sign(outgoing.headers_mut());
         let Ok(response) = self.upstream.send(caller.credential(), outgoing).await else {
             // Asking for a token twice does no harm.
-            return self.answer_token_request(api, &parts.headers, &body).await;
+            return self
+                .answer_token_request(permit, api, &parts.headers, &body)
+                .await;
         };
         let (mut head, given) = response.into_parts();
         let Ok(given) = body::read(given, LIMIT).await else {
-            return self.answer_token_request(api, &parts.headers, &body).await;
+            return self
+                .answer_token_request(permit, api, &parts.headers, &body)
+                .await;
         };
         remove_hop_headers(&mut head.headers);
         if head.status == StatusCode::CREATED
@@ -145,6 +151,7 @@ impl Proxy {
     /// Answers a request for a token from what the node itself has.
     pub(super) async fn answer_token_request(
         self: &Arc<Self>,
+        _permit: Permit,
         api: &ApiRequest,
         headers: &HeaderMap,
         body: &Bytes,

@@ -34,7 +34,7 @@ const LOOKED_AFTER_EVERY: Duration = Duration::from_secs(60);
 /// What the store remembers.
 struct Opened {
     registry: Arc<Registry>,
-    verdicts: Verdicts,
+    verdicts: Arc<Verdicts>,
     authenticator: Arc<Authenticator>,
     truth: Arc<Truth>,
     outbox: Arc<Outbox>,
@@ -115,7 +115,7 @@ impl Hub {
         let (mirrors, bounds, verdicts) = sweep::retention(&self.config);
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
         let (clock, limit) = (self.config.clock, self.config.verdict_limit);
-        let mint = self.mint.clone();
+        let (mint, upstream) = (self.mint.clone(), self.upstream.clone());
         let open = move || {
             let now = Instant::now();
             let documents = Documents::open(store.clone(), bounds, now)?;
@@ -126,8 +126,8 @@ impl Hub {
                 store.clone(),
                 tasks.clone(),
                 authenticator.clone(),
+                upstream,
                 verdicts,
-                now,
             )?;
             let registry =
                 Registry::open(store.clone(), (window, mirrors), follower, tasks, stop, now)?;
@@ -135,7 +135,7 @@ impl Hub {
                 truth: Arc::new(Truth::recall(&registry)),
                 outbox: Arc::new(Outbox::open(store)?),
                 registry: Arc::new(registry),
-                verdicts,
+                verdicts: Arc::new(verdicts),
                 authenticator,
                 documents,
             })

@@ -7,8 +7,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::{Answer, Proxy, RETRY};
-use crate::answer;
+use super::{Answer, Proxy};
+use crate::answer::{self, RETRY};
 use crate::api::key;
 use crate::api::request::{ApiRequest, Path, Shape};
 use crate::authorize::{LocalWrite, Permit};

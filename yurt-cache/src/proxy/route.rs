@@ -66,25 +66,23 @@ impl Route<'_> {
     }
 }
 
-/// Decides. `scope` is what the request lists or watches, if it does; `local` is what it is to the node itself, if it
-/// is a write.
+/// Decides. `local` is what the request is to the node itself, if it is a write.
 pub(crate) fn route<'a>(
-    exchange: &Exchange,
-    scope: Option<&'a Scope>,
+    exchange: &'a Exchange,
     link: Link,
     have: Have,
     local: Option<(LocalWrite, Permit)>,
 ) -> Route<'a> {
     match (link, local) {
         (Link::Up, Some((LocalWrite::TokenRequest, permit))) => Route::Token(permit),
-        (Link::Up, _) => online(exchange, scope, have),
+        (Link::Up, _) => online(exchange, have),
         (Link::Cut, Some((write, permit))) => Route::LocalWrite(write, permit),
-        (Link::Cut, None) => offline(&exchange.api, scope),
+        (Link::Cut, None) => offline(exchange),
     }
 }
 
-fn online<'a>(exchange: &Exchange, scope: Option<&'a Scope>, have: Have) -> Route<'a> {
-    let request = &exchange.api;
+fn online(exchange: &Exchange, have: Have) -> Route<'_> {
+    let (request, scope) = (&exchange.api, exchange.scope());
     if request.is_upgrade {
         return Route::Upgrade;
     }
@@ -211,7 +209,8 @@ fn watch<'a>(options: &Options, scope: &'a Scope) -> Route<'a> {
     }
 }
 
-fn offline<'a>(request: &ApiRequest, scope: Option<&'a Scope>) -> Route<'a> {
+fn offline(exchange: &Exchange) -> Route<'_> {
+    let (request, scope) = (&exchange.api, exchange.scope());
     let path = match (&request.target, request.verb) {
         (Target::Document, Verb::Get) => return Route::Document,
         (Target::Document | Target::Other, _) => return Route::Unavailable,

@@ -17,10 +17,12 @@ fn read(method: Method, uri: &str, accept: &str) -> Exchange {
     if uri.contains("/exec") {
         headers.insert(http::header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
     }
-    Exchange {
-        api: ApiRequest::read(&method, &uri.parse().unwrap(), &headers),
-        sieve: None,
-    }
+    let api = ApiRequest::read(&method, &uri.parse().unwrap(), &headers);
+    let mut exchange = Exchange::new(Caller::Node, api);
+    exchange.scope = exchange
+        .scope
+        .map(|scope| scope.map(|_| anywhere().clone()));
+    exchange
 }
 
 const NOTHING: Route<'static> = Route::Forward(Remember::Nothing);
@@ -44,11 +46,6 @@ fn anywhere() -> &'static Scope {
     &ANYWHERE
 }
 
-fn scope_of(request: &Exchange) -> Option<&'static Scope> {
-    let scope = crate::proxy::scope(&request.api).unwrap();
-    scope.map(|_| anywhere())
-}
-
 fn decide(
     method: Method,
     path: &str,
@@ -58,7 +55,7 @@ fn decide(
     have: Have,
 ) -> Route<'static> {
     let request = read(method, &format!("{path}{query}"), accept);
-    route(&request, scope_of(&request), link, have, None)
+    route(Box::leak(Box::new(request)), link, have, None)
 }
 
 #[test]
@@ -322,11 +319,11 @@ fn local(request: &Exchange) -> Option<(LocalWrite, Permit)> {
 fn what_the_node_can_stand_behind_is_written_here_only_while_the_cloud_is_away() {
     let request = read(Method::PATCH, "/api/v1/namespaces/a/pods/p/status", JSON);
     assert!(matches!(
-        route(&request, None, Link::Cut, Have::Nothing, local(&request)),
+        route(&request, Link::Cut, Have::Nothing, local(&request)),
         Route::LocalWrite(LocalWrite::Status, _)
     ));
     assert_eq!(
-        route(&request, None, Link::Up, Have::Nothing, local(&request)),
+        route(&request, Link::Up, Have::Nothing, local(&request)),
         Route::Forward(Remember::Nothing)
     );
 }
@@ -335,7 +332,7 @@ fn what_the_node_can_stand_behind_is_written_here_only_while_the_cloud_is_away()
 fn a_token_for_a_pod_is_asked_of_the_cloud_and_kept() {
     let path = "/api/v1/namespaces/a/serviceaccounts/b/token";
     let request = read(Method::POST, path, JSON);
-    let decide = |link, local| route(&request, None, link, Have::Nothing, local);
+    let decide = |link, local| route(&request, link, Have::Nothing, local);
     assert!(matches!(decide(Link::Up, local(&request)), Route::Token(_)));
     assert!(matches!(
         decide(Link::Cut, local(&request)),
@@ -458,7 +455,7 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
         request.sieve = filters.between(&Caller::Node, resource);
         assert!(request.sieve.is_some());
         assert_eq!(
-            route(&request, scope_of(&request), Link::Up, have, None),
+            route(&request, Link::Up, have, None),
             expected,
             "{method} {path}{query} as {accept}"
         );

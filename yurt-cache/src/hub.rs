@@ -7,6 +7,7 @@ mod config;
 mod interface;
 mod listen;
 mod run;
+mod state;
 mod survey;
 mod sweep;
 

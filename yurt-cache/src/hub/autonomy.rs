@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 
 use super::Config;
+use super::state::State;
 use crate::api::well_known::node_scope;
 use crate::autonomy::condition::{self, Attempt, Condition, MANAGER, Seen};
 use crate::autonomy::{Certificate, Report, Verdict, assess};
@@ -28,7 +29,6 @@ use crate::body;
 use crate::codec::Status;
 use crate::identity::Caller;
 use crate::metrics::gauge;
-use crate::proxy::Proxy;
 use crate::store::synced::Flushing;
 use crate::tasks::{Panicked, blocking};
 use crate::upstream::AGENT;
@@ -42,8 +42,10 @@ enum Telling {
 
 /// What looks.
 pub(super) struct Autonomy {
-    proxy: Arc<Proxy>,
+    state: State,
     flushing: Arc<Flushing>,
+    clock: fn() -> Timestamp,
+    object_limit: usize,
     node: NodeName,
     /// The certificates to look at.
     certificates: Vec<(Certificate, PathBuf)>,
@@ -56,7 +58,7 @@ pub(super) struct Autonomy {
 }
 
 impl Autonomy {
-    pub(super) fn new(config: &Config, proxy: Arc<Proxy>, flushing: Arc<Flushing>) -> Self {
+    pub(super) fn new(config: &Config, state: State, flushing: Arc<Flushing>) -> Self {
         let client = config.upstream.client_certificate.clone();
         let telling = if client.is_some() && config.autonomy_condition {
             Telling::Cloud
@@ -73,8 +75,10 @@ impl Autonomy {
         .filter_map(|(which, path)| Some((which, path?)))
         .collect();
         Self {
-            proxy,
+            state,
             flushing,
+            clock: config.clock,
+            object_limit: config.object_limit,
             node: config.node_name.clone(),
             certificates,
             telling,
@@ -93,7 +97,7 @@ impl Autonomy {
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut reach = self.proxy.upstream.reach();
+        let mut reach = self.state.upstream.reach();
         let mut last = None;
         loop {
             tokio::select! {
@@ -118,7 +122,7 @@ impl Autonomy {
         let autonomy = self.clone();
         let look = move || {
             let facts = autonomy.observe(Instant::now());
-            Ok::<_, Panicked>(assess(&facts, (autonomy.proxy.clock)()))
+            Ok::<_, Panicked>(assess(&facts, (autonomy.clock)()))
         };
         // Without findings nothing is decided.
         let report = blocking(look).await.unwrap_or_default();
@@ -138,7 +142,7 @@ impl Autonomy {
             ago: at.elapsed(),
             was_refused,
         });
-        let now = (self.proxy.clock)();
+        let now = (self.clock)();
         // What the cloud has is known while the Node is followed, and nothing is written blindly.
         let due = self
             .seen()
@@ -164,7 +168,7 @@ impl Autonomy {
 
     /// Returns what the cloud has now; `None` while that is not known.
     fn seen(&self) -> Option<Seen> {
-        let registry = &self.proxy.registry;
+        let registry = &self.state.registry;
         let mirror = registry.find(&node_scope(&self.node))?;
         if !mirror.is_live() {
             return None;
@@ -184,12 +188,12 @@ impl Autonomy {
             .header(USER_AGENT, AGENT)
             .body(body::full(patch))
             .expect("a node's name is a part of a path");
-        let sent = self.proxy.upstream.send(Caller::Node.credential(), request);
+        let sent = self.state.upstream.send(Caller::Node.credential(), request);
         let response = sent
             .await
             .map_err(|error| Status::internal(&format!("write the condition: {error}")))?;
         let code = response.status();
-        let text = body::read(response.into_body(), self.proxy.object_limit)
+        let text = body::read(response.into_body(), self.object_limit)
             .await
             .map_err(|error| Status::internal(&format!("read the answer: {error}")))?;
         match code {

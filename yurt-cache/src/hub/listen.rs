@@ -27,9 +27,9 @@ use super::Error;
 use crate::answer::{self, RETRY};
 use crate::body::{self, Body};
 use crate::codec::Status;
-use crate::identity::{Caller, subject};
+use crate::identity::{Authenticator, Caller, subject};
 use crate::limits::{Door, Entered, Entry, Guest, Holder, TooManyConnections};
-use crate::metrics::{Refused, ServedFrom};
+use crate::metrics::{Metrics, Refused, ServedFrom};
 use crate::proxy::Proxy;
 use crate::tasks::{Tasks, contained};
 
@@ -63,6 +63,8 @@ pub(super) struct Listening {
     pub(super) tls: Arc<rustls::ServerConfig>,
     pub(super) node: NodeName,
     pub(super) proxy: Arc<Proxy>,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) door: Arc<Door>,
     /// Requests at a time on one connection of a client that is not the node.
     pub(super) streams: u32,
@@ -116,7 +118,7 @@ impl Listening {
                     let end = self.end.child_token();
                     let (entry, entered) = self.door.enter(address.ip(), end.clone());
                     if entered == Entered::InsteadOfAnother {
-                        self.proxy.metrics.refused(Refused::Stranger);
+                        self.metrics.refused(Refused::Stranger);
                     }
                     connections.spawn(async move {
                         let connection = Box::pin(listening.connection(stream, entry));
@@ -241,7 +243,7 @@ impl Listening {
                 Some(Caller::Node)
             }
             Peer::Node | Peer::Unnamed | Peer::Foreign => {
-                self.proxy.authenticator.identify(request.headers())
+                self.authenticator.identify(request.headers())
             }
         };
         let refused = match (caller, peer) {
@@ -265,7 +267,7 @@ impl Listening {
     ) -> Response<Body> {
         let holder = self.holder(&caller, visit);
         if let Err(TooManyConnections) = visit.entry.belongs_to(&holder) {
-            self.proxy.metrics.refused(Refused::Connections);
+            self.metrics.refused(Refused::Connections);
             visit.leave();
             let message = "this caller has too many connections to this node";
             return answer::status(&Status::too_many_requests(message, RETRY));
@@ -290,8 +292,7 @@ impl Listening {
         match caller {
             Caller::Node => Holder::Node,
             Caller::Token(_)
-                if self.door.has_recognised(caller.id())
-                    || self.proxy.authenticator.is_known(caller) =>
+                if self.door.has_recognised(caller.id()) || self.authenticator.is_known(caller) =>
             {
                 Holder::Caller(caller.id().into())
             }

@@ -1,15 +1,13 @@
 //! The question to the cloud: a SelfSubjectAccessReview, with the caller's own identity.
 
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{Request, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::Access;
-use crate::body;
 use crate::codec::Status;
 use crate::identity::Caller;
-use crate::upstream::{AGENT, SendError, Upstream};
+use crate::upstream::client::{Content, outcome};
+use crate::upstream::{SendError, Upstream};
 
 /// Why the cloud has not decided.
 pub(super) enum Refusal {
@@ -38,32 +36,21 @@ pub(super) async fn ask(
             "fieldSelector": selector(&access.fields),
         }},
     });
-    let mut request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
-        .header(ACCEPT, "application/json")
-        .header(CONTENT_TYPE, "application/json")
-        .header(USER_AGENT, AGENT)
-        .body(body::full(review.to_string()))
-        .expect("the parts of the request are constant");
-    caller.sign(request.headers_mut());
-    let response =
-        upstream
-            .send(caller.credential(), request)
-            .await
-            .map_err(|error| match error {
-                SendError::CutOff | SendError::Connection { .. } | SendError::Closed { .. } => {
-                    Refusal::Unreachable
-                }
-                error => Refusal::Status(Status::internal(&format!(
-                    "ask the cloud who may see it: {error}"
-                ))),
-            })?;
-    let code = response.status();
-    let text = body::read(response.into_body(), 64 << 10)
-        .await
-        .map_err(|_| Refusal::Unreachable)?;
-    if code != StatusCode::CREATED && code != StatusCode::OK {
-        return Err(Refusal::Status(Status::received(code, &text)));
-    }
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let client = caller.client(upstream);
+    let posted = client.post(path, Content::json(&review)).await;
+    let response = posted.map_err(|error| match error {
+        SendError::CutOff | SendError::Connection { .. } | SendError::Closed { .. } => {
+            Refusal::Unreachable
+        }
+        error => Refusal::Status(Status::internal(&format!(
+            "ask the cloud who may see it: {error}"
+        ))),
+    })?;
+    let answer = outcome(response, 64 << 10).await;
+    let text = answer
+        .map_err(|_| Refusal::Unreachable)?
+        .map_err(Refusal::Status)?;
     let review: Review = serde_json::from_slice(&text).map_err(|error| {
         Refusal::Status(Status::internal(&format!(
             "read the access review: {error}"

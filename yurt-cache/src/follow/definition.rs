@@ -6,7 +6,6 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::registry::Registry;
-use super::source::get;
 use crate::api::key;
 use crate::api::well_known::{definitions, may_be_custom};
 use crate::body;
@@ -16,6 +15,7 @@ use crate::identity::Caller;
 use crate::mirror::kind::{Custom, Kind};
 use crate::tasks::blocking;
 use crate::upstream::Upstream;
+use crate::upstream::client::JSON;
 
 #[derive(Deserialize)]
 struct Definition {
@@ -54,7 +54,7 @@ pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind,
     }
     let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
     let path = format!("{}/{name}", definitions().path(None));
-    let Ok(response) = get(upstream, caller, &path).await else {
+    let Ok(response) = caller.client(upstream).fetch(&path, JSON).await else {
         return;
     };
     if response.status() != http::StatusCode::OK {

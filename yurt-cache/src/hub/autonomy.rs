@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{Request, StatusCode};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -25,13 +23,12 @@ use super::state::State;
 use crate::api::well_known::node_scope;
 use crate::autonomy::condition::{self, Attempt, Condition, MANAGER, Seen};
 use crate::autonomy::{Certificate, Report, Verdict, assess};
-use crate::body;
 use crate::codec::Status;
 use crate::identity::Caller;
 use crate::metrics::gauge;
 use crate::store::synced::Flushing;
 use crate::tasks::{Panicked, blocking};
-use crate::upstream::AGENT;
+use crate::upstream::client::{Content, outcome};
 
 /// Whether a condition is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,24 +179,18 @@ impl Autonomy {
         let node = self.node.as_str();
         let uri = format!("/api/v1/nodes/{node}/status?fieldManager={MANAGER}&force=true");
         let patch = condition::patch(node, condition, now).to_string();
-        let request = Request::patch(uri)
-            .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, "application/apply-patch+yaml")
-            .header(USER_AGENT, AGENT)
-            .body(body::full(patch))
-            .expect("a node's name is a part of a path");
-        let sent = self.state.upstream.send(Caller::Node.credential(), request);
-        let response = sent
-            .await
-            .map_err(|error| Status::internal(&format!("write the condition: {error}")))?;
-        let code = response.status();
-        let text = body::read(response.into_body(), self.object_limit)
-            .await
-            .map_err(|error| Status::internal(&format!("read the answer: {error}")))?;
-        match code {
-            StatusCode::OK | StatusCode::CREATED => Ok(()),
-            code => Err(Status::received(code, &text)),
-        }
+        let content = Content {
+            media_type: "application/apply-patch+yaml",
+            bytes: patch.into(),
+        };
+        let client = Caller::Node.client(&self.state.upstream);
+        let sent = client.patch(&uri, content).await;
+        let response =
+            sent.map_err(|error| Status::internal(&format!("write the condition: {error}")))?;
+        let answer = outcome(response, self.object_limit).await;
+        answer
+            .map_err(|error| Status::internal(&format!("read the answer: {error}")))?
+            .map(drop)
     }
 }
 

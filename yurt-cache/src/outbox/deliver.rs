@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use yurt_core::backoff::Backoff;
 
 use super::event::json_count;
@@ -14,7 +13,8 @@ use super::{Event, Outbox, stored_key};
 use crate::body::{self, Body};
 use crate::identity::Caller;
 use crate::tasks::blocking;
-use crate::upstream::{AGENT, Upstream};
+use crate::upstream::client::{Content, JSON};
+use crate::upstream::{SendError, Upstream};
 
 /// The longest event that is read from the cloud, to see which is later.
 const LONGEST_THERE: usize = 256 << 10;
@@ -107,25 +107,21 @@ async fn tell(upstream: &Upstream, event: &Event) -> Sent {
 }
 
 async fn send(upstream: &Upstream, event: &Event, method: Method) -> Result<Response<Body>, Sent> {
-    let request = Request::builder()
-        .header(ACCEPT, "application/json")
-        .header(USER_AGENT, AGENT);
-    let request = match method {
-        Method::POST => request.uri(&event.path),
-        _ => request.uri(format!("{}/{}", event.path, event.name)),
+    let client = Caller::Node.client(upstream);
+    let named = format!("{}/{}", event.path, event.name);
+    let content = Content {
+        media_type: &event.content_type,
+        bytes: event.body.clone(),
     };
-    let request = match method {
-        Method::GET => request.method(method).body(body::empty()),
-        _ => request
-            .method(method)
-            .header(CONTENT_TYPE, &event.content_type)
-            .body(body::full(event.body.clone())),
+    let sent = match method {
+        Method::POST => client.post(&event.path, content).await,
+        Method::PUT => client.put(&named, content).await,
+        _ => client.get(&named, JSON).await,
     };
-    let Ok(request) = request else {
-        return Err(Sent::Refused(StatusCode::BAD_REQUEST));
-    };
-    let sent = upstream.send(Caller::Node.credential(), request).await;
-    let response = sent.map_err(|_| Sent::Unheard)?;
+    let response = sent.map_err(|error| match error {
+        SendError::Request(_) => Sent::Refused(StatusCode::BAD_REQUEST),
+        _ => Sent::Unheard,
+    })?;
     match response.status() {
         code if code.is_success() => Ok(response),
         StatusCode::CONFLICT => Err(Sent::Exists),

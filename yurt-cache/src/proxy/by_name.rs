@@ -18,10 +18,10 @@ use crate::api::request::{Path, Shape, Verb};
 use crate::api::{ObjectKey, Scope, key};
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, compact, field, inflate, protobuf};
-use crate::follow::source::get;
 use crate::identity::Caller;
 use crate::mirror::kind::Kind;
 use crate::tasks::{Panicked, blocking};
+use crate::upstream::client::JSON;
 
 /// An object, by its name.
 #[derive(Clone, Debug)]
@@ -172,8 +172,9 @@ impl Proxy {
     async fn fetch_named(&self, caller: &Caller, named: Named) {
         let collection = named.path.resource.path(named.path.namespace.as_deref());
         let name = utf8_percent_encode(&named.name, NON_ALPHANUMERIC);
-        let Ok(response) = get(&self.upstream, caller, &format!("{collection}/{name}")).await
-        else {
+        let path = format!("{collection}/{name}");
+        let fetched = caller.client(&self.upstream).fetch(&path, JSON).await;
+        let Ok(response) = fetched else {
             return;
         };
         match response.status() {

@@ -8,17 +8,17 @@ mod permit;
 mod review;
 mod verdict;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use yurt_core::store::{Batch, Result, Store};
+use yurt_core::store::{Result, Store};
 
 pub(crate) use self::access::Access;
-pub(crate) use self::keeping::{Count, Retention};
+pub(crate) use self::keeping::Retention;
 use self::keeping::{Needed, Pressure};
 pub(crate) use self::local_write::{LocalWrite, local_write};
 pub(crate) use self::permit::Permit;
@@ -26,6 +26,8 @@ use self::review::{Refusal, ask};
 use self::verdict::Verdict;
 use crate::codec::Status;
 use crate::identity::{Authenticator, Caller, later};
+use crate::store::layout;
+use crate::store::table::{Place, Rows, Table};
 use crate::tasks::Tasks;
 use crate::upstream::{Link, Reach, Upstream};
 
@@ -33,15 +35,19 @@ use crate::upstream::{Link, Reach, Upstream};
 /// weeks while the cloud is away.
 const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3_600);
 
+const PLACE: Place = Place {
+    prefix: layout::VERDICTS,
+    row: "a verdict",
+};
+
 /// What the cloud said of who may see what.
 #[derive(Debug)]
 pub(crate) struct Verdicts {
-    store: Arc<dyn Store>,
+    known: Table<Verdict>,
     tasks: Tasks,
     authenticator: Arc<Authenticator>,
     upstream: Upstream,
     retention: Retention,
-    known: Arc<Mutex<HashMap<String, Verdict>>>,
     /// Those without which a restart would not be answered, as far as is known.
     needed: Mutex<Needed>,
     /// When the store was opened: nothing is known of uses before.
@@ -57,29 +63,21 @@ impl Verdicts {
         upstream: Upstream,
         retention: Retention,
     ) -> Result<Self> {
-        let mut keys = Vec::new();
-        store.keys(b"a/", None, &mut |key, _| {
-            keys.extend(String::from_utf8(key.to_vec()));
-            std::ops::ControlFlow::Continue(())
-        })?;
-        let mut known = HashMap::new();
-        for key in keys {
-            if let Ok(Some(value)) = store.get(key.as_bytes())
-                && let Some(verdict) = Verdict::parse(&value)
-            {
-                known.insert(key, verdict);
-            }
-        }
+        let read = |value: &Bytes| Verdict::parse(value);
         Ok(Self {
-            store,
+            known: Table::open(PLACE, store, tasks.clone(), usize::MAX, read)?,
             tasks,
             authenticator,
             upstream,
             retention,
-            known: Arc::new(Mutex::new(known)),
             needed: Mutex::default(),
             opened: Instant::now(),
         })
+    }
+
+    /// Counts them.
+    pub(crate) fn len(&self) -> usize {
+        self.known.rows().len()
     }
 
     /// Permits it if the caller may do it. The cloud is asked unless it is known to be away, or has said so not
@@ -119,7 +117,7 @@ impl Verdicts {
         caller: &Caller,
         access: &Access,
     ) -> std::result::Result<Permit, Status> {
-        let known = self.known.lock().get(&access.key(caller.id())).copied();
+        let known = self.known(caller, access);
         let is_current = self.authenticator.is_current(caller);
         if let Some(verdict) = known.filter(|verdict| is_current && verdict.is_fresh()) {
             return verdict.permit(access);
@@ -195,8 +193,8 @@ impl Verdicts {
     /// Returns what the cloud said, if that counts while it is away.
     fn said(&self, caller: &Caller, access: &Access) -> Option<Verdict> {
         let now = self.authenticator.time();
-        let known = self.known.lock();
-        let mut said = caller.ids().filter_map(|id| known.get(&access.key(id)));
+        let known = self.known.rows();
+        let mut said = caller.ids().filter_map(|id| known.get(&*access.key(id)));
         // The node's own right is not a matter of time: nobody else could renew it here.
         let counts = |verdict: &&Verdict| {
             *caller == Caller::Node || later(verdict.written, self.retention.limit) >= now
@@ -210,7 +208,7 @@ impl Verdicts {
         if !is_online {
             return self.check_offline(caller, access).ok();
         }
-        let known = self.known.lock().get(&access.key(caller.id())).copied();
+        let known = self.known(caller, access);
         let is_allowed = self.authenticator.is_current(caller)
             && known.is_some_and(|verdict| verdict.is_allowed && verdict.is_recent());
         is_allowed.then(Permit::new)
@@ -218,15 +216,13 @@ impl Verdicts {
 
     /// Returns whether the cloud has said anything of just this.
     pub(crate) fn is_judged(&self, caller: &Caller, access: &Access) -> bool {
-        self.known.lock().contains_key(&access.key(caller.id()))
+        self.known(caller, access).is_some()
     }
 
     /// Returns whether the cloud need not be asked again yet.
     fn is_fresh(&self, caller: &Caller, access: &Access) -> bool {
-        self.known
-            .lock()
-            .get(&access.key(caller.id()))
-            .is_some_and(Verdict::is_fresh)
+        let known = self.known(caller, access);
+        known.is_some_and(|verdict| verdict.is_fresh())
     }
 
     /// Notes that the cloud has just let the caller do it.
@@ -244,21 +240,18 @@ impl Verdicts {
 
     /// Returns whether the cloud has said something not too long ago, good enough for when it is away.
     pub(crate) fn is_asked(&self, caller: &Caller, access: &Access) -> bool {
-        let known = self.known.lock();
-        let known = known.get(&access.key(caller.id()));
-        known.is_some_and(Verdict::is_learned)
+        let known = self.known(caller, access);
+        known.is_some_and(|verdict| verdict.is_learned())
+    }
+
+    fn known(&self, caller: &Caller, access: &Access) -> Option<Verdict> {
+        let key = access.key(caller.id());
+        self.known.rows().get(&*key).copied()
     }
 
     fn remember(&self, caller: &Caller, access: &Access, is_allowed: bool) -> Verdict {
-        let key = access.key(caller.id());
         let now = self.authenticator.time();
-        let mut changed = Vec::new();
-        let mut known = self.known.lock();
-        if known.len() >= self.retention.count {
-            changed = self.forget(&mut known, Instant::now(), Pressure::Room);
-        }
-        let before = known.get(&key).copied();
-        let stands = before.filter(|before| {
+        let stands = self.known(caller, access).filter(|before| {
             before.is_allowed == is_allowed && later(before.written, WRITTEN_EVERY) > now
         });
         let verdict = Verdict {
@@ -266,32 +259,26 @@ impl Verdicts {
             asked: Some(Instant::now()),
             written: stands.map_or(now, |before| before.written),
         };
-        known.insert(key.clone(), verdict);
-        drop(known);
+        let evict = |known: &Rows<Verdict>| {
+            if known.len() < self.retention.count {
+                Vec::new()
+            } else {
+                self.unused(known, Instant::now(), Pressure::Room)
+            }
+        };
+        let key: Arc<str> = access.key(caller.id()).into();
+        let mut changed = self.known.insert(key.clone(), verdict, evict);
         if stands.is_none() {
             changed.push(key);
         }
-        if !changed.is_empty() {
-            self.save(changed);
-        }
+        self.save(changed);
         verdict
     }
 
-    /// Writes these verdicts as they are when the store comes to it: no caller waits for a disk.
-    fn save(&self, keys: Vec<String>) {
-        let (store, known) = (self.store.clone(), self.known.clone());
-        self.tasks.spawn_blocking(move || {
-            let mut batch = Batch::new();
-            for key in keys {
-                let verdict = known.lock().get(&key).copied();
-                match verdict {
-                    Some(verdict) => batch.put(key, verdict.text()),
-                    None => batch.delete(key),
-                };
-            }
-            if let Err(error) = store.write(batch) {
-                tracing::warn!(%error, "a verdict is not remembered");
-            }
-        });
+    fn save(&self, changed: Vec<Arc<str>>) {
+        if !changed.is_empty() {
+            let write = |_: &str, verdict: &Verdict| Some(verdict.text().into());
+            self.known.save(changed, write);
+        }
     }
 }

@@ -14,13 +14,11 @@ use parking_lot::Mutex;
 use yurt_core::store::{Batch, Result, Store};
 
 use self::queue::Queue;
+use crate::store::layout::EVENTS;
 use crate::tasks::blocking;
 
 pub(crate) use self::event::Event;
 pub(crate) use self::figures::Figures;
-
-/// What of a store's keys is ours.
-const PREFIX: &[u8] = b"e/";
 
 /// The longest event that is kept: the server takes messages of 1 kB, and notes of as much.
 const LONGEST: usize = 32 << 10;
@@ -42,7 +40,7 @@ impl Outbox {
     /// Opens what the store remembers. Blocks on the store.
     pub(crate) fn open(store: Arc<dyn Store>) -> Result<Self> {
         let mut numbers = Vec::new();
-        store.keys(PREFIX, None, &mut |key, _| {
+        store.keys(EVENTS.as_bytes(), None, &mut |key, _| {
             numbers.extend(number(key));
             ControlFlow::Continue(())
         })?;
@@ -116,11 +114,12 @@ impl Outbox {
 }
 
 fn stored_key(number: u64) -> Bytes {
-    format!("e/{number:016x}").into()
+    format!("{EVENTS}{number:016x}").into()
 }
 
 fn number(key: &[u8]) -> Option<u64> {
-    u64::from_str_radix(std::str::from_utf8(key.strip_prefix(PREFIX)?).ok()?, 16).ok()
+    let number = std::str::from_utf8(key).ok()?.strip_prefix(EVENTS)?;
+    u64::from_str_radix(number, 16).ok()
 }
 
 #[cfg(test)]

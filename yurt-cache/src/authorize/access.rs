@@ -58,11 +58,11 @@ impl Access {
         ];
         let text = parts.join("/");
         if text.len() <= KEY_LEN {
-            return format!("a/{id}/{text}");
+            return format!("{id}/{text}");
         }
         let digest = Sha256::digest(text.as_bytes());
         let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("a/{id}/{digest}")
+        format!("{id}/{digest}")
     }
 
     /// Refuses it.
@@ -89,5 +89,23 @@ impl Access {
             },
             &why,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::well_known::pods_scope;
+
+    #[test]
+    fn what_an_earlier_hub_wrote_of_an_access_is_found() {
+        let scope = pods_scope(&"n".parse().unwrap());
+        let list = Access::to_scope("list", &scope);
+        assert_eq!(list.key("node"), "node/list//pods/////spec.nodeName=n");
+        let long = Access {
+            labels: "x".repeat(KEY_LEN),
+            ..list
+        };
+        assert_eq!(long.key("node").len(), "node/".len() + 64);
     }
 }

@@ -153,7 +153,7 @@ impl Sweeping {
         Told {
             registry: Arc::clone(&self.registry),
             documents: self.documents.clone(),
-            verdicts: self.verdicts.count(),
+            verdicts: self.verdicts.clone(),
             gone: self.gone.clone(),
         }
     }
@@ -164,7 +164,7 @@ impl Sweeping {
 pub(super) struct Told {
     registry: Arc<Registry>,
     documents: Documents,
-    verdicts: authorize::Count,
+    verdicts: Arc<Verdicts>,
     gone: Counts,
 }
 
@@ -177,7 +177,7 @@ impl Collector for Told {
             MetricType::Counter,
         )?)?;
         let verdicts = Held {
-            objects: self.verdicts.now(),
+            objects: self.verdicts.len(),
             bytes: 0,
         };
         let remembered = [

@@ -68,7 +68,7 @@ fn the_oldest_are_dropped_and_counted_beyond_the_bounds() {
     let mut kept = 0;
     outbox
         .store
-        .keys(PREFIX, None, &mut |_, _| {
+        .keys(EVENTS.as_bytes(), None, &mut |_, _| {
             kept += 1;
             ControlFlow::Continue(())
         })

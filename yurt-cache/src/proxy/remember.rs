@@ -11,8 +11,8 @@ use super::exchange::{Exchange, access, scope_access};
 use super::headers::announced;
 use super::route::Remember;
 use super::tee::tee;
+use crate::api::ListAt;
 use crate::api::request::{Path, Target, Verb};
-use crate::api::{ListAt, Scope};
 use crate::authorize::Access;
 use crate::body::Body;
 use crate::discovery::{self, LIMIT};
@@ -33,9 +33,8 @@ impl Proxy {
         }
         match (remember, &api.target) {
             (Remember::Scope, _) => {
-                let scope = exchange.scope();
-                if let Some(scope) = scope.filter(|_| response.status() == StatusCode::OK) {
-                    self.remember_scope(exchange, scope);
+                if response.status() == StatusCode::OK {
+                    self.remember_scope(exchange);
                 }
                 response
             }
@@ -84,7 +83,10 @@ impl Proxy {
         self.verdicts.deny(&exchange.caller, &access);
     }
 
-    fn remember_scope(self: &Arc<Self>, exchange: &Exchange, scope: &Scope) {
+    fn remember_scope(self: &Arc<Self>, exchange: &Exchange) {
+        let Some(scope) = exchange.scope() else {
+            return;
+        };
         let caller = &exchange.caller;
         let access = scope_access(&exchange.api, scope);
         self.verdicts.grant(caller, &access);

@@ -6,6 +6,7 @@ pub(crate) mod object;
 pub(crate) mod watch;
 pub(crate) mod write;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -16,8 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use yurt_core::store::ErrorKind;
 
+use self::write::Writer;
+use crate::api::Selection;
+use crate::api::request::Options;
 use crate::body::{self, Body};
 use crate::codec::Status;
+use crate::mirror::Mirror;
 use crate::tasks;
 
 /// When a client may ask again for what the cloud has to answer. Clients repeat a refused request ten times
@@ -29,6 +34,15 @@ const TOKEN_VERSION: &str = "yurt/v1";
 
 /// Marks the server's: `k8s.io/apiserver/pkg/storage`, `continue.go`.
 const SERVER_VERSION: &str = "meta.k8s.io/v1";
+
+/// What is read of a synced mirror, and how it is written.
+#[derive(Debug)]
+pub(crate) struct Reading<'a> {
+    pub(crate) mirror: &'a Arc<Mirror>,
+    pub(crate) selection: Selection,
+    pub(crate) options: &'a Options,
+    pub(crate) writer: Writer,
+}
 
 /// Where a paged list goes on.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,12 +18,10 @@ use yurt_core::store::{Batch, Result, Store};
 use crate::body::{self, Body};
 use crate::codec::{accepts_gzip, inflate};
 use crate::retention::{Bounds, Entry, Held, plan};
+use crate::store::layout::DOCUMENTS;
 
 /// The longest document that is remembered: an OpenAPI description of a large cluster is about half of it.
 pub(crate) const LIMIT: usize = 12 << 20;
-
-/// The prefix of the keys under which documents are stored.
-const PREFIX: &[u8] = b"d/";
 
 const KEPT: [HeaderName; 6] = [
     CONTENT_TYPE,
@@ -58,7 +56,7 @@ impl Documents {
     /// Opens what the store remembers. Blocks on the store.
     pub(crate) fn open(store: Arc<dyn Store>, bounds: Bounds, now: Instant) -> Result<Self> {
         let mut kept = HashMap::new();
-        store.keys(PREFIX, None, &mut |key, len| {
+        store.keys(DOCUMENTS.as_bytes(), None, &mut |key, len| {
             let held = Held::one(len);
             kept.insert(Bytes::copy_from_slice(key), Kept { held, used: now });
             ControlFlow::Continue(())
@@ -192,7 +190,7 @@ fn key(uri: &Uri, accept: &str) -> Bytes {
     let kept = parameters.filter(|one| !one.is_empty() && !one.starts_with("timeout="));
     let query = kept.collect::<Vec<_>>().join("&");
     let separator = if query.is_empty() { "" } else { "?" };
-    let text = format!("d/{}{separator}{query}\n{accept}", uri.path());
+    let text = format!("{DOCUMENTS}{}{separator}{query}\n{accept}", uri.path());
     let mut key = text.into_bytes();
     key.truncate(yurt_core::store::MAX_KEY_LEN);
     key.into()

@@ -6,6 +6,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 
 use crate::api::request::{ApiRequest, Target, is_decodable};
+use crate::authorize::local_write;
 use crate::codec::{
     EventLines, EventType, FieldSelector, JsonPath, LabelSelector, ListError, ListSplitter,
     ObjectMeta, WatchError, compact, protobuf, with_resource_version,
@@ -13,9 +14,7 @@ use crate::codec::{
 use crate::identity::Caller;
 use crate::identity::token::Jwt;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::local_write::local_write;
 use crate::proxy::route::{Have, route};
-use crate::proxy::scope;
 use crate::upstream::Link;
 
 /// Small, so that inputs reach it.
@@ -46,15 +45,11 @@ pub fn request(bytes: &[u8]) {
     let request = ApiRequest::read(&method, &uri, &headers);
     let _lasts = request.lasts();
     let node = "n".parse().expect("it is a name");
-    let write = local_write(&request, &Caller::Node, &node);
-    let scope = scope(&request).ok().flatten();
-    let exchange = Exchange {
-        api: request,
-        sieve: None,
-    };
+    let exchange = Exchange::new(Caller::Node, request);
     for link in [Link::Up, Link::Cut] {
         for have in [Have::Nothing, Have::Syncing, Have::Synced(7)] {
-            let _route = route(&exchange, scope.as_ref(), link, have, write);
+            let write = local_write(&exchange.api, &Caller::Node, &node);
+            let _route = route(&exchange, link, have, write);
         }
     }
     if let Target::Resource(path) = &exchange.api.target {

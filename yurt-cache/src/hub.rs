@@ -8,6 +8,7 @@ mod config;
 mod interface;
 mod listen;
 mod run;
+mod state;
 mod survey;
 mod sweep;
 

@@ -19,7 +19,7 @@ pub(crate) use authenticator::Authenticator;
 pub(crate) use caller::{Caller, Token};
 pub(crate) use figures::Figures;
 pub(crate) use issued::Order;
-pub(crate) use mint::Mint;
+pub(crate) use mint::{Mint, Minted};
 pub(crate) use standing::later;
 pub(crate) use token::{Account, BoundPod};
 pub(crate) use verifier::NodeVerifier;

@@ -1,49 +1,54 @@
 //! One request's life: parse, decide, then forward, answer or refuse.
 
 mod by_name;
+mod entrance;
 pub(crate) mod exchange;
-pub(crate) mod forward;
-pub(crate) mod local_write;
-pub(crate) mod mirrored;
+mod fit;
+mod forward;
+mod headers;
+mod link;
+mod local_write;
+mod mirrored;
+mod outgoing;
+mod remember;
 pub(crate) mod route;
 mod sifted;
+mod stored;
 pub(crate) mod tee;
 mod token_request;
 mod upload;
 mod validate;
+mod wait;
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 
+use self::entrance::check_head;
 use self::exchange::Exchange;
-use self::forward::Broken;
-use self::local_write::local_write;
-use self::route::{Have, Route, route};
-use self::validate::validate;
-use crate::answer::{self, RETRY, object::object, write::Writer};
-use crate::api::request::{ApiRequest, Path, Revision, Target, Verb, is_decodable};
-use crate::api::{Scope, elapsed, human, key};
-use crate::authorize::{Access, Verdicts};
+use self::forward::{Broken, unsent};
+use self::mirrored::Asked;
+use self::route::{Have, Remember, Route, route};
+use crate::answer;
+use crate::api::request::{ApiRequest, Verb};
+use crate::authorize::{Verdicts, local_write};
 use crate::body::{self, Body};
-use crate::codec::{FieldSelector, LabelSelector, Status};
+use crate::codec::Status;
 use crate::discovery::Documents;
 use crate::filter::sieve::Filters;
 use crate::follow::registry::Registry;
 use crate::identity::{Authenticator, Caller};
-use crate::limits::{Begun, Guest, Place, Shares, What};
-use crate::metrics::{Metrics, Refused, ServedFrom};
-use crate::mirror::Mirror;
+use crate::limits::{Guest, Shares};
+use crate::metrics::{Metrics, ServedFrom};
 use crate::outbox::Outbox;
 use crate::overlay::truth::Truth;
-use crate::tasks::{Tasks, blocking};
-use crate::upstream::{Link, Reach, Upstream};
+use crate::tasks::Tasks;
+use crate::upstream::{Link, Upstream};
 
 /// Serves requests of authenticated callers.
 #[derive(Debug)]
@@ -51,7 +56,7 @@ pub(crate) struct Proxy {
     pub(crate) node: NodeName,
     pub(crate) registry: Arc<Registry>,
     pub(crate) upstream: Upstream,
-    pub(crate) verdicts: Verdicts,
+    pub(crate) verdicts: Arc<Verdicts>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) documents: Documents,
     pub(crate) truth: Arc<Truth>,
@@ -73,57 +78,42 @@ pub(crate) struct Proxy {
 /// An answer and where it came from.
 type Answer = (Response<Body>, ServedFrom);
 
-/// How long a caller that asks too much waits for the refusal.
-const REFUSED_AFTER: Duration = Duration::from_secs(1);
-
-/// How long after its start a hub that was stopped while cut off takes itself for cut off still, before it
-/// answers what the cloud should.
-const STILL_CUT: Duration = Duration::from_millis(400);
-
-/// How long after its start a hub that was stopped while online waits for the cloud's first answer before it
-/// shows what it remembers.
-const FIRST_PROBE: Duration = Duration::from_secs(1);
-
-/// How long at most a write that the node can stand behind waits for a hub to know whether the cloud is there: as long
-/// as a connection that nobody answers.
-const WRITE_WAITS: Duration = Duration::from_secs(5);
-
 impl Proxy {
     /// Answers one request.
     pub(crate) async fn serve(
         self: &Arc<Self>,
         caller: Caller,
         guest: &Guest,
-        mut request: Request<Incoming>,
-    ) -> (Response<Body>, ServedFrom) {
+        request: Request<Incoming>,
+    ) -> Answer {
         let began = Instant::now();
         let is_head = request.method() == Method::HEAD;
         if let Err(status) = check_head(&request) {
             return (answer::status(&status), ServedFrom::Hub);
         }
         let api = ApiRequest::read(request.method(), request.uri(), request.headers());
-        let sieve = self.sieve(&caller, &api).await;
-        let mut exchange = Exchange { api, sieve };
+        let mut exchange = Exchange::new(caller, api);
+        exchange.sieve = self.sieve(&exchange).await;
         let (place, placed) = self.place(guest, &exchange.api).await;
-        request.extensions_mut().insert(place.clone());
+        exchange.place = place;
         let checked = placed.and_then(|()| self.check_length(&exchange.api, request.headers()));
         let answered = match checked {
             Ok(()) => {
-                self.keep_to_callers(&caller, &mut exchange.api).await;
-                self.answer(&caller, &exchange, request).await
+                if !self.may_share(&exchange).await {
+                    exchange.keep_to_caller();
+                }
+                self.answer(&exchange, request).await
             }
             Err(refused) => Err(refused),
         };
-        let (mut response, from) = match answered {
-            Ok(answer) => answer,
-            Err(status) => (answer::status(&status), ServedFrom::Hub),
-        };
+        let (mut response, from) =
+            answered.unwrap_or_else(|status| (answer::status(&status), ServedFrom::Hub));
         answer::mark(&mut response, from.as_str());
+        let Exchange { api, place, .. } = exchange;
         let mut response = response.map(|body| body::holding(body, place));
         if is_head {
             *response.body_mut() = body::empty();
         }
-        let api = &exchange.api;
         let resource = api.path().map(|path| &path.resource);
         let resource = resource.filter(|resource| self.registry.known_kind(resource).is_some());
         self.metrics
@@ -131,129 +121,84 @@ impl Proxy {
         (response, from)
     }
 
-    /// Makes of a read that others may not be shown the answer of one that only the cloud can answer.
-    async fn keep_to_callers(&self, caller: &Caller, api: &mut ApiRequest) {
+    /// Returns whether what is read may be kept and shown to others.
+    async fn may_share(&self, exchange: &Exchange) -> bool {
+        let api = &exchange.api;
         let Some(path) = api.path().filter(|_| api.verb != Verb::Write) else {
-            return;
+            return true;
         };
-        let may_share = match self.link() {
-            Link::Up => self.registry.may_share(caller, &path.resource).await,
+        match self.link() {
+            Link::Up => {
+                let caller = &exchange.caller;
+                self.registry.may_share(caller, &path.resource).await
+            }
             Link::Cut => self.registry.may_share_held(&path.resource),
-        };
-        if !may_share {
-            api.target = Target::Other;
         }
-    }
-
-    /// Waits for the guest's turn, if it has a place left.
-    async fn place(&self, guest: &Guest, api: &ApiRequest) -> (Option<Place>, Result<(), Status>) {
-        let what = if api.lasts() {
-            What::Watch
-        } else {
-            What::Request
-        };
-        match self.shares.begin(&guest.holder, what, Instant::now()) {
-            Begun::Placed(place, turn) => {
-                tokio::time::sleep(turn).await;
-                (Some(place), Ok(()))
-            }
-            Begun::Refused(place) => {
-                self.metrics.refused(match what {
-                    What::Request | What::Refusal => Refused::Requests,
-                    What::Watch => Refused::Watches,
-                });
-                tokio::time::sleep(REFUSED_AFTER).await;
-                (Some(place), Err(too_many(what)))
-            }
-            Begun::Overrun => {
-                self.metrics.refused(Refused::Overrun);
-                guest.end.cancel();
-                (None, Err(too_many(what)))
-            }
-        }
-    }
-
-    /// Refuses a body that says itself that it is too long; what lasts may send what it wants.
-    fn check_length(&self, api: &ApiRequest, headers: &http::HeaderMap) -> Result<(), Status> {
-        if api.verb != Verb::Write || api.lasts() {
-            return Ok(());
-        }
-        upload::check_length(headers, self.body_limit)
     }
 
     async fn answer(
         self: &Arc<Self>,
-        caller: &Caller,
         exchange: &Exchange,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
-        let api = &exchange.api;
-        let scope = scope(api);
-        let link = self.link_of(caller, api).await?;
+        let link = self.link_of(exchange).await?;
         if link == Link::Cut {
-            self.authenticator.check_offline(caller)?;
+            self.authenticator.check_offline(&exchange.caller)?;
         }
-        let have = match &scope {
-            Ok(Some(scope)) => self.have(scope),
-            _ => self.have_object(api),
-        };
-        // A selector that does not parse is the server's to refuse while it is there.
-        let chosen = match &scope {
-            Err(_) if link == Link::Up => Route::Forward(route::Remember::Nothing),
-            Err(status) => return Err(status.clone()),
-            Ok(scope) => {
-                let local = local_write(api, caller, &self.node);
-                route(exchange, scope.as_ref(), link, have, local)
-            }
-        };
+        let chosen = self.choose(exchange, link)?;
         if link == Link::Cut && self.link() == Link::Up && !chosen.is_local() {
             return Err(Authenticator::asks_for_renewal());
         }
         match chosen {
-            Route::Upgrade => self
-                .upgrade(caller, request)
-                .await
-                .map(|response| (response, ServedFrom::Cloud)),
+            Route::Upgrade => {
+                let response = self.upgrade(exchange, request).await?;
+                Ok((response, ServedFrom::Cloud))
+            }
             Route::Mirror(scope, fresh) => {
-                self.mirrored(caller, exchange, scope, fresh, link, request)
-                    .await
+                let asked = Asked::new(exchange, scope, fresh);
+                match link {
+                    Link::Up => self.mirrored(asked, request).await,
+                    Link::Cut => self.mirrored_offline(asked).await,
+                }
             }
-            Route::Forward(route::Remember::Token) => {
-                self.forward_token_request(caller, api, request).await
-            }
-            Route::Forward(remember) => {
-                let scope = scope.as_ref().ok().and_then(Option::as_ref);
-                self.forwarded(caller, exchange, scope, remember, request)
-                    .await
-            }
-            Route::LocalWrite(write) => {
-                let (response, from) = self.write_locally(api, write, request).await?;
+            Route::Forward(remember) => self.forwarded(exchange, remember, request).await,
+            Route::Token(permit) => self.forward_token_request(permit, exchange, request).await,
+            Route::LocalWrite(write, permit) => {
+                let written = self.write_locally(&exchange.api, (write, permit), request);
+                let (response, from) = written.await?;
                 Ok((self.sifted(exchange, response).await?, from))
             }
             Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {
-                self.local(caller, exchange, chosen, &request.into_parts().0, link)
-                    .await
+                let (parts, _) = request.into_parts();
+                self.local(exchange, chosen, &parts, link).await
             }
         }
+    }
+
+    fn choose<'a>(&self, exchange: &'a Exchange, link: Link) -> Result<Route<'a>, Status> {
+        let have = match &exchange.scope {
+            Ok(Some(scope)) => self.have(scope),
+            Ok(None) => self.have_object(&exchange.api),
+            // A selector that does not parse is the server's to refuse while it is there.
+            Err(_) if link == Link::Up => return Ok(Route::Forward(Remember::Nothing)),
+            Err(status) => return Err(status.clone()),
+        };
+        let local = local_write(&exchange.api, &exchange.caller, &self.node);
+        Ok(route(exchange, link, have, local))
     }
 
     /// Forwards; when the link breaks under a read, answers as if it had been cut before.
     async fn forwarded(
         self: &Arc<Self>,
-        caller: &Caller,
         exchange: &Exchange,
-        scope: Option<&Scope>,
-        remember: route::Remember,
+        remember: Remember,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
         let api = &exchange.api;
-        if let (route::Remember::Scope, Some(scope)) = (remember, scope) {
-            self.sync_first(caller, api, scope).await;
+        if let (Remember::Scope, Some(scope)) = (remember, exchange.scope()) {
+            self.sync_first(exchange, scope).await;
         }
-        match self
-            .forward(caller, exchange, scope, remember, request)
-            .await
-        {
+        match self.forward(exchange, remember, request).await {
             Ok(response) => Ok((self.sifted(exchange, response).await?, ServedFrom::Cloud)),
             Err(Broken {
                 refused: Some(status),
@@ -261,330 +206,24 @@ impl Proxy {
             }) => Err(status),
             Err(Broken { parts, error, .. }) if api.verb != Verb::Write && !api.is_upgrade => {
                 tracing::debug!(%error, uri = %parts.uri, "the link broke under a read");
-                self.cut_off(caller, exchange, scope, &parts).await
+                self.cut_off(exchange, &parts).await
             }
-            Err(Broken { error, .. }) => Err(forward::unsent(&error, self.since())),
+            Err(Broken { error, .. }) => Err(unsent(&error, self.since())),
         }
     }
 
     /// Answers as when the cloud is away.
-    async fn cut_off(
-        self: &Arc<Self>,
-        caller: &Caller,
-        exchange: &Exchange,
-        scope: Option<&Scope>,
-        parts: &http::request::Parts,
-    ) -> Result<Answer, Status> {
-        self.authenticator.check_offline(caller)?;
-        let have = scope.map_or(Have::Nothing, |scope| self.have(scope));
-        match route(exchange, scope, Link::Cut, have, None) {
+    async fn cut_off(&self, exchange: &Exchange, parts: &Parts) -> Result<Answer, Status> {
+        self.authenticator.check_offline(&exchange.caller)?;
+        let have = exchange
+            .scope()
+            .map_or(Have::Nothing, |scope| self.have(scope));
+        match route(exchange, Link::Cut, have, None) {
             Route::Mirror(scope, fresh) => {
-                self.mirrored_offline(caller, exchange, scope, fresh).await
+                let asked = Asked::new(exchange, scope, fresh);
+                self.mirrored_offline(asked).await
             }
-            route => self.local(caller, exchange, route, parts, Link::Cut).await,
+            route => self.local(exchange, route, parts, Link::Cut).await,
         }
-    }
-
-    /// Answers from the store alone, or refuses.
-    async fn local(
-        self: &Arc<Self>,
-        caller: &Caller,
-        exchange: &Exchange,
-        chosen: Route<'_>,
-        parts: &http::request::Parts,
-        link: Link,
-    ) -> Result<Answer, Status> {
-        let api = &exchange.api;
-        match (chosen, &api.target) {
-            (Route::Object, Target::Resource(path)) => {
-                let found = self.stored_object(exchange, path).await;
-                // What nobody here has seen needs no verdict, and there may be none.
-                if !matches!(&found, Err(status) if status.code == http::StatusCode::SERVICE_UNAVAILABLE)
-                {
-                    self.may(caller, &access("get", path), link).await?;
-                }
-                let mut response = found?;
-                self.warn_of_age(&mut response, link);
-                Ok((response, ServedFrom::Mirror))
-            }
-            (Route::Document, _) => {
-                let (documents, uri, headers) = (
-                    self.documents.clone(),
-                    parts.uri.clone(),
-                    parts.headers.clone(),
-                );
-                let found =
-                    blocking(move || documents.answer(&uri, &headers, Instant::now())).await;
-                let found = found.map_err(|error| {
-                    Status::internal(&format!("read the node's store: {error}"))
-                })?;
-                found
-                    .map(|response| (response, ServedFrom::Store))
-                    .ok_or_else(|| {
-                        self.unavailable(
-                            "this document was never asked for while it was there",
-                            None,
-                        )
-                    })
-            }
-            _ if matches!(parts.method, Method::HEAD | Method::OPTIONS) => {
-                Err(Status::method_not_allowed())
-            }
-            (Route::NotAcceptable, _) => Err(Status::not_acceptable(&["application/json"])),
-            _ => Err(self.unavailable(
-                "this request needs it",
-                (api.verb == Verb::Write).then_some(RETRY),
-            )),
-        }
-    }
-
-    async fn stored_object(
-        &self,
-        exchange: &Exchange,
-        path: &Path,
-    ) -> Result<Response<Body>, Status> {
-        let api = &exchange.api;
-        let kind = self.registry.known_kind(&path.resource);
-        validate(api.verb, &api.options)?;
-        let (namespace, name) = (path.namespace.as_deref(), path.name.as_deref());
-        let key = key(namespace.unwrap_or_default(), name.unwrap_or_default());
-        let covering = self.covering(path).map(|mirror| mirror.covering(&key));
-        let shape = api
-            .shape
-            .ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
-        let now = (self.clock)();
-        let include = api.options.include_object.clone();
-        object(kind, path, &api.options.revision, covering, |kind, form| {
-            Writer::new(kind, form, shape, include.as_deref(), now).through(exchange.sieve.clone())
-        })
-        .await
-    }
-
-    /// Returns a synced mirror that holds everything of the place where the object would be.
-    fn covering(&self, path: &Path) -> Option<Arc<Mirror>> {
-        let name = path.name.as_ref()?;
-        let place = Scope::all(path.resource.clone()).in_namespace(path.namespace.clone());
-        [place.clone(), place.named(name)]
-            .iter()
-            .filter_map(|scope| self.registry.find(scope))
-            .find(|mirror| mirror.is_synced() && !mirror.is_suspect())
-    }
-
-    /// Returns if the caller may do it. The cloud is asked unless it is known to be away, or has said so not
-    /// long ago; then what it said counts and is asked again beside the answer.
-    async fn may(
-        self: &Arc<Self>,
-        caller: &Caller,
-        access: &Access,
-        link: Link,
-    ) -> Result<(), Status> {
-        let is_online = matches!(*self.reach().borrow(), Reach::Online);
-        if link == Link::Cut {
-            return self.verdicts.check_offline(caller, access);
-        }
-        if !self.verdicts.is_allowed_lately(caller, access, is_online) {
-            return self.verdicts.check(&self.upstream, caller, access).await;
-        }
-        if !self.verdicts.is_fresh(caller, access) {
-            let (proxy, caller, access) = (self.clone(), caller.clone(), access.clone());
-            self.tasks.spawn(async move {
-                // What it says is remembered, for the next request.
-                let _verdict = proxy
-                    .verdicts
-                    .check(&proxy.upstream, &caller, &access)
-                    .await;
-            });
-        }
-        Ok(())
-    }
-
-    fn have(&self, scope: &Scope) -> Have {
-        match self.registry.find(scope) {
-            None => Have::Nothing,
-            Some(mirror) if mirror.is_synced() => Have::Synced(mirror.revision()),
-            Some(_) => Have::Syncing,
-        }
-    }
-
-    /// What can answer a GET that takes any revision.
-    fn have_object(&self, api: &ApiRequest) -> Have {
-        match api.path() {
-            Some(path) if api.options.revision == Revision::Zero => match self.covering(path) {
-                Some(mirror) if mirror.is_live() => Have::Synced(mirror.revision()),
-                _ => Have::Nothing,
-            },
-            _ => Have::Nothing,
-        }
-    }
-
-    /// Returns the link as it is for a caller: who comes with a token of the hub's own is nobody to the cloud.
-    async fn link_of(&self, caller: &Caller, api: &ApiRequest) -> Result<Link, Status> {
-        if caller.is_of_hub() {
-            let is_online = matches!(*self.reach().borrow(), Reach::Online);
-            self.authenticator.check_own(is_online)?;
-            return Ok(Link::Cut);
-        }
-        if !self.is_reach_unknown() {
-            return Ok(self.link());
-        }
-        let mut reach = self.reach();
-        let is_known = reach.wait_for(|reach| !matches!(reach, Reach::Unknown));
-        if api.verb == Verb::Write {
-            // It is not decided on what was; one that the node can stand behind waits to be.
-            if local_write(api, caller, &self.node).is_some() {
-                let _known_or_not = timeout(WRITE_WAITS, is_known).await;
-            }
-            return Ok(self.link());
-        }
-        let (contact, takes_any) = (&self.authenticator.contact, api.takes_any_version());
-        let wait = match (contact.was_cut(), takes_any) {
-            (true, true) => Duration::ZERO,
-            (true, false) => STILL_CUT,
-            // What was deleted meanwhile is not shown, if the cloud is there to say so.
-            (false, true) => FIRST_PROBE,
-            (false, false) => return Ok(self.link()),
-        };
-        let wait = wait.saturating_sub(contact.open_for(Instant::now()));
-        let _known_or_not = timeout(wait, is_known).await;
-        Ok(if contact.was_cut() && self.is_reach_unknown() {
-            Link::Cut
-        } else {
-            self.link()
-        })
-    }
-
-    pub(crate) fn link(&self) -> Link {
-        match *self.reach().borrow() {
-            Reach::CutOff { .. } => Link::Cut,
-            Reach::Unknown | Reach::Online => Link::Up,
-        }
-    }
-
-    /// Returns for how long the cloud has been away, `None` while it is there.
-    pub(crate) fn since(&self) -> Option<Duration> {
-        match *self.reach().borrow() {
-            Reach::CutOff { since } => {
-                // A hub that has started since then knows only of its own failures.
-                let last = self.authenticator.contact.last();
-                let since = last.map_or(since, |last| last.min(since));
-                Some(elapsed(since, (self.clock)()))
-            }
-            Reach::Unknown => {
-                let contact = &self.authenticator.contact;
-                let since = contact.was_cut().then(|| contact.last()).flatten();
-                since.map(|since| elapsed(since, (self.clock)()))
-            }
-            Reach::Online => None,
-        }
-    }
-
-    /// Returns whether the hub has just started and has not heard of the cloud yet.
-    pub(crate) fn is_reach_unknown(&self) -> bool {
-        matches!(*self.reach().borrow(), Reach::Unknown)
-    }
-
-    fn reach(&self) -> watch::Receiver<Reach> {
-        self.upstream.reach()
-    }
-
-    fn warn_of_age(&self, response: &mut Response<Body>, link: Link) {
-        if link == Link::Cut
-            && let Some(since) = self.since()
-        {
-            let age = human(since);
-            answer::warn(
-                response,
-                &format!("the cloud is not reachable: this is what the node knew {age} ago"),
-            );
-        }
-    }
-
-    fn unavailable(&self, why: &str, retry_after: Option<Duration>) -> Status {
-        let since = self
-            .since()
-            .map_or_else(String::new, |since| format!(" for {}", human(since)));
-        Status::unavailable(
-            format!("the cloud is not reachable{since}, and {why}"),
-            retry_after,
-        )
-    }
-}
-
-/// Refuses what no API server is asked.
-fn check_head(request: &Request<Incoming>) -> Result<(), Status> {
-    if *request.method() == Method::CONNECT {
-        return Err(Status::method_not_allowed());
-    }
-    if !is_decodable(request.uri()) {
-        let why = "the path or the query cannot be decoded";
-        return Err(Status::bad_request(why));
-    }
-    if request.headers().get_all(http::header::HOST).iter().count() > 1 {
-        return Err(Status::bad_request("too many Host headers"));
-    }
-    if drops_impersonation(request.headers()) {
-        let why = "`Connection` may not name who is impersonated";
-        return Err(Status::bad_request(why));
-    }
-    Ok(())
-}
-
-/// Returns whether `Connection` would have us drop what makes the caller less than it is.
-fn drops_impersonation(headers: &http::HeaderMap) -> bool {
-    let named = headers.get_all(http::header::CONNECTION).iter();
-    named.filter_map(|value| value.to_str().ok()).any(|value| {
-        let mut names = value.split(',').map(str::trim);
-        names.any(|name| name.to_ascii_lowercase().starts_with("impersonate-"))
-    })
-}
-
-fn too_many(what: What) -> Status {
-    let message = match what {
-        What::Request | What::Refusal => "this caller has too many requests under way on this node",
-        What::Watch => "this caller has too many watches and streams on this node",
-    };
-    Status::too_many_requests(message, RETRY)
-}
-
-/// Returns the scope of a list or a watch; `None` for other requests.
-pub(crate) fn scope(api: &ApiRequest) -> Result<Option<Scope>, Status> {
-    let is_collection = matches!(api.verb, Verb::List | Verb::Watch);
-    let Some(path) = api
-        .path()
-        .filter(|path| path.subresource.is_none() && is_collection)
-    else {
-        return Ok(None);
-    };
-    let labels = LabelSelector::parse(&api.options.labels)
-        .map_err(|error| Status::bad_request(error.to_string()))?;
-    let mut fields = FieldSelector::parse(&api.options.fields)
-        .map_err(|error| Status::bad_request(error.to_string()))?;
-    // A watch in the old style names one object: `k8s.io/apiserver/pkg/endpoints/handlers/get.go`, `ListResource`.
-    if let Some(name) = &path.name {
-        if fields.is_everything() {
-            fields = FieldSelector::equal("metadata.name", name);
-        } else if fields.exact("metadata.name") != Some(name) {
-            let why = "fieldSelector metadata.name doesn't match requested name";
-            return Err(Status::bad_request(why));
-        }
-    }
-    Ok(Some(Scope {
-        resource: path.resource.clone(),
-        namespace: path.namespace.clone(),
-        labels,
-        fields,
-    }))
-}
-
-/// Returns the read that a path names.
-pub(crate) fn access(verb: &'static str, path: &Path) -> Access {
-    Access {
-        verb,
-        resource: path.resource.clone(),
-        namespace: path.namespace.clone(),
-        name: path.name.clone(),
-        subresource: path.subresource.clone(),
-        labels: String::new(),
-        fields: String::new(),
     }
 }

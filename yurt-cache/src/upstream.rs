@@ -1,5 +1,6 @@
 //! The API servers: their health, the choice among them, and the connections to them.
 
+pub(crate) mod client;
 mod config;
 mod connect;
 mod dial;
@@ -38,9 +39,6 @@ use self::set::Set;
 use crate::body::{self, Body};
 use crate::tasks::{Children, Tasks};
 use crate::tls::Protocol;
-
-/// How the hub names itself to the cloud.
-pub(crate) const AGENT: &str = concat!("yurthub/", env!("CARGO_PKG_VERSION"));
 
 /// In whose name a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,14 +9,14 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::write::Writer;
-use super::{Token, blocking, json};
-use crate::api::request::Options;
-use crate::api::{Freshness, Selection};
+use super::{Reading, Token, blocking, json};
+use crate::api::request::{Options, Revision};
+use crate::api::{Freshness, ObjectKey, Selection};
+use crate::authorize::Permit;
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status};
 use crate::filter::sieve::{SiftError, Sifted};
-use crate::mirror::Mirror;
-use crate::mirror::Snapshot;
+use crate::mirror::{Mirror, Snapshot};
 use crate::tasks;
 
 /// Bytes of a list that are read at a time.
@@ -27,79 +27,83 @@ const PORTION: usize = 128 << 10;
 /// # Errors
 /// The status that the server would give: a revision to come or gone by, a token that is too old.
 pub(crate) async fn list(
-    mirror: &Arc<Mirror>,
-    selection: Selection,
-    options: &Options,
+    _permit: Permit,
+    reading: Reading<'_>,
     fresh: Freshness,
-    writer: Writer,
 ) -> Result<Response<Body>, Status> {
+    let Reading {
+        mirror,
+        selection,
+        options,
+        writer,
+    } = reading;
     let view = mirror.view(selection.within());
     if mirror.has_failed() {
         return Err(ended());
     }
-    check(view.revision, fresh)?;
-    let token = options
-        .continue_token
-        .as_deref()
-        .map(|token| Token::parse(token).or_else(|| Token::of_server(token, selection.namespace())))
-        .map(|token| {
-            token.ok_or_else(|| {
-                Status::bad_request("invalid continue token: continue key is not valid")
-            })
-        })
-        .transpose()?;
+    let revision = view.revision;
+    check(revision, fresh)?;
+    let token = token(options, &selection)?;
     let is_of_server = match &token {
         Some(token) => token.v == super::SERVER_VERSION,
         None => fresh == Freshness::Latest,
     };
-    let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
-    let is_paged = limit > 0
-        && (fresh != Freshness::Any || options.revision != crate::api::request::Revision::Zero);
-    let mut snapshot = view.snapshot;
-    if !selection.is_by_key() {
-        let filtered = filter(snapshot, selection.clone()).await;
-        snapshot = filtered.inspect_err(|_| mirror.check_damage())?;
-    }
-    if writer.sieve().is_some() {
-        let sifted = sift(snapshot, writer.clone()).await;
-        snapshot = sifted.inspect_err(|_| mirror.check_damage())?;
-    }
+    let selected = select(view.snapshot, &selection, &writer).await;
+    let mut snapshot = selected.inspect_err(|_| mirror.check_damage())?;
     if let Some(token) = token {
-        if token.rv != view.revision {
+        if token.rv != revision {
             return Err(Status::expired_continue(Token::text(
-                view.revision,
+                revision,
                 &token.start,
             )));
         }
         snapshot.items.retain(|item| *item.key > *token.start);
     }
-    let mut paging = None;
-    if is_paged && snapshot.items.len() > limit {
-        let remaining = snapshot.items.len() - limit;
-        snapshot.items.truncate(limit);
-        let last = snapshot
-            .items
-            .last()
-            .expect("a limit above zero leaves an item");
+    let cut = limit(options, fresh).and_then(|limit| cut(&mut snapshot, limit));
+    let paging = cut.map(|(last, remaining)| {
         // Through filters the cloud cannot go on, nor while it is away.
         let is_local = writer.sieve().is_some() || !is_of_server;
-        paging = Some((
-            if is_local {
-                Token::text(view.revision, &last.key)
-            } else {
-                Token::server_text(view.revision, selection.namespace(), &last.key)
-            },
-            selection.is_by_key().then_some(remaining),
-        ));
-    }
-    let head = writer.head(
-        view.revision,
-        paging
-            .as_ref()
-            .map(|(token, remaining)| (token.as_str(), *remaining)),
-    );
+        let token = if is_local {
+            Token::text(revision, &last)
+        } else {
+            Token::server_text(revision, selection.namespace(), &last)
+        };
+        (token, selection.is_by_key().then_some(remaining))
+    });
+    let paging = paging
+        .as_ref()
+        .map(|(token, remaining)| (token.as_str(), *remaining));
+    let head = writer.head(revision, paging);
     let items = stream_items(mirror.clone(), snapshot, head, writer);
     Ok(json(StatusCode::OK, items))
+}
+
+/// Reads where a paged list goes on.
+fn token(options: &Options, selection: &Selection) -> Result<Option<Token>, Status> {
+    let Some(text) = options.continue_token.as_deref() else {
+        return Ok(None);
+    };
+    let token = Token::parse(text).or_else(|| Token::of_server(text, selection.namespace()));
+    let invalid = "invalid continue token: continue key is not valid";
+    token.map(Some).ok_or_else(|| Status::bad_request(invalid))
+}
+
+/// Returns after how many items a page ends, if the list has pages.
+fn limit(options: &Options, fresh: Freshness) -> Option<usize> {
+    let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
+    let is_paged = limit > 0 && (fresh != Freshness::Any || options.revision != Revision::Zero);
+    is_paged.then_some(limit)
+}
+
+/// Ends a page; returns the key of its last item and how many items there are after it, if there are any.
+fn cut(snapshot: &mut Snapshot, limit: usize) -> Option<(ObjectKey, usize)> {
+    let remaining = snapshot.items.len().checked_sub(limit)?;
+    if remaining == 0 {
+        return None;
+    }
+    snapshot.items.truncate(limit);
+    let last = snapshot.items.last()?;
+    Some((last.key.clone(), remaining))
 }
 
 /// What is said of a mirror that ended before its objects were looked at.
@@ -116,6 +120,21 @@ fn check(revision: u64, fresh: Freshness) -> Result<(), Status> {
         Freshness::Exactly(wanted) if wanted < revision => Err(Status::expired_list()),
         _ => Ok(()),
     }
+}
+
+/// Leaves what is selected and what the caller may see.
+async fn select(
+    mut snapshot: Snapshot,
+    selection: &Selection,
+    writer: &Writer,
+) -> Result<Snapshot, Status> {
+    if !selection.is_by_key() {
+        snapshot = filter(snapshot, selection.clone()).await?;
+    }
+    if writer.sieve().is_some() {
+        snapshot = sift(snapshot, writer.clone()).await?;
+    }
+    Ok(snapshot)
 }
 
 /// Leaves the items that are selected. Reads them all.

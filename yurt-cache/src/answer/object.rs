@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{Response, StatusCode};
 use tokio::time::Instant;
 
@@ -10,70 +10,94 @@ use super::write::Writer;
 use super::{blocking, json};
 use crate::api::key;
 use crate::api::request::{Path, Revision};
+use crate::authorize::Permit;
 use crate::body::{self, Body};
 use crate::codec::{Status, Subject, TypeMeta, with_type_meta};
 use crate::filter::sieve::Sifted;
 use crate::mirror::kind::{Covering, Kind};
 
-/// Answers a GET from the store.
+/// What the node has of one object, before anybody has decided who may see it.
+pub(crate) struct Found<'a> {
+    path: &'a Path,
+    /// Its newest version, and the revision of that; `None` of what is proven to be absent.
+    stored: Option<(u64, Bytes, Arc<Kind>)>,
+    covering: Option<Covering>,
+}
+
+/// Looks for an object in the store.
 ///
 /// # Errors
-/// 404 if a mirror covers the place, 503 if nobody knows; a revision to come is refused.
-pub(crate) async fn object(
+/// 503 if nobody knows whether there is one.
+pub(crate) async fn find(
     kind: Option<Arc<Kind>>,
     path: &Path,
-    revision: &Revision,
     covering: Option<Covering>,
-    writer: impl FnOnce(&Kind, Arc<TypeMeta>) -> Writer,
-) -> Result<Response<Body>, Status> {
+) -> Result<Found<'_>, Status> {
     let name = path.name.clone().unwrap_or_default();
     let namespace = path.namespace.clone().unwrap_or_default();
-    let found = match kind {
+    let stored = match kind {
         None => None,
         Some(kind) => {
             let reading = kind.clone();
             reading.note_use(&key(&namespace, &name), Instant::now());
-            blocking(move || reading.newest(&namespace, &name, covering))
-                .await?
-                .zip(Some(kind))
+            let newest = blocking(move || reading.newest(&namespace, &name, covering)).await?;
+            newest.map(|(at, stored)| (at, stored, kind))
         }
     };
-    let Some(((at, stored), kind)) = found else {
-        return Err(absent(path, covering.is_some()));
-    };
-    let known = covering.map_or(at, |mirror| mirror.revision.max(at));
-    if let Revision::At(wanted) = revision
-        && *wanted > known
-    {
-        return Err(Status::too_large_resource_version(*wanted, known));
+    if stored.is_none() && covering.is_none() {
+        return Err(never_seen(path));
     }
-    let form = kind.form().unwrap_or_else(|| Arc::new(form_of(&stored)));
-    let writer = writer(&kind, form);
-    let Sifted::Shown(object) = writer.sift(&with_type_meta(&stored, &writer.form))? else {
-        return Err(hidden(path));
-    };
-    let shaped = writer
-        .single(&object)
-        .ok_or_else(|| Status::internal("the stored object cannot be shaped"))?;
-    // As the server ends it.
-    let mut line = BytesMut::from(shaped);
-    if !line.ends_with(b"\n") {
-        line.put_u8(b'\n');
-    }
-    Ok(json(StatusCode::OK, body::full(line)))
+    Ok(Found {
+        path,
+        stored,
+        covering,
+    })
 }
 
-fn absent(path: &Path, is_absence_proven: bool) -> Status {
-    if is_absence_proven {
-        hidden(path)
-    } else {
-        let name = path.name.as_deref().unwrap_or_default();
-        let message = format!(
-            "the cloud is not reachable and this node has never seen {} {name:?}",
-            path.resource
-        );
-        Status::unavailable(message, None)
+impl Found<'_> {
+    /// Answers a GET.
+    ///
+    /// # Errors
+    /// 404 for what is not there; a revision to come is refused.
+    pub(crate) fn show(
+        self,
+        _permit: Permit,
+        revision: &Revision,
+        writer: impl FnOnce(&Kind, Arc<TypeMeta>) -> Writer,
+    ) -> Result<Response<Body>, Status> {
+        let Some((at, stored, kind)) = self.stored else {
+            return Err(hidden(self.path));
+        };
+        let known = self.covering.map_or(at, |mirror| mirror.revision.max(at));
+        if let Revision::At(wanted) = revision
+            && *wanted > known
+        {
+            return Err(Status::too_large_resource_version(*wanted, known));
+        }
+        let form = kind.form().unwrap_or_else(|| Arc::new(form_of(&stored)));
+        let writer = writer(&kind, form);
+        let Sifted::Shown(object) = writer.sift(&with_type_meta(&stored, &writer.form))? else {
+            return Err(hidden(self.path));
+        };
+        let shaped = writer
+            .single(&object)
+            .ok_or_else(|| Status::internal("the stored object cannot be shaped"))?;
+        // As the server ends it.
+        let mut line = BytesMut::from(shaped);
+        if !line.ends_with(b"\n") {
+            line.put_u8(b'\n');
+        }
+        Ok(json(StatusCode::OK, body::full(line)))
     }
+}
+
+fn never_seen(path: &Path) -> Status {
+    let name = path.name.as_deref().unwrap_or_default();
+    let message = format!(
+        "the cloud is not reachable and this node has never seen {} {name:?}",
+        path.resource
+    );
+    Status::unavailable(message, None)
 }
 
 /// What is hidden from a caller is not there.

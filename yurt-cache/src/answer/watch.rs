@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::replay::Replay;
 use self::told::{Untold, survey, tell};
-use super::json;
 use super::write::Writer;
+use super::{Reading, json};
 use crate::api::Selection;
 use crate::api::request::{Options, Revision};
+use crate::authorize::Permit;
 use crate::body::{self, Body};
 use crate::codec::{self, EventType, Status};
 use crate::filter::seen::Seen;
@@ -43,12 +44,16 @@ const LASTS_AT_MOST: Duration = Duration::from_secs(3_600);
 
 /// Answers a WATCH from a synced mirror.
 pub(crate) fn watch(
-    mirror: &Arc<Mirror>,
-    selection: Selection,
-    options: &Options,
-    writer: Writer,
+    _permit: Permit,
+    reading: Reading<'_>,
     stop: CancellationToken,
 ) -> Response<Body> {
+    let Reading {
+        mirror,
+        selection,
+        options,
+        writer,
+    } = reading;
     let (mut stage, reached) = begin(mirror, &selection, options);
     if mirror.has_failed() {
         // What was looked at may have been half erased.

@@ -1,19 +1,19 @@
 //! Which verdicts go, and which a restart needs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Access, Verdict, Verdicts};
 use crate::api::{ObjectKey, Resource, Scope, split_key};
 use crate::identity::Caller;
 use crate::retention::{Bounds, Budget, Entry, Held, Needs, plan};
+use crate::store::table::Rows;
 
 /// How the keys of the node's own verdicts begin.
-const NODES: &str = "a/node/";
+const NODES: &str = "node/";
 
 /// For how long what the node asked counts as needed, whatever is known of its needs: they are looked up
 /// every half minute.
@@ -39,32 +39,27 @@ pub(super) struct Needed {
 }
 
 impl Verdicts {
-    /// Returns what counts them.
-    pub(crate) fn count(&self) -> Count {
-        Count(self.known.clone())
-    }
-
     /// Forgets what nobody has used for long, while the cloud is there; returns how many that were.
     pub(crate) fn sweep(&self, now: Instant, needs: &Needs) -> usize {
         *self.needed.lock() = Needed::of(needs);
-        let gone = self.forget(&mut self.known.lock(), now, Pressure::Age);
+        let gone = self
+            .known
+            .evict(|known| self.unused(known, now, Pressure::Age));
         let count = gone.len();
-        if count > 0 {
-            self.save(gone);
-        }
+        self.save(gone);
         count
     }
 
-    /// Takes out what goes.
-    pub(super) fn forget(
+    /// Returns what goes.
+    pub(super) fn unused(
         &self,
-        known: &mut HashMap<String, Verdict>,
+        known: &Rows<Verdict>,
         now: Instant,
         pressure: Pressure,
-    ) -> Vec<String> {
+    ) -> Vec<Arc<str>> {
         let needed = self.needed.lock();
-        let keys: Vec<String> = known.keys().cloned().collect();
-        let entry = |key: &String| {
+        let keys: Vec<Arc<str>> = known.keys().cloned().collect();
+        let entry = |key: &Arc<str>| {
             let asked = known[key].asked;
             let idle = now.duration_since(asked.unwrap_or(self.opened));
             let is_new = asked.is_some() && idle < NEEDS_SEEN_WITHIN && key.starts_with(NODES);
@@ -73,7 +68,7 @@ impl Verdicts {
             Entry {
                 idle: if is_young { Duration::ZERO } else { idle },
                 held: Held::one(0),
-                is_needed: needed.keys.contains(key) || (is_new && pressure == Pressure::Room),
+                is_needed: needed.keys.contains(&**key) || (is_new && pressure == Pressure::Room),
             }
         };
         let entries: Vec<Entry> = keys.iter().map(entry).collect();
@@ -91,22 +86,7 @@ impl Verdicts {
             bytes: 0,
         };
         let goes = plan(&entries, total, &bounds);
-        let gone: Vec<String> = goes.into_iter().map(|at| keys[at].clone()).collect();
-        for key in &gone {
-            known.remove(key);
-        }
-        gone
-    }
-}
-
-/// How many verdicts there are.
-#[derive(Clone, Debug)]
-pub(crate) struct Count(Arc<Mutex<HashMap<String, Verdict>>>);
-
-impl Count {
-    /// Counts them now.
-    pub(crate) fn now(&self) -> usize {
-        self.0.lock().len()
+        goes.into_iter().map(|at| keys[at].clone()).collect()
     }
 }
 
@@ -141,7 +121,7 @@ impl Needed {
         let accounts = needs.accounts.iter();
         Self {
             keys: keys.chain(needs.kept().map(of_object)).collect(),
-            accounts: accounts.map(|account| format!("a/{account}/")).collect(),
+            accounts: accounts.map(|account| format!("{account}/")).collect(),
         }
     }
 

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{Method, Request, StatusCode};
+use http::{Response, StatusCode};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use yurt_core::name::NodeName;
 
-use crate::body;
+use crate::body::{self, Body};
 use crate::identity::Caller;
 use crate::identity::subject::{peer_node_name, peer_public_key};
 use crate::tls::{Identity, TlsError};
-use crate::upstream::{AGENT, SendError, Upstream};
+use crate::upstream::client::{Content, JSON, outcome};
+use crate::upstream::{SendError, Upstream};
 
 const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
@@ -122,7 +122,8 @@ pub(crate) async fn ask(
             "usages": purpose.usages(),
         },
     });
-    let posted = send(upstream, caller, Method::POST, PATH, body.to_string()).await?;
+    let client = caller.client(upstream);
+    let posted = read(client.post(PATH, Content::json(&body)).await).await?;
     let name = posted.metadata.name;
     tracing::info!(name, signer = purpose.signer(), "asked for a certificate");
     let path = format!("{PATH}/{name}");
@@ -131,7 +132,7 @@ pub(crate) async fn ask(
     while began.elapsed() < PATIENCE {
         sleep(pause).await;
         pause = (pause * 2).min(LATER_LOOK);
-        let seen = match send(upstream, caller, Method::GET, &path, String::new()).await {
+        let seen = match read(client.get(&path, JSON).await).await {
             Ok(seen) => seen,
             // The link may break while people make up their minds.
             Err(SigningError::Send(_) | SigningError::Read(_)) => continue,
@@ -147,41 +148,13 @@ pub(crate) async fn ask(
     Err(SigningError::Unsigned(name))
 }
 
-async fn send(
-    upstream: &Upstream,
-    caller: &Caller,
-    method: Method,
-    path: &str,
-    text: String,
-) -> Result<Posted, SigningError> {
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(ACCEPT, "application/json")
-        .header(USER_AGENT, AGENT)
-        .body(if text.is_empty() {
-            body::empty()
-        } else {
-            body::full(text)
-        })
-        .map_err(SigningError::Name)?;
-    request.headers_mut().insert(
-        CONTENT_TYPE,
-        http::HeaderValue::from_static("application/json"),
-    );
-    caller.sign(request.headers_mut());
-    let response = upstream
-        .send(caller.credential(), request)
-        .await
-        .map_err(SigningError::Send)?;
-    let code = response.status();
-    let text = body::read(response.into_body(), LIMIT)
-        .await
-        .map_err(SigningError::Read)?;
-    if !code.is_success() {
-        let message = crate::codec::Status::received(code, &text).message;
-        return Err(SigningError::Refused(code, message));
-    }
+async fn read(sent: Result<Response<Body>, SendError>) -> Result<Posted, SigningError> {
+    let response = sent.map_err(|error| match error {
+        SendError::Request(source) => SigningError::Name(source),
+        error => SigningError::Send(error),
+    })?;
+    let answer = outcome(response, LIMIT).await.map_err(SigningError::Read)?;
+    let text = answer.map_err(|status| SigningError::Refused(status.code, status.message))?;
     serde_json::from_slice(&text).map_err(SigningError::Parse)
 }
 

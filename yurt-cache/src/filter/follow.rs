@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,10 +25,8 @@ use crate::filter::{FilterConfig, FilterName, is_affected, may_concern};
 use crate::follow::local::LocalError;
 use crate::follow::registry::Registry;
 use crate::mirror::Mirror;
+use crate::store::layout::FILTER_CONTEXT;
 use crate::tasks::blocking;
-
-/// Where what filters knew last is stored.
-const KEY: &[u8] = b"f/context";
 
 /// How often a mirror that cannot be is tried again.
 const RETRY: Duration = Duration::from_secs(60);
@@ -82,7 +79,7 @@ impl Surroundings {
             hub,
         } = given;
         let node = node.to_string();
-        let saved = store.get(KEY).ok().flatten();
+        let saved = store.get(FILTER_CONTEXT.as_bytes()).ok().flatten();
         let saved = saved
             .and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok())
             .filter(|saved| saved.context.node == node);
@@ -305,7 +302,7 @@ impl Surroundings {
         let store = self.store.clone();
         let write = move || {
             let mut batch = Batch::new();
-            batch.put(Bytes::from_static(KEY), Bytes::from(saved));
+            batch.put(FILTER_CONTEXT, saved);
             store.write(batch)
         };
         if let Err(error) = blocking(write).await {

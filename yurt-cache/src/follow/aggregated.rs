@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use super::definition;
 use super::registry::Registry;
-use super::source::get;
 use crate::api::Resource;
 use crate::api::well_known::may_be_custom;
 use crate::body;
 use crate::codec::{field, inflate};
 use crate::discovery;
 use crate::identity::Caller;
+use crate::upstream::client::JSON;
 
 /// What the kube-apiserver calls its description of custom resources
 /// (`apiextensions-apiserver/pkg/controller/openapi/builder/builder.go`).
@@ -104,7 +104,7 @@ impl Registry {
         }
         // Who may not read definitions may read descriptions, as every authenticated caller may.
         let path = format!("/openapi/v3/apis/{}/{}", resource.group, resource.version);
-        let response = get(upstream, caller, &path).await.ok()?;
+        let response = caller.client(upstream).fetch(&path, JSON).await.ok()?;
         if response.status() != StatusCode::OK {
             return None;
         }

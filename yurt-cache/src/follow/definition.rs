@@ -8,7 +8,6 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::registry::Registry;
-use super::source::get;
 use crate::api::well_known::{definitions, may_be_custom};
 use crate::api::{Resource, key};
 use crate::body;
@@ -18,6 +17,7 @@ use crate::identity::Caller;
 use crate::mirror::kind::{Custom, Kind};
 use crate::tasks::blocking;
 use crate::upstream::Upstream;
+use crate::upstream::client::JSON;
 
 #[derive(Deserialize)]
 struct Definition {
@@ -81,7 +81,8 @@ pub(super) async fn fetch(
     resource: &Resource,
 ) -> Result<Bytes, Option<StatusCode>> {
     let path = format!("{}/{}", definitions().path(None), name(resource));
-    let response = get(upstream, caller, &path).await.map_err(|_| None)?;
+    let response = caller.client(upstream).fetch(&path, JSON).await;
+    let response = response.map_err(|_| None)?;
     if response.status() != StatusCode::OK {
         return Err(Some(response.status()));
     }

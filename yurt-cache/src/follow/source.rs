@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::{CONTENT_ENCODING, RETRY_AFTER};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
@@ -20,14 +20,12 @@ use crate::codec::{
 use crate::identity::Caller;
 use crate::mirror::Mirror;
 use crate::tasks::blocking;
-use crate::upstream::{AGENT, SendError, Upstream};
+use crate::upstream::client::JSON;
+use crate::upstream::{SendError, Upstream};
 
 /// How long a list may keep silent in its middle, and a watch after it should have ended: a link that is
 /// dead is noticed elsewhere, this is for a server that forgot us.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
-
-/// Whole objects.
-pub(super) const OBJECTS: &str = "application/json";
 
 /// Names and revisions are enough; a server that does not know how answers with whole objects.
 pub(super) const METADATA: &str =
@@ -133,9 +131,8 @@ pub(super) async fn ask(
     let scope = &mirror.scope;
     let path = scope.resource.path(scope.namespace.as_deref());
     let path = format!("{path}?{}", encode(query));
-    let response = get_as(upstream, caller, &path, accept)
-        .await
-        .map_err(FetchError::Send)?;
+    let fetched = caller.client(upstream).fetch(&path, accept).await;
+    let response = fetched.map_err(FetchError::Send)?;
     if response.status() == StatusCode::OK {
         return Ok(response);
     }
@@ -160,7 +157,7 @@ impl Follower {
         caller: &Caller,
         query: &[(&'static str, String)],
     ) -> Result<Response<Body>, FetchError> {
-        ask(&self.mirror, &self.config.upstream, caller, OBJECTS, query).await
+        ask(&self.mirror, &self.config.upstream, caller, JSON, query).await
     }
 }
 
@@ -252,31 +249,6 @@ impl Events {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-/// Sends a GET as the caller, asking for JSON.
-pub(crate) async fn get(
-    upstream: &Upstream,
-    caller: &Caller,
-    path: &str,
-) -> Result<Response<Body>, SendError> {
-    get_as(upstream, caller, path, OBJECTS).await
-}
-
-async fn get_as(
-    upstream: &Upstream,
-    caller: &Caller,
-    path: &str,
-    accept: &str,
-) -> Result<Response<Body>, SendError> {
-    let mut request = Request::get(path)
-        .header(ACCEPT, accept)
-        .header(ACCEPT_ENCODING, "gzip")
-        .header(USER_AGENT, AGENT)
-        .body(body::empty())
-        .map_err(SendError::Request)?;
-    caller.sign(request.headers_mut());
-    upstream.send(caller.credential(), request).await
 }
 
 /// Writes a query, each value percent-encoded.

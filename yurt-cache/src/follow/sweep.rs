@@ -14,8 +14,9 @@ use crate::codec::Status;
 use crate::mirror::Mirror;
 use crate::mirror::kind::Kind;
 use crate::mirror::remembered::Remembered;
-use crate::mirror::saved::{HEALED, RECORDS, parse_object_key};
+use crate::mirror::saved::parse_object_key;
 use crate::retention::{Bounds, Entry, Held, Needs, plan};
+use crate::store::layout::{HEALED, RECORDS};
 use crate::upstream::Link;
 
 /// How many went.
@@ -234,7 +235,8 @@ impl Registry {
         let orphans = std::mem::take(&mut *self.orphans.lock());
         let mut batch = Batch::new();
         for stored in orphans {
-            let of_record = parse_object_key(&stored).filter(|_| stored.starts_with(RECORDS));
+            let of_record =
+                parse_object_key(&stored).filter(|_| stored.starts_with(RECORDS.as_bytes()));
             match of_record {
                 Some((resource, key)) => match self.known_kind(&resource) {
                     Some(kind) => kind.delete_orphan(&key)?,

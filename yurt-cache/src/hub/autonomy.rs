@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{Request, StatusCode};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -21,17 +19,16 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 
 use super::Config;
+use super::state::State;
 use crate::api::well_known::node_scope;
 use crate::autonomy::condition::{self, Attempt, Condition, MANAGER, Seen};
 use crate::autonomy::{Certificate, Report, Verdict, assess};
-use crate::body;
 use crate::codec::Status;
 use crate::identity::Caller;
 use crate::metrics::gauge;
-use crate::proxy::Proxy;
 use crate::store::synced::Flushing;
 use crate::tasks::{Panicked, blocking};
-use crate::upstream::AGENT;
+use crate::upstream::client::{Content, outcome};
 
 /// Whether a condition is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +39,10 @@ enum Telling {
 
 /// What looks.
 pub(super) struct Autonomy {
-    proxy: Arc<Proxy>,
+    state: State,
     flushing: Arc<Flushing>,
+    clock: fn() -> Timestamp,
+    object_limit: usize,
     node: NodeName,
     /// The certificates to look at.
     certificates: Vec<(Certificate, PathBuf)>,
@@ -56,7 +55,7 @@ pub(super) struct Autonomy {
 }
 
 impl Autonomy {
-    pub(super) fn new(config: &Config, proxy: Arc<Proxy>, flushing: Arc<Flushing>) -> Self {
+    pub(super) fn new(config: &Config, state: State, flushing: Arc<Flushing>) -> Self {
         let client = config.upstream.client_certificate.clone();
         let telling = if client.is_some() && config.autonomy_condition {
             Telling::Cloud
@@ -73,8 +72,10 @@ impl Autonomy {
         .filter_map(|(which, path)| Some((which, path?)))
         .collect();
         Self {
-            proxy,
+            state,
             flushing,
+            clock: config.clock,
+            object_limit: config.object_limit,
             node: config.node_name.clone(),
             certificates,
             telling,
@@ -93,7 +94,7 @@ impl Autonomy {
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut reach = self.proxy.upstream.reach();
+        let mut reach = self.state.upstream.reach();
         let mut last = None;
         loop {
             tokio::select! {
@@ -118,7 +119,7 @@ impl Autonomy {
         let autonomy = self.clone();
         let look = move || {
             let facts = autonomy.observe(Instant::now());
-            Ok::<_, Panicked>(assess(&facts, (autonomy.proxy.clock)()))
+            Ok::<_, Panicked>(assess(&facts, (autonomy.clock)()))
         };
         // Without findings nothing is decided.
         let report = blocking(look).await.unwrap_or_default();
@@ -138,7 +139,7 @@ impl Autonomy {
             ago: at.elapsed(),
             was_refused,
         });
-        let now = (self.proxy.clock)();
+        let now = (self.clock)();
         // What the cloud has is known while the Node is followed, and nothing is written blindly.
         let due = self
             .seen()
@@ -164,7 +165,7 @@ impl Autonomy {
 
     /// Returns what the cloud has now; `None` while that is not known.
     fn seen(&self) -> Option<Seen> {
-        let registry = &self.proxy.registry;
+        let registry = &self.state.registry;
         let mirror = registry.find(&node_scope(&self.node))?;
         if !mirror.is_live() {
             return None;
@@ -178,24 +179,18 @@ impl Autonomy {
         let node = self.node.as_str();
         let uri = format!("/api/v1/nodes/{node}/status?fieldManager={MANAGER}&force=true");
         let patch = condition::patch(node, condition, now).to_string();
-        let request = Request::patch(uri)
-            .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, "application/apply-patch+yaml")
-            .header(USER_AGENT, AGENT)
-            .body(body::full(patch))
-            .expect("a node's name is a part of a path");
-        let sent = self.proxy.upstream.send(Caller::Node.credential(), request);
-        let response = sent
-            .await
-            .map_err(|error| Status::internal(&format!("write the condition: {error}")))?;
-        let code = response.status();
-        let text = body::read(response.into_body(), self.proxy.object_limit)
-            .await
-            .map_err(|error| Status::internal(&format!("read the answer: {error}")))?;
-        match code {
-            StatusCode::OK | StatusCode::CREATED => Ok(()),
-            code => Err(Status::received(code, &text)),
-        }
+        let content = Content {
+            media_type: "application/apply-patch+yaml",
+            bytes: patch.into(),
+        };
+        let client = Caller::Node.client(&self.state.upstream);
+        let sent = client.patch(&uri, content).await;
+        let response =
+            sent.map_err(|error| Status::internal(&format!("write the condition: {error}")))?;
+        let answer = outcome(response, self.object_limit).await;
+        answer
+            .map_err(|error| Status::internal(&format!("read the answer: {error}")))?
+            .map(drop)
     }
 }
 

@@ -7,9 +7,7 @@ use yurt_core::store::{Batch, Result, Store};
 
 use crate::follow::registry::Registry;
 use crate::overlay::truth::Truth;
-
-/// The boot id that was there last.
-const KEY: &str = "i/boot";
+use crate::store::layout::BOOT;
 
 /// Takes up again what was known of the node's pods before the hub stopped. Blocks on the store.
 pub(super) fn recall(
@@ -46,12 +44,12 @@ fn is_another(store: &dyn Store, boot_id_file: &Path) -> Result<bool> {
         return Ok(false);
     };
     let now = now.trim().as_bytes();
-    let before = store.get(KEY.as_bytes())?;
+    let before = store.get(BOOT.as_bytes())?;
     if before.as_deref() == Some(now) {
         return Ok(false);
     }
     let mut batch = Batch::new();
-    batch.put(KEY, now.to_vec());
+    batch.put(BOOT, now.to_vec());
     store.write(batch)?;
     Ok(before.is_some())
 }

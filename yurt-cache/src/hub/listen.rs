@@ -18,6 +18,7 @@ use hyper_util::server::conn::auto;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 
@@ -27,9 +28,9 @@ use super::Error;
 use crate::answer::{self, RETRY};
 use crate::body::{self, Body};
 use crate::codec::Status;
-use crate::identity::{Caller, subject};
+use crate::identity::{Authenticator, Caller, subject};
 use crate::limits::{Door, Entered, Entry, Guest, Holder, TooManyConnections};
-use crate::metrics::{Refused, ServedFrom};
+use crate::metrics::{Metrics, Refused, ServedFrom};
 use crate::proxy::Proxy;
 use crate::tasks::{Tasks, contained};
 
@@ -63,6 +64,8 @@ pub(super) struct Listening {
     pub(super) tls: Arc<rustls::ServerConfig>,
     pub(super) node: NodeName,
     pub(super) proxy: Arc<Proxy>,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) door: Arc<Door>,
     /// Requests at a time on one connection of a client that is not the node.
     pub(super) streams: u32,
@@ -116,7 +119,7 @@ impl Listening {
                     let end = self.end.child_token();
                     let (entry, entered) = self.door.enter(address.ip(), end.clone());
                     if entered == Entered::InsteadOfAnother {
-                        self.proxy.metrics.refused(Refused::Stranger);
+                        self.metrics.refused(Refused::Stranger);
                     }
                     connections.spawn(async move {
                         let connection = Box::pin(listening.connection(stream, entry));
@@ -147,22 +150,8 @@ impl Listening {
     }
 
     async fn connection(self, stream: TcpStream, entry: Entry) {
-        let prepared = stream
-            .set_nodelay(true)
-            .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(DEAD_AFTER)));
-        if let Err(error) = prepared {
-            return tracing::debug!(%error, "a client went before it was served");
-        }
-        let handshake = TlsAcceptor::from(self.tls.clone()).accept(stream);
-        let handshake = tokio::time::timeout(PATIENCE, handshake);
-        // Who is not in yet when the door closes stays outside.
-        let Some(accepted) = self.shutdown.run_until_cancelled(handshake).await else {
+        let Some(stream) = self.shake_hands(stream).await else {
             return;
-        };
-        let stream = match accepted {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "a client's handshake failed"),
-            Err(_) => return tracing::debug!("a client's handshake took too long"),
         };
         let peer = self.peer(stream.get_ref().1);
         let streams = match peer {
@@ -189,19 +178,7 @@ impl Listening {
                 Ok::<_, Infallible>(response.map(|body| body::holding(body, running)))
             }
         });
-        let mut builder = auto::Builder::new(self.tasks.clone());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
-            .max_buf_size(SEND_BUFFER);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_send_buf_size(SEND_BUFFER)
-            .initial_stream_window_size(RECEIVE_WINDOW)
-            .initial_connection_window_size(RECEIVE_WINDOWS)
-            .max_concurrent_streams(streams);
+        let builder = self.protocols(streams);
         let stream = TokioIo::new(Lingering::new(stream));
         let connection = builder.serve_connection_with_upgrades(stream, service);
         let mut connection = std::pin::pin!(connection);
@@ -218,6 +195,42 @@ impl Listening {
                 let _ended_or_cut = tokio::time::timeout(limit, connection).await;
             }
         }
+    }
+
+    async fn shake_hands(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        let prepared = stream
+            .set_nodelay(true)
+            .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(DEAD_AFTER)));
+        if let Err(error) = prepared {
+            tracing::debug!(%error, "a client went before it was served");
+            return None;
+        }
+        let handshake = TlsAcceptor::from(self.tls.clone()).accept(stream);
+        let handshake = tokio::time::timeout(PATIENCE, handshake);
+        // Who is not in yet when the door closes stays outside.
+        match self.shutdown.run_until_cancelled(handshake).await? {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => tracing::debug!(%error, "a client's handshake failed"),
+            Err(_) => tracing::debug!("a client's handshake took too long"),
+        }
+        None
+    }
+
+    fn protocols(&self, streams: u32) -> auto::Builder<Tasks> {
+        let mut builder = auto::Builder::new(self.tasks.clone());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .max_buf_size(SEND_BUFFER);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_send_buf_size(SEND_BUFFER)
+            .initial_stream_window_size(RECEIVE_WINDOW)
+            .initial_connection_window_size(RECEIVE_WINDOWS)
+            .max_concurrent_streams(streams);
+        builder
     }
 
     fn peer(&self, connection: &rustls::ServerConnection) -> Peer {
@@ -241,7 +254,7 @@ impl Listening {
                 Some(Caller::Node)
             }
             Peer::Node | Peer::Unnamed | Peer::Foreign => {
-                self.proxy.authenticator.identify(request.headers())
+                self.authenticator.identify(request.headers())
             }
         };
         let refused = match (caller, peer) {
@@ -265,7 +278,7 @@ impl Listening {
     ) -> Response<Body> {
         let holder = self.holder(&caller, visit);
         if let Err(TooManyConnections) = visit.entry.belongs_to(&holder) {
-            self.proxy.metrics.refused(Refused::Connections);
+            self.metrics.refused(Refused::Connections);
             visit.leave();
             let message = "this caller has too many connections to this node";
             return answer::status(&Status::too_many_requests(message, RETRY));
@@ -290,8 +303,7 @@ impl Listening {
         match caller {
             Caller::Node => Holder::Node,
             Caller::Token(_)
-                if self.door.has_recognised(caller.id())
-                    || self.proxy.authenticator.is_known(caller) =>
+                if self.door.has_recognised(caller.id()) || self.authenticator.is_known(caller) =>
             {
                 Holder::Caller(caller.id().into())
             }

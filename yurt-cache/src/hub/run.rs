@@ -5,25 +5,19 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::autonomy::Autonomy;
 use super::interface::{InterfaceError, PodAddress};
-use super::sweep::{self, Sweeping};
-use super::{Error, Hub, admin, boot, listen};
-use crate::authorize::Verdicts;
-use crate::discovery::Documents;
+use super::state::State;
+use super::sweep::Sweeping;
+use super::{Error, Hub, admin, listen};
 use crate::filter::follow::{Given, Surroundings};
-use crate::follow::FollowerConfig;
-use crate::follow::registry::Registry;
 use crate::identity::{Authenticator, Figures, NodeVerifier, contact, issuer};
 use crate::limits::{Door, Shares};
 use crate::metrics::Metrics;
-use crate::mirror::window::Limit;
-use crate::outbox::{self, Outbox};
+use crate::outbox;
 use crate::overlay::reconcile::Reconcile;
-use crate::overlay::truth::Truth;
 use crate::proxy::Proxy;
 use crate::tasks::{Children, Ended, Tasks, blocking};
 use crate::tls;
@@ -31,18 +25,9 @@ use crate::tls;
 /// How often the pods' address is put back, if it is gone.
 const LOOKED_AFTER_EVERY: Duration = Duration::from_secs(60);
 
-/// What the store remembers.
-struct Opened {
-    registry: Arc<Registry>,
-    verdicts: Verdicts,
-    authenticator: Arc<Authenticator>,
-    truth: Arc<Truth>,
-    outbox: Arc<Outbox>,
-    documents: Documents,
-}
-
 /// What the hub's tasks share, and who ends them.
 struct Running {
+    state: State,
     proxy: Arc<Proxy>,
     metrics: Arc<Metrics>,
     children: Children,
@@ -67,14 +52,15 @@ impl Hub {
         // Whatever ends this future ends its tasks.
         let _guard = stop.clone().drop_guard();
         let tasks = Tasks::default();
-        let opened = self.open(&tasks, &stop).await?;
-        let tls = self.tls(opened.authenticator.clone())?;
-        let surroundings = self.surroundings(&opened).await?;
-        let metrics = self.metrics(&opened);
+        let state = self.open(&tasks, &stop).await?;
+        let tls = self.tls(state.authenticator.clone())?;
+        let surroundings = self.surroundings(&state).await?;
+        let metrics = self.metrics(&state);
         // Its own, so that a hub that has to end can say so to its listeners.
         let shutdown = shutdown.child_token();
         let mut running = Running {
-            proxy: self.proxy(opened, &surroundings, &metrics, (&tasks, &shutdown, &stop)),
+            proxy: self.proxy(&state, &surroundings, &metrics, (&tasks, &shutdown, &stop)),
+            state,
             metrics,
             children: Children::default(),
             tasks,
@@ -101,91 +87,46 @@ impl Hub {
             .map_err(|error| Error::Certificate(error.into()))
     }
 
-    async fn open(&self, tasks: &Tasks, stop: &CancellationToken) -> Result<Opened, Error> {
-        let follower = FollowerConfig {
-            upstream: self.upstream.clone(),
-            object_limit: self.config.object_limit,
-            has_node_identity: self.config.upstream.client_certificate.is_some()
-                || self.config.bootstrap_token_file.is_some(),
-        };
-        let window = Limit {
-            steps: self.config.window_events,
-            bytes: self.config.window_bytes,
-        };
-        let (mirrors, bounds, verdicts) = sweep::retention(&self.config);
-        let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
-        let (clock, limit) = (self.config.clock, self.config.verdict_limit);
-        let mint = self.mint.clone();
-        let node = self.config.node_name.clone();
-        let boot_id_file = self.config.boot_id_file.clone();
-        let open = move || {
-            let now = Instant::now();
-            let documents = Documents::open(store.clone(), bounds, now)?;
-            let authenticator =
-                Authenticator::open(store.clone(), tasks.clone(), clock, limit, mint)?;
-            let authenticator = Arc::new(authenticator);
-            let verdicts = Verdicts::open(
-                store.clone(),
-                tasks.clone(),
-                authenticator.clone(),
-                verdicts,
-                now,
-            )?;
-            let registry =
-                Registry::open(store.clone(), (window, mirrors), follower, tasks, stop, now)?;
-            let truth = boot::recall(&registry, &*store, &node, &boot_id_file);
-            Ok(Opened {
-                truth: Arc::new(truth),
-                outbox: Arc::new(Outbox::open(store)?),
-                registry: Arc::new(registry),
-                verdicts,
-                authenticator,
-                documents,
-            })
-        };
-        blocking(open).await.map_err(Error::Store)
-    }
-
-    async fn surroundings(&self, opened: &Opened) -> Result<Surroundings, Error> {
+    async fn surroundings(&self, state: &State) -> Result<Surroundings, Error> {
         let given = Given {
             node: self.config.node_name.clone(),
             pool_name: self.config.pool_name.clone(),
             filters: self.config.filters.clone(),
             hub: self.pod_addr(),
         };
-        let (mirrors, store) = (opened.registry.clone(), self.store.clone());
+        let (mirrors, store) = (state.registry.clone(), self.store.clone());
         let open = move || Ok(Surroundings::open(given, mirrors, store));
         blocking(open).await.map_err(Error::Store)
     }
 
-    fn metrics(&self, opened: &Opened) -> Arc<Metrics> {
+    fn metrics(&self, state: &State) -> Arc<Metrics> {
         let metrics = Metrics::new();
         metrics.observe(
-            opened.registry.clone(),
+            state.registry.clone(),
             self.upstream.clone(),
             self.store.clone(),
         );
-        metrics.collect(Box::new(Figures(opened.authenticator.clone())));
-        metrics.collect(Box::new(outbox::Figures(opened.outbox.clone())));
+        metrics.collect(Box::new(Figures(state.authenticator.clone())));
+        metrics.collect(Box::new(outbox::Figures(state.outbox.clone())));
         Arc::new(metrics)
     }
 
     fn proxy(
         &self,
-        opened: Opened,
+        state: &State,
         surroundings: &Surroundings,
         metrics: &Arc<Metrics>,
         (tasks, shutdown, stop): (&Tasks, &CancellationToken, &CancellationToken),
     ) -> Arc<Proxy> {
         Arc::new(Proxy {
             node: self.config.node_name.clone(),
-            registry: opened.registry,
-            upstream: self.upstream.clone(),
-            verdicts: opened.verdicts,
-            documents: opened.documents,
-            authenticator: opened.authenticator,
-            truth: opened.truth,
-            outbox: opened.outbox,
+            registry: state.registry.clone(),
+            upstream: state.upstream.clone(),
+            verdicts: state.verdicts.clone(),
+            documents: state.documents.clone(),
+            authenticator: state.authenticator.clone(),
+            truth: state.truth.clone(),
+            outbox: state.outbox.clone(),
             filters: surroundings.filters().clone(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
@@ -200,31 +141,32 @@ impl Hub {
 
     /// Starts what the hub cannot be without.
     fn start(&mut self, running: &mut Running) {
-        let (upstream, proxy) = (self.upstream.clone(), running.proxy.clone());
+        let state = running.state.clone();
+        let upstream = state.upstream.clone();
         running.start("upstream", |stop| upstream.clone().run(stop));
         let flushing = self.flushing.clone();
         running.start("flushing", |stop| flushing.run(stop));
-        let (contact, clock) = (proxy.authenticator.contact.clone(), self.config.clock);
+        let (contact, clock) = (state.authenticator.contact.clone(), self.config.clock);
         running.start("contact", |stop| {
             contact::keep(contact, upstream.clone(), clock, stop)
         });
         running.start("issuer", |stop| {
-            issuer::keep(proxy.authenticator.clone(), upstream.clone(), stop)
+            issuer::keep(state.authenticator.clone(), upstream.clone(), stop)
         });
         let reconcile = Reconcile {
-            registry: proxy.registry.clone(),
-            truth: proxy.truth.clone(),
-            outbox: proxy.outbox.clone(),
+            registry: state.registry.clone(),
+            truth: state.truth.clone(),
+            outbox: state.outbox.clone(),
             upstream: upstream.clone(),
         };
         running.start("reconcile", |stop| reconcile.run(stop));
-        let sweeping = Sweeping::new(&self.config, proxy.clone());
+        let sweeping = Sweeping::new(&self.config, &state);
         running.metrics.collect(Box::new(sweeping.told()));
         running.start("sweeping", |stop| sweeping.run(stop));
         let (children, stop) = (&mut running.children, &running.stop);
         self.certificates
             .keep(&self.config, &self.upstream, children, stop);
-        proxy.registry.start();
+        state.registry.start();
         if let Some(address) = self.pod_address.clone() {
             running.start("pod address", |stop| look_after(address, stop));
         }
@@ -232,8 +174,8 @@ impl Hub {
     }
 
     fn start_administration(&mut self, running: &mut Running) {
-        let proxy = running.proxy.clone();
-        let autonomy = Autonomy::new(&self.config, proxy.clone(), self.flushing.clone());
+        let state = running.state.clone();
+        let autonomy = Autonomy::new(&self.config, state.clone(), self.flushing.clone());
         let autonomy = Arc::new(autonomy);
         running.metrics.collect(Box::new(autonomy.told()));
         let looking = autonomy.clone();
@@ -242,8 +184,8 @@ impl Hub {
             return;
         };
         let admin = admin::Admin {
-            registry: proxy.registry.clone(),
-            upstream: self.upstream.clone(),
+            registry: state.registry,
+            upstream: state.upstream,
             store: self.store.clone(),
             metrics: running.metrics.clone(),
             autonomy,
@@ -259,6 +201,8 @@ impl Hub {
             tls: Arc::new(tls),
             node: self.config.node_name.clone(),
             proxy: running.proxy.clone(),
+            authenticator: running.state.authenticator.clone(),
+            metrics: running.metrics.clone(),
             door: Door::new(self.config.limits.clone()),
             streams: self.config.limits.streams(),
             tasks: running.tasks.clone(),

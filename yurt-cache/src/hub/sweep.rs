@@ -17,14 +17,14 @@ use yurt_core::name::NodeName;
 use yurt_core::store::Result;
 
 use super::Config;
+use super::state::State;
 use super::survey::survey;
-use crate::authorize;
+use crate::authorize::{self, Verdicts};
 use crate::discovery::Documents;
 use crate::follow::registry::Registry;
-use crate::proxy::Proxy;
 use crate::retention::{Bounds, Held, Retention};
 use crate::tasks::{Panicked, blocking};
-use crate::upstream::{Link, Reach};
+use crate::upstream::{Link, Reach, Upstream};
 
 /// How often what nobody needs is looked for.
 const EVERY: Duration = Duration::from_secs(30);
@@ -45,7 +45,10 @@ type Counts = Family<[(&'static str, &'static str); 1], Counter>;
 /// What looks.
 #[derive(Debug)]
 pub(super) struct Sweeping {
-    proxy: Arc<Proxy>,
+    upstream: Upstream,
+    registry: Arc<Registry>,
+    documents: Documents,
+    verdicts: Arc<Verdicts>,
     node: NodeName,
     every: Duration,
     gone: Counts,
@@ -73,9 +76,12 @@ pub(super) fn retention(config: &Config) -> (Retention, Bounds, authorize::Reten
 }
 
 impl Sweeping {
-    pub(super) fn new(config: &Config, proxy: Arc<Proxy>) -> Self {
+    pub(super) fn new(config: &Config, state: &State) -> Self {
         Self {
-            proxy,
+            upstream: state.upstream.clone(),
+            registry: state.registry.clone(),
+            documents: state.documents.clone(),
+            verdicts: state.verdicts.clone(),
             node: config.node_name.clone(),
             every: EVERY.min(config.mirror_idle),
             gone: Family::default(),
@@ -88,7 +94,7 @@ impl Sweeping {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
         let sweeping = Arc::new(self);
-        let remembered = sweeping.proxy.registry.remembered().clone();
+        let remembered = sweeping.registry.remembered().clone();
         loop {
             let crowded = async {
                 remembered.crowded.notified().await;
@@ -111,7 +117,7 @@ impl Sweeping {
     }
 
     async fn note_progress(&self) {
-        let registry = self.proxy.registry.clone();
+        let registry = self.registry.clone();
         let noting = move || {
             registry.note_progress();
             Ok::<_, Panicked>(())
@@ -121,19 +127,18 @@ impl Sweeping {
     }
 
     fn sweep(&self, now: Instant) -> Result<()> {
-        let proxy = &self.proxy;
-        let is_online = matches!(*proxy.upstream.reach().borrow(), Reach::Online);
-        let needs = is_online.then(|| survey(&proxy.registry, &self.node).settled());
+        let is_online = matches!(*self.upstream.reach().borrow(), Reach::Online);
+        let needs = is_online.then(|| survey(&self.registry, &self.node).settled());
         let needs = needs.flatten();
         let link = if is_online { Link::Up } else { Link::Cut };
-        let gone = proxy.registry.sweep(now, link, needs.as_ref())?;
+        let gone = self.registry.sweep(now, link, needs.as_ref())?;
         self.count("mirror", gone.mirrors);
         self.count("object", gone.objects);
         if let Some(needs) = &needs {
-            self.count("verdict", proxy.verdicts.sweep(now, needs));
+            self.count("verdict", self.verdicts.sweep(now, needs));
         }
         if is_online {
-            self.count("document", proxy.documents.sweep(now)?);
+            self.count("document", self.documents.sweep(now)?);
         }
         Ok(())
     }
@@ -146,9 +151,9 @@ impl Sweeping {
     /// Returns what tells the metrics.
     pub(super) fn told(&self) -> Told {
         Told {
-            registry: Arc::clone(&self.proxy.registry),
-            documents: self.proxy.documents.clone(),
-            verdicts: self.proxy.verdicts.count(),
+            registry: Arc::clone(&self.registry),
+            documents: self.documents.clone(),
+            verdicts: self.verdicts.clone(),
             gone: self.gone.clone(),
         }
     }
@@ -159,7 +164,7 @@ impl Sweeping {
 pub(super) struct Told {
     registry: Arc<Registry>,
     documents: Documents,
-    verdicts: authorize::Count,
+    verdicts: Arc<Verdicts>,
     gone: Counts,
 }
 
@@ -172,7 +177,7 @@ impl Collector for Told {
             MetricType::Counter,
         )?)?;
         let verdicts = Held {
-            objects: self.verdicts.now(),
+            objects: self.verdicts.len(),
             bytes: 0,
         };
         let remembered = [

@@ -22,9 +22,8 @@ use super::standing::{Denied, Moment, judge};
 use super::token::Jwt;
 use super::trust::{SavedTrust, Trust, Vouch};
 use crate::codec::Status;
+use crate::store::layout::CLUSTER;
 use crate::tasks::Tasks;
-
-const CLUSTER: &str = "i/cluster";
 
 /// How long the cloud's word on a token is used for answers from mirrors: as the kubelet caches a TokenReview.
 const RECOGNISED_FOR: Duration = Duration::from_secs(120);

@@ -12,7 +12,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::token::{Account, Validity};
-use crate::upstream::Credential;
+use crate::upstream::client::Client;
+use crate::upstream::{Credential, Upstream};
 
 /// An authenticated caller. Nobody's identity is lent to another.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -69,14 +70,22 @@ impl Caller {
     /// Puts the caller's own identity into a request to the cloud.
     pub(crate) fn sign(&self, headers: &mut HeaderMap) {
         headers.remove(AUTHORIZATION);
-        if let Self::Token(token) = self {
-            let value = HeaderValue::from_str(&format!("Bearer {}", token.secret));
-            // What is no header, as from a file with a slip in it, makes the caller nobody.
-            if let Ok(mut value) = value {
-                value.set_sensitive(true);
-                headers.insert(AUTHORIZATION, value);
-            }
-        }
+        headers.extend(self.authorization().map(|value| (AUTHORIZATION, value)));
+    }
+
+    /// Returns who asks the API as the caller.
+    pub(crate) fn client<'a>(&self, upstream: &'a Upstream) -> Client<'a> {
+        Client::new(upstream, self.credential(), self.authorization())
+    }
+
+    fn authorization(&self) -> Option<HeaderValue> {
+        let Self::Token(token) = self else {
+            return None;
+        };
+        // What is no header, as from a file with a slip in it, makes the caller nobody.
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.secret)).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 
     /// Returns whose token it is: as keys vouch for, else as the token itself says, which nobody has checked.

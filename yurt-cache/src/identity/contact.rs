@@ -10,10 +10,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use yurt_core::store::{Batch, Result, Store};
 
+use crate::store::layout::CONTACT;
 use crate::tasks::blocking;
 use crate::upstream::{Reach, Upstream};
-
-const KEY: &str = "i/contact";
 
 /// Follows the time in the record of a hub that was cut off.
 const CUT: &str = " cut";
@@ -44,7 +43,7 @@ struct Last {
 impl Contact {
     /// Opens what the store remembers. Blocks on the store.
     pub(crate) fn open(store: Arc<dyn Store>) -> Result<Self> {
-        let known = match store.get(KEY.as_bytes()) {
+        let known = match store.get(CONTACT.as_bytes()) {
             Ok(value) => value.and_then(|value| parse(&value)),
             // Damage costs the record alone.
             Err(error) => {
@@ -131,7 +130,7 @@ impl Contact {
 
     fn put(&self, record: String) -> Result<()> {
         let mut batch = Batch::new();
-        batch.put(KEY, record);
+        batch.put(CONTACT, record);
         self.store.write(batch)
     }
 }

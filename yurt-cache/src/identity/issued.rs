@@ -1,32 +1,28 @@
 //! The cloud's answers to the node's requests for tokens, kept while the tokens live: a pod that restarts while
 //! the cloud is away gets the one that it had.
 
-use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::tasks::Tasks;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use yurt_core::store::{Batch, Result, Store};
+use yurt_core::store::{Result, Store};
 
-const PREFIX: &str = "i/request/";
+use crate::store::layout;
+use crate::store::table::{Place, Rows, Table};
+use crate::tasks::Tasks;
 
 /// Answers that are kept at most: a node's pods have some hundred tokens at a time.
 const ANSWERS: usize = 2_048;
 
-/// The answers.
+const PLACE: Place = Place {
+    prefix: layout::TOKEN_REQUESTS,
+    row: "a token for a pod",
+};
+
+/// The answers: when the token of each ends. The answers themselves are in the store alone.
 #[derive(Debug)]
-pub(crate) struct Issued {
-    store: Arc<dyn Store>,
-    tasks: Tasks,
-    /// When the token of each ends.
-    known: Arc<Mutex<HashMap<String, Timestamp>>>,
-    /// Held while an answer is written. Only by who may wait for the disk.
-    writing: Arc<Mutex<()>>,
-}
+pub(crate) struct Issued(Table<Timestamp>);
 
 /// What a token was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,29 +37,9 @@ pub(crate) struct Order<'a> {
 impl Issued {
     /// Opens what the store remembers. Blocks on the store.
     pub(crate) fn open(store: Arc<dyn Store>, tasks: Tasks) -> Result<Self> {
-        let mut keys = Vec::new();
-        store.keys(PREFIX.as_bytes(), None, &mut |key, _| {
-            keys.extend(String::from_utf8(key.to_vec()));
-            if keys.len() < ANSWERS {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })?;
-        let mut known = HashMap::new();
-        for key in keys {
-            // What is damaged is asked for again.
-            let value = store.get(key.as_bytes()).ok().flatten();
-            if let Some((expires, _)) = value.as_ref().and_then(split) {
-                known.insert(key, expires);
-            }
-        }
-        Ok(Self {
-            store,
-            tasks,
-            known: Arc::new(Mutex::new(known)),
-            writing: Arc::default(),
-        })
+        // What is damaged is asked for again.
+        let read = |value: &Bytes| split(value).map(|(expires, _)| expires);
+        Table::open(PLACE, store, tasks, ANSWERS, read).map(Self)
     }
 
     /// Keeps an answer; what has expired goes.
@@ -74,58 +50,28 @@ impl Issued {
         answer: &[u8],
         now: Timestamp,
     ) {
-        let key = order.key();
-        let mut gone = Vec::new();
-        {
-            let mut known = self.known.lock();
-            known.insert(key.clone(), expires);
-            known.retain(|key, expires| {
-                let is_alive = *expires > now;
-                if !is_alive {
-                    gone.push(key.clone());
-                }
-                is_alive
-            });
-            if known.len() > ANSWERS
-                && let Some(first) = known.iter().min_by_key(|(_, expires)| **expires)
-            {
-                let first = first.0.clone();
-                known.remove(&first);
-                gone.push(first);
-            }
-        }
+        let key: Arc<str> = order.key().into();
+        let evict = |known: &Rows<Timestamp>| over(known, &key, now);
+        let mut changed = self.0.insert(key.clone(), expires, evict);
+        changed.push(key.clone());
         let mut value = BytesMut::from(expires.as_second().to_string().as_bytes());
         value.extend_from_slice(b"\n");
         value.extend_from_slice(answer);
-        let (store, known, writing) =
-            (self.store.clone(), self.known.clone(), self.writing.clone());
-        self.tasks.spawn_blocking(move || {
-            // One at a time, and as it is then: what comes late brings nothing back that has left since.
-            let _one_at_a_time = writing.lock();
-            let mut batch = Batch::new();
-            {
-                let known = known.lock();
-                if known.get(&key) == Some(&expires) {
-                    batch.put(key, value.freeze());
-                }
-                for key in gone.into_iter().filter(|key| !known.contains_key(key)) {
-                    batch.delete(key);
-                }
-            }
-            if let Err(error) = store.write(batch) {
-                tracing::warn!(%error, "a token for a pod is not remembered");
-            }
+        let value = value.freeze();
+        // As it is then: what comes late brings nothing back that has left since.
+        self.0.save(changed, move |of, until| {
+            (*of == *key && *until == expires).then(|| value.clone())
         });
     }
 
     /// Returns the last answer to the same request whose token lives until `then`. Blocks on the store.
     pub(crate) fn find(&self, order: &Order<'_>, then: Timestamp) -> Result<Option<Bytes>> {
         let key = order.key();
-        let expires = self.known.lock().get(&key).copied();
+        let expires = self.0.rows().get(&*key).copied();
         if expires.is_none_or(|expires| expires <= then) {
             return Ok(None);
         }
-        let value = self.store.get(key.as_bytes())?;
+        let value = self.0.stored(&key)?;
         Ok(value
             .as_ref()
             .and_then(split)
@@ -146,13 +92,19 @@ impl Order<'_> {
             digest.update(part.len().to_le_bytes());
             digest.update(part);
         }
-        let digest: String = digest
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        format!("{PREFIX}{digest}")
+        let digest = digest.finalize();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// Returns what leaves before `key` comes: what has expired, and of too many the first to expire.
+fn over(known: &Rows<Timestamp>, key: &str, now: Timestamp) -> Vec<Arc<str>> {
+    let others = known.iter().filter(|(other, _)| ***other != *key);
+    let (alive, mut gone): (Vec<_>, Vec<_>) = others.partition(|(_, expires)| **expires > now);
+    if alive.len() >= ANSWERS {
+        gone.extend(alive.into_iter().min_by_key(|(_, expires)| **expires));
+    }
+    gone.into_iter().map(|(key, _)| key.clone()).collect()
 }
 
 fn split(value: &Bytes) -> Option<(Timestamp, Bytes)> {
@@ -183,8 +135,7 @@ mod tests {
     }
 
     async fn written(issued: Issued, store: &Arc<dyn Store>) -> Issued {
-        issued.tasks.close();
-        issued.tasks.wait().await;
+        issued.0.written().await;
         Issued::open(store.clone(), Tasks::default()).unwrap()
     }
 
@@ -221,7 +172,7 @@ mod tests {
             issued.keep(&order(&number.to_string(), &[]), at(500), b"x", at(20));
         }
         let issued = written(issued, &store).await;
-        assert_eq!(issued.known.lock().len(), ANSWERS);
+        assert_eq!(issued.0.rows().len(), ANSWERS);
         assert_eq!(issued.find(&order("old", &[]), at(1)).unwrap(), None);
     }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, USER_AGENT};
-use http::{Request, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +16,7 @@ use super::caller::Caller;
 use super::keys::KeySet;
 use super::trust::SavedTrust;
 use crate::body;
-use crate::upstream::{AGENT, Reach, SendError, Upstream};
+use crate::upstream::{Reach, SendError, Upstream};
 
 /// How long keys are used before they are asked for again: as long as the server lets them be cached.
 const REFRESH: Duration = Duration::from_secs(3_600);
@@ -130,16 +129,8 @@ async fn get(
     path: &'static str,
 ) -> Result<Bytes, FetchError> {
     // The server has the keys as a type of their own, and refuses who asks for JSON.
-    let mut request = Request::get(path)
-        .header(ACCEPT, "*/*")
-        .header(USER_AGENT, AGENT)
-        .body(body::empty())
-        .expect("the parts of the request are constant");
-    caller.sign(request.headers_mut());
-    let response = upstream
-        .send(caller.credential(), request)
-        .await
-        .map_err(|source| FetchError::Send(path, source))?;
+    let response = caller.client(upstream).get(path, "*/*").await;
+    let response = response.map_err(|source| FetchError::Send(path, source))?;
     if response.status() != StatusCode::OK {
         return Err(FetchError::Refused(path, response.status()));
     }

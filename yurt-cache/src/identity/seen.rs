@@ -1,30 +1,29 @@
 //! The tokens that were seen here, by digest: which the cloud recognised, which it refused. Bounded, and
 //! remembered over restarts.
 
-use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use tokio::time::Instant;
-use yurt_core::store::{Batch, Result, Store};
+use yurt_core::store::{Result, Store};
 
 use super::standing::Standing;
+use crate::store::layout;
+use crate::store::table::{Place, Rows, Table};
 use crate::tasks::Tasks;
-
-const PREFIX: &str = "i/token/";
 
 /// Tokens that are remembered at most: a node's pods have some hundred at a time.
 const TOKENS: usize = 4_096;
 
-/// The tokens.
+const PLACE: Place = Place {
+    prefix: layout::TOKENS,
+    row: "a token",
+};
+
+/// The tokens, by digest.
 #[derive(Debug)]
-pub(crate) struct Seen {
-    store: Arc<dyn Store>,
-    tasks: Tasks,
-    known: Arc<Mutex<HashMap<Arc<str>, Entry>>>,
-}
+pub(crate) struct Seen(Table<Entry>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
@@ -38,41 +37,18 @@ struct Entry {
 impl Seen {
     /// Opens what the store remembers. Blocks on the store.
     pub(crate) fn open(store: Arc<dyn Store>, tasks: Tasks) -> Result<Self> {
-        let mut keys = Vec::new();
-        store.keys(PREFIX.as_bytes(), None, &mut |key, _| {
-            keys.extend(String::from_utf8(key.to_vec()));
-            if keys.len() < TOKENS {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })?;
-        let mut known = HashMap::new();
-        for key in keys {
-            // What is damaged is not known.
-            let entry = store.get(key.as_bytes()).ok().flatten();
-            if let (Some(digest), Some(entry)) = (
-                key.strip_prefix(PREFIX),
-                entry.as_deref().and_then(Entry::parse),
-            ) {
-                known.insert(digest.into(), entry);
-            }
-        }
-        Ok(Self {
-            store,
-            tasks,
-            known: Arc::new(Mutex::new(known)),
-        })
+        let read = |value: &Bytes| Entry::parse(value);
+        Table::open(PLACE, store, tasks, TOKENS, read).map(Self)
     }
 
     /// Counts them.
     pub(crate) fn len(&self) -> usize {
-        self.known.lock().len()
+        self.0.rows().len()
     }
 
     /// Returns what is remembered of a token.
     pub(crate) fn standing(&self, digest: &str) -> Standing {
-        match self.known.lock().get(digest) {
+        match self.0.rows().get(digest) {
             None => Standing::Stranger,
             Some(entry) if entry.is_refused => Standing::Refused,
             Some(_) => Standing::Seen,
@@ -81,7 +57,7 @@ impl Seen {
 
     /// Returns when the cloud recognised it for the last time.
     pub(crate) fn recognised(&self, digest: &str) -> Option<Instant> {
-        self.known.lock().get(digest)?.recognised
+        self.0.rows().get(digest)?.recognised
     }
 
     /// Notes that a token is good: by the cloud's word at that time, or by the cluster's keys.
@@ -93,7 +69,7 @@ impl Seen {
         recognised: Option<Instant>,
     ) {
         let is_news = {
-            let mut known = self.known.lock();
+            let mut known = self.0.rows();
             match known.get_mut(digest) {
                 // The cloud's word counts, not that of the keys, which know nothing of what it has revoked.
                 Some(entry) if entry.is_refused && recognised.is_none() => return,
@@ -141,39 +117,21 @@ impl Seen {
     }
 
     fn remember(&self, digest: &Arc<str>, entry: Entry, now: Timestamp) {
-        let mut changed = vec![digest.clone()];
-        {
-            let mut known = self.known.lock();
-            if known.len() >= TOKENS {
-                changed.extend(forget(&mut known, now));
+        let evict = |known: &Rows<Entry>| {
+            if known.len() < TOKENS {
+                Vec::new()
+            } else {
+                least_worth(known, now)
             }
-            known.insert(digest.clone(), entry);
-        }
-        self.save(changed);
-    }
-
-    /// Writes these as they are when the store comes to it: no caller waits for a disk.
-    fn save(&self, digests: Vec<Arc<str>>) {
-        let (store, known) = (self.store.clone(), self.known.clone());
-        self.tasks.spawn_blocking(move || {
-            let mut batch = Batch::new();
-            for digest in digests {
-                let key = format!("{PREFIX}{digest}");
-                let entry = known.lock().get(&digest).copied();
-                match entry {
-                    Some(entry) => batch.put(key, entry.text()),
-                    None => batch.delete(key),
-                };
-            }
-            if let Err(error) = store.write(batch) {
-                tracing::warn!(%error, "a token is not remembered");
-            }
-        });
+        };
+        let mut changed = self.0.insert(digest.clone(), entry, evict);
+        changed.push(digest.clone());
+        self.0.save(changed, |_, entry| Some(entry.text().into()));
     }
 }
 
-/// Makes room: what has expired goes, then what was refused, then the older half.
-fn forget(known: &mut HashMap<Arc<str>, Entry>, now: Timestamp) -> Vec<Arc<str>> {
+/// Returns what makes room: what has expired, then what was refused, then the older half.
+fn least_worth(known: &Rows<Entry>, now: Timestamp) -> Vec<Arc<str>> {
     let worth = |entry: &Entry| {
         let is_over = entry.expires.is_some_and(|expires| expires < now);
         (!is_over, !entry.is_refused, entry.since)
@@ -184,11 +142,7 @@ fn forget(known: &mut HashMap<Arc<str>, Entry>, now: Timestamp) -> Vec<Arc<str>>
         .collect();
     order.sort_unstable();
     order.truncate(TOKENS / 2);
-    let gone: Vec<_> = order.into_iter().map(|(_, digest)| digest).collect();
-    for digest in &gone {
-        known.remove(digest);
-    }
-    gone
+    order.into_iter().map(|(_, digest)| digest).collect()
 }
 
 impl Entry {
@@ -235,8 +189,7 @@ mod tests {
     }
 
     async fn written(seen: Seen, store: &Arc<dyn Store>) -> Seen {
-        seen.tasks.close();
-        seen.tasks.wait().await;
+        seen.0.written().await;
         Seen::open(store.clone(), Tasks::default()).unwrap()
     }
 
@@ -284,7 +237,7 @@ mod tests {
         }
         seen.accept(&digest("new"), Some(at(500)), at(100), None);
         let seen = written(seen, &store).await;
-        assert_eq!(seen.known.lock().len(), TOKENS / 2 + 1);
+        assert_eq!(seen.len(), TOKENS / 2 + 1);
         assert_eq!(seen.standing("0"), Standing::Stranger);
         assert_eq!(seen.standing("1"), Standing::Seen);
         assert_eq!(seen.standing("new"), Standing::Seen);

@@ -12,13 +12,15 @@ use yurt_core::store::{Batch, ErrorKind, Result, Store};
 use super::history::{History, Holding, Tombstone};
 use super::record::Record;
 use super::saved::{
-    HEALED, LAYOUT, LAYOUT_VERSION, RECORDS, REMEMBERED, SCOPES, SavedScope, TABLES,
-    decode_holding, decode_remembered, decode_tombstone, id_of, parse_member_key, parse_object_key,
-    parse_scope_key, parse_tombstone_key,
+    SavedScope, decode_holding, decode_remembered, decode_tombstone, id_of, parse_member_key,
+    parse_object_key, parse_scope_key, parse_tombstone_key,
 };
 use super::version::MirrorId;
 use super::{Kind, Limit, Mirror};
 use crate::api::{ObjectKey, Resource, Scope, Within};
+use crate::store::layout::{
+    HEALED, LAYOUT, LAYOUT_VERSION, MEMBERS, RECORDS, REMEMBERED, SCOPES, TABLES, TOMBSTONES,
+};
 
 /// Keys that are deleted at a time.
 const PORTION: usize = 1_000;
@@ -115,7 +117,9 @@ impl Loading<'_> {
 
     /// Drops what was written in another layout.
     fn check_layout(&self) -> Result<()> {
-        if self.store.get(LAYOUT).ok().flatten().as_deref() == Some(LAYOUT_VERSION) {
+        if self.store.get(LAYOUT.as_bytes()).ok().flatten().as_deref()
+            == Some(LAYOUT_VERSION.as_bytes())
+        {
             return Ok(());
         }
         let mut old = Vec::new();
@@ -171,7 +175,7 @@ impl Loading<'_> {
         scopes: &BTreeMap<MirrorId, SavedScope>,
     ) -> Result<HashMap<MirrorId, Found>> {
         let mut all: HashMap<MirrorId, Found> = HashMap::new();
-        for stored in self.stored_keys(b"m/")? {
+        for stored in self.stored_keys(MEMBERS)? {
             let (Some(id), Some(key)) = (id_of(&stored), parse_member_key(&stored)) else {
                 continue;
             };
@@ -202,7 +206,7 @@ impl Loading<'_> {
         scopes: &BTreeMap<MirrorId, SavedScope>,
         all: &mut HashMap<MirrorId, Found>,
     ) -> Result<()> {
-        for stored in self.stored_keys(b"t/")? {
+        for stored in self.stored_keys(TOMBSTONES)? {
             let (Some(id), Some(order)) = (id_of(&stored), parse_tombstone_key(&stored)) else {
                 continue;
             };
@@ -279,16 +283,16 @@ impl Loading<'_> {
             return Ok(());
         }
         let is_read = |key: &[u8]| {
-            [&b"m/"[..], b"t/", RECORDS]
+            [MEMBERS, TOMBSTONES, RECORDS]
                 .iter()
-                .any(|table| key.starts_with(table))
+                .any(|table| key.starts_with(table.as_bytes()))
         };
-        for key in self.stored_keys(b"")? {
+        for key in self.stored_keys("")? {
             if !is_read(&key) {
                 self.read(&key);
             }
         }
-        let healed = self.store.get(HEALED).ok().flatten();
+        let healed = self.store.get(HEALED.as_bytes()).ok().flatten();
         let healed = healed.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
         let known = self.damage.keys.max(healed.unwrap_or(0));
         self.loaded.damaged = (damaged > known).then_some(damaged);
@@ -336,9 +340,9 @@ impl Loading<'_> {
         }
     }
 
-    fn stored_keys(&self, prefix: &[u8]) -> Result<Vec<Bytes>> {
+    fn stored_keys(&self, prefix: &str) -> Result<Vec<Bytes>> {
         let mut keys = Vec::new();
-        self.store.keys(prefix, None, &mut |key, _| {
+        self.store.keys(prefix.as_bytes(), None, &mut |key, _| {
             keys.push(Bytes::copy_from_slice(key));
             ControlFlow::Continue(())
         })?;

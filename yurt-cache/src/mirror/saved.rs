@@ -7,29 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::history::{Behind, Holding, Marks, Member, Tombstone};
 use super::version::{MirrorId, Version};
 use crate::api::{ObjectKey, Resource, Scope};
-use crate::codec::TypeMeta;
-use crate::codec::{FieldSelector, LabelSelector};
-
-/// Where it is stored which layout the tables have.
-pub(crate) const LAYOUT: &[u8] = b"l/layout";
-
-/// The layout of these tables; what another one wrote is dropped and fetched anew.
-pub(crate) const LAYOUT_VERSION: &[u8] = b"2";
-
-/// Where it is stored how much damage the store told of when all that it could concern had been listed again.
-pub(crate) const HEALED: &[u8] = b"l/healed";
-
-/// The tables of mirrors, by the first byte of their keys.
-pub(crate) const TABLES: [&[u8]; 6] = [SCOPES, RECORDS, REMEMBERED, b"m/", b"n/", b"t/"];
-
-/// The prefix of the keys under which scopes are stored.
-pub(crate) const SCOPES: &[u8] = b"s/";
-
-/// The prefix of the keys under which objects are stored.
-pub(crate) const RECORDS: &[u8] = b"o/";
-
-/// The prefix of the keys that say which version was read by name.
-pub(crate) const REMEMBERED: &[u8] = b"r/";
+use crate::codec::{FieldSelector, LabelSelector, TypeMeta};
+use crate::store::layout::{MEMBERS, RECORDS, REMEMBERED, SCOPES, TOMBSTONES};
 
 const LIMIT: usize = 64 << 10;
 
@@ -131,12 +110,12 @@ fn decode<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
 
 /// Returns where the versions of an object are stored.
 pub(crate) fn record_key(resource: &Resource, key: &str) -> Bytes {
-    key_of("o", resource, key)
+    key_of(RECORDS, resource, key)
 }
 
 /// Returns where it is stored which version of an object was read by name.
 pub(crate) fn remembered_key(resource: &Resource, key: &str) -> Bytes {
-    key_of("r", resource, key)
+    key_of(REMEMBERED, resource, key)
 }
 
 fn key_of(table: &str, resource: &Resource, key: &str) -> Bytes {
@@ -145,7 +124,7 @@ fn key_of(table: &str, resource: &Resource, key: &str) -> Bytes {
         version,
         plural,
     } = resource;
-    format!("{table}/{group}/{version}/{plural}/{key}").into()
+    format!("{table}{group}/{version}/{plural}/{key}").into()
 }
 
 /// Returns the resource and the object's key that a stored key of one of these tables names.
@@ -171,16 +150,16 @@ pub(crate) fn decode_remembered(bytes: &[u8]) -> Option<(Version, u32)> {
 // === What a scope holds ===
 
 pub(crate) fn scope_key(id: MirrorId) -> Bytes {
-    format!("s/{id:08x}").into()
+    format!("{SCOPES}{id:08x}").into()
 }
 
 /// Returns the id in a stored scope's key.
 pub(crate) fn parse_scope_key(stored: &[u8]) -> Option<MirrorId> {
-    u32::from_str_radix(std::str::from_utf8(stored).ok()?.strip_prefix("s/")?, 16).ok()
+    u32::from_str_radix(std::str::from_utf8(stored).ok()?.strip_prefix(SCOPES)?, 16).ok()
 }
 
 pub(crate) fn member_key(id: MirrorId, key: &str) -> Bytes {
-    format!("m/{id:08x}/{key}").into()
+    format!("{MEMBERS}{id:08x}/{key}").into()
 }
 
 /// Returns the mirror's id in the key of a member or a deletion.
@@ -220,11 +199,11 @@ pub(crate) fn decode_holding(bytes: &[u8]) -> Option<Holding> {
 // === Deletions ===
 
 pub(crate) fn tombstone_prefix(id: MirrorId) -> Bytes {
-    format!("t/{id:08x}/").into()
+    format!("{TOMBSTONES}{id:08x}/").into()
 }
 
 pub(crate) fn tombstone_key(id: MirrorId, order: u64) -> Bytes {
-    format!("t/{id:08x}/{order:016x}").into()
+    format!("{TOMBSTONES}{id:08x}/{order:016x}").into()
 }
 
 /// Returns the order in a stored deletion's key.

@@ -10,17 +10,18 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::forward::{announced, is_json};
+use super::Proxy;
+use super::exchange::{Exchange, access};
+use super::headers::{announced, is_json};
 use super::tee::tee;
-use super::{Proxy, access};
-use crate::api::request::{ApiRequest, Path, Shape, Verb};
+use crate::api::request::{Path, Shape, Verb};
 use crate::api::{ObjectKey, Scope, key};
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, compact, field, inflate, protobuf};
-use crate::follow::source::get;
 use crate::identity::Caller;
 use crate::mirror::kind::Kind;
 use crate::tasks::{Panicked, blocking};
+use crate::upstream::client::JSON;
 
 /// An object, by its name.
 #[derive(Clone, Debug)]
@@ -41,13 +42,13 @@ impl Proxy {
     /// Takes from an answer about one object what it is worth later.
     pub(super) fn remember_object(
         self: &Arc<Self>,
-        caller: &Caller,
-        api: &ApiRequest,
+        exchange: &Exchange,
         path: &Path,
         response: Response<Body>,
     ) -> Response<Body> {
+        let api = &exchange.api;
         match (api.verb, response.status()) {
-            (Verb::Get, StatusCode::OK) => self.remember_read(caller, api, path, response),
+            (Verb::Get, StatusCode::OK) => self.remember_read(exchange, path, response),
             (Verb::Get, StatusCode::NOT_FOUND) => {
                 if let Some(gone) = self.named(path) {
                     self.tasks.spawn_blocking(move || gone.forget());
@@ -57,7 +58,7 @@ impl Proxy {
             (Verb::Write, StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED)
                 if !api.options.is_dry_run && !is_renewed_all_the_time(path) =>
             {
-                self.remember_written(caller, api, path, response)
+                self.remember_written(exchange, path, response)
             }
             _ => response,
         }
@@ -65,11 +66,11 @@ impl Proxy {
 
     fn remember_read(
         self: &Arc<Self>,
-        caller: &Caller,
-        api: &ApiRequest,
+        exchange: &Exchange,
         path: &Path,
         response: Response<Body>,
     ) -> Response<Body> {
+        let Exchange { caller, api, .. } = exchange;
         // Only what the cloud has said yes to: whatever else is asked for must leave no trace.
         self.registry.kind(&path.resource);
         let Some(named) = self.named(path) else {
@@ -95,11 +96,11 @@ impl Proxy {
     /// Renews what is remembered of an object that was written, or forgets it with the object.
     fn remember_written(
         self: &Arc<Self>,
-        caller: &Caller,
-        api: &ApiRequest,
+        exchange: &Exchange,
         path: &Path,
         response: Response<Body>,
     ) -> Response<Body> {
+        let Exchange { caller, api, .. } = exchange;
         let Some(named) = self.named(path).filter(Named::is_remembered) else {
             return response;
         };
@@ -171,8 +172,9 @@ impl Proxy {
     async fn fetch_named(&self, caller: &Caller, named: Named) {
         let collection = named.path.resource.path(named.path.namespace.as_deref());
         let name = utf8_percent_encode(&named.name, NON_ALPHANUMERIC);
-        let Ok(response) = get(&self.upstream, caller, &format!("{collection}/{name}")).await
-        else {
+        let path = format!("{collection}/{name}");
+        let fetched = caller.client(&self.upstream).fetch(&path, JSON).await;
+        let Ok(response) = fetched else {
             return;
         };
         match response.status() {

@@ -1,12 +1,98 @@
 //! A request and what the hub knows of it beside its words.
 
-use crate::api::request::ApiRequest;
+use crate::api::Scope;
+use crate::api::request::{ApiRequest, Path, Target, Verb};
+use crate::authorize::Access;
+use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::filter::sieve::Sieve;
+use crate::identity::Caller;
+use crate::limits::Place;
 
-/// One request on its way through the hub.
+/// One request on its way through the hub. The link to the cloud is no part of it: it may break underway.
 #[derive(Debug)]
 pub(crate) struct Exchange {
+    pub(crate) caller: Caller,
     pub(crate) api: ApiRequest,
+    /// What it lists or watches, if it does; or why that cannot be read.
+    pub(crate) scope: Result<Option<Scope>, Status>,
     /// The filters that the answer has to pass.
     pub(crate) sieve: Option<Sieve>,
+    /// Its share of the hub, as long as it lasts.
+    pub(crate) place: Option<Place>,
+}
+
+impl Exchange {
+    pub(crate) fn new(caller: Caller, api: ApiRequest) -> Self {
+        Self {
+            caller,
+            scope: scope(&api),
+            api,
+            sieve: None,
+            place: None,
+        }
+    }
+
+    /// Makes of it a request that only the cloud can answer, and whose answer is its caller's alone.
+    pub(crate) fn keep_to_caller(&mut self) {
+        self.api.target = Target::Other;
+        self.scope = Ok(None);
+    }
+
+    /// Returns what it lists or watches.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref().ok()?.as_ref()
+    }
+}
+
+/// Returns the scope of a list or a watch; `None` for other requests.
+fn scope(api: &ApiRequest) -> Result<Option<Scope>, Status> {
+    let is_collection = matches!(api.verb, Verb::List | Verb::Watch);
+    let Some(path) = api
+        .path()
+        .filter(|path| path.subresource.is_none() && is_collection)
+    else {
+        return Ok(None);
+    };
+    let labels = LabelSelector::parse(&api.options.labels)
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    let mut fields = FieldSelector::parse(&api.options.fields)
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    // A watch in the old style names one object: `k8s.io/apiserver/pkg/endpoints/handlers/get.go`, `ListResource`.
+    if let Some(name) = &path.name {
+        if fields.is_everything() {
+            fields = FieldSelector::equal("metadata.name", name);
+        } else if fields.exact("metadata.name") != Some(name) {
+            let why = "fieldSelector metadata.name doesn't match requested name";
+            return Err(Status::bad_request(why));
+        }
+    }
+    Ok(Some(Scope {
+        resource: path.resource.clone(),
+        namespace: path.namespace.clone(),
+        labels,
+        fields,
+    }))
+}
+
+/// Returns the read that a path names.
+pub(super) fn access(verb: &'static str, path: &Path) -> Access {
+    Access {
+        verb,
+        resource: path.resource.clone(),
+        namespace: path.namespace.clone(),
+        name: path.name.clone(),
+        subresource: path.subresource.clone(),
+        labels: String::new(),
+        fields: String::new(),
+    }
+}
+
+/// Returns the read of a scope that a list or a watch is.
+pub(super) fn scope_access(api: &ApiRequest, scope: &Scope) -> Access {
+    let verb = if api.verb == Verb::Watch {
+        "watch"
+    } else {
+        "list"
+    };
+    Access::to_scope(verb, scope)
 }

@@ -1,162 +1,150 @@
 //! Lists and watches that a mirror answers: found or started, waited for, checked, written.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, scope_access};
+use super::fit::{can_answer, is_misplaced, lost, unsupported};
 use super::route::Remember;
 use super::validate::validate;
+use super::wait::{CATCH_UP_WAIT, Waited, Wanted};
 use super::{Answer, Proxy};
 use crate::answer::write::Writer;
-use crate::answer::{RETRY, list, watch};
+use crate::answer::{RETRY, Reading, list, watch};
 use crate::api::request::{ApiRequest, Revision, Shape, Verb};
-use crate::api::{Freshness, ListAt, Resource, Scope, Selection};
-use crate::authorize::Access;
+use crate::api::{Freshness, ListAt, Scope, Selection};
+use crate::authorize::{Access, Permit};
 use crate::body::Body;
-use crate::codec::fields::Selectable;
-use crate::codec::{Status, fields};
+use crate::codec::Status;
 use crate::follow::definition;
 use crate::identity::Caller;
 use crate::metrics::ServedFrom;
 use crate::mirror::Mirror;
-use crate::upstream::{Link, Reach};
+use crate::upstream::Link;
 
-/// How long a request waits for a mirror's first list before it is forwarded instead.
-const SYNC_WAIT: Duration = Duration::from_secs(30);
-
-/// How long a request waits for a mirror's watch to be open again, or to reach a revision: as the server.
-const CATCH_UP_WAIT: Duration = Duration::from_secs(3);
-
-/// What became of a wait for a mirror.
-enum Waited {
-    Ready,
-    /// It cannot be, or not in time: the cloud itself shall answer.
-    Forward,
-    CutOff,
+/// A list or a watch, and how fresh it has to be.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    exchange: &'a Exchange,
+    scope: &'a Scope,
+    fresh: Freshness,
 }
 
-/// What a mirror has to show before it answers.
-#[derive(Clone, Copy)]
-struct Wanted {
-    fresh: Freshness,
-    /// It has to be proven once that it shows more than what the store remembers.
-    proof: bool,
+impl<'a> Asked<'a> {
+    pub(super) fn new(exchange: &'a Exchange, scope: &'a Scope, fresh: Freshness) -> Self {
+        Self {
+            exchange,
+            scope,
+            fresh,
+        }
+    }
+
+    fn access(self) -> Access {
+        scope_access(&self.exchange.api, self.scope)
+    }
 }
 
 impl Proxy {
     /// Answers from a mirror, or forwards if there can be none.
     pub(super) async fn mirrored(
         self: &Arc<Self>,
-        caller: &Caller,
-        exchange: &Exchange,
-        scope: &Scope,
-        fresh: Freshness,
-        link: Link,
+        asked: Asked<'_>,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
-        let api = &exchange.api;
-        if link == Link::Cut {
-            return self.mirrored_offline(caller, exchange, scope, fresh).await;
+        match self.from_mirror(asked).await? {
+            Some(answer) => Ok(answer),
+            None => {
+                self.forwarded(asked.exchange, Remember::Nothing, request)
+                    .await
+            }
         }
-        let access = scope_access(api, scope);
-        self.check_claim(caller, &access).await?;
-        let started = match (api.verb, &api.options.revision, api.options.initial_events) {
-            (Verb::Watch, Revision::At(revision), None | Some(false)) => ListAt::Exactly(*revision),
-            _ => ListAt::Latest,
-        };
+    }
+
+    /// Answers from a mirror; `None` where the cloud itself shall answer.
+    async fn from_mirror(self: &Arc<Self>, asked: Asked<'_>) -> Result<Option<Answer>, Status> {
+        let Asked {
+            exchange,
+            scope,
+            fresh,
+        } = asked;
+        let Exchange {
+            caller, api, sieve, ..
+        } = exchange;
+        self.check_claim(caller, &asked.access()).await?;
         let arrived = Instant::now();
-        let mirror = self.registry.find_or_start(scope, started, caller, arrived);
-        let Some(mirror) = mirror else {
-            return self
-                .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
-                .await;
+        let found = self
+            .registry
+            .find_or_start(scope, starts_at(api), caller, arrived);
+        let Some(mirror) = found else {
+            return Ok(None);
         };
-        let wanted = Wanted {
-            fresh: ahead(&mirror, api).map_or(fresh, Freshness::AtLeast),
-            // What the cloud has deleted since an earlier hub stopped is not shown again.
-            proof: wants_state(api) && !self.registry.was_proven(&mirror),
-        };
+        let wanted = Wanted::of(api, &mirror, fresh, self.registry.was_proven(&mirror));
         match self.wait_for(&mirror, caller, wanted, arrived).await {
             Waited::Ready => {}
             // Filters need a mirror, and whoever takes any version takes the one that is not proven.
-            Waited::Forward
-                if exchange.sieve.is_some() && fresh == Freshness::Any && mirror.is_synced() => {}
-            Waited::Forward => {
-                return self
-                    .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
-                    .await;
+            Waited::Forward if sieve.is_some() && fresh == Freshness::Any && mirror.is_synced() => {
             }
+            Waited::Forward => return Ok(None),
             Waited::CutOff => {
                 self.authenticator.check_offline(caller)?;
-                return self.mirrored_offline(caller, exchange, scope, fresh).await;
+                return self.mirrored_offline(asked).await.map(Some);
             }
         }
-        if exchange.sieve.is_some()
-            && let Some(from) = lost(&mirror, api)
-        {
+        let lost = lost(&mirror, api);
+        if let (Some(_), Some(from)) = (sieve, lost) {
             // The cloud could go on, but not through the filters.
             return Err(Status::expired_watch(from, mirror.revision()));
         }
         mirror.check_damage();
-        if mirror.is_suspect()
-            || is_misplaced(&mirror, scope)
-            || !can_select(&mirror, scope)
-            || lost(&mirror, api).is_some()
-        {
-            return self
-                .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
-                .await;
+        if lost.is_some() || !can_answer(&mirror, scope) {
+            return Ok(None);
         }
-        // Both, so that a cut right after the first list finds the watch allowed.
-        for (verb, word) in [(Verb::List, "list"), (Verb::Watch, "watch")] {
-            if mirror.is_fetched_as(caller, verb) {
-                self.verdicts.grant(caller, &Access::to_scope(word, scope));
-            }
-        }
-        if !mirror.is_fetched_as(caller, api.verb) && self.may(caller, &access, link).await.is_err()
-        {
+        let Some(permit) = self.permit(&mirror, asked).await else {
             // The refusal is the cloud's to word; and if it has changed its mind, the caller is served.
-            return self
-                .forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
-                .await;
-        }
+            return Ok(None);
+        };
         self.learn(caller, scope);
-        match self.write(&mirror, exchange, scope, fresh).await {
-            Ok(response) => Ok((response, ServedFrom::Mirror)),
+        match self.write(permit, &mirror, asked).await {
+            Ok(response) => Ok(Some((response, ServedFrom::Mirror))),
             // The mirror has moved on, or is gone; the cloud goes on where a page ended.
-            Err(status) if is_gone(&status) && exchange.sieve.is_none() => {
-                self.forwarded(caller, exchange, Some(scope), Remember::Nothing, request)
-                    .await
-            }
+            Err(status) if is_gone(&status) && sieve.is_none() => Ok(None),
             Err(status) => Err(status),
         }
     }
 
+    /// Permits what the cloud lets the caller see of a mirror; by having shown it, where it is fetched as the caller.
+    async fn permit(&self, mirror: &Mirror, asked: Asked<'_>) -> Option<Permit> {
+        let Exchange { caller, api, .. } = asked.exchange;
+        let mut permit = None;
+        // Both, so that a cut right after the first list finds the watch allowed.
+        for (verb, word) in [(Verb::List, "list"), (Verb::Watch, "watch")] {
+            if mirror.is_fetched_as(caller, verb) {
+                let access = Access::to_scope(word, asked.scope);
+                let granted = self.verdicts.grant(caller, &access);
+                permit = permit.or((verb == api.verb).then_some(granted));
+            }
+        }
+        if permit.is_some() {
+            return permit;
+        }
+        let access = asked.access();
+        self.verdicts.may(caller, &access, Link::Up).await.ok()
+    }
+
     /// Answers from a mirror while the cloud is away.
-    pub(super) async fn mirrored_offline(
-        &self,
-        caller: &Caller,
-        exchange: &Exchange,
-        scope: &Scope,
-        fresh: Freshness,
-    ) -> Result<Answer, Status> {
-        let api = &exchange.api;
+    pub(super) async fn mirrored_offline(&self, asked: Asked<'_>) -> Result<Answer, Status> {
+        let scope = asked.scope;
+        let Exchange { caller, api, .. } = asked.exchange;
         validate(api.verb, &api.options)?;
-        let mirror = self
-            .registry
-            .find(scope)
-            .filter(|mirror| mirror.is_synced());
-        let Some(mirror) = mirror else {
-            self.verdicts
-                .check_denied(caller, &scope_access(api, scope))?;
+        let found = self.registry.find(scope);
+        let Some(mirror) = found.filter(|mirror| mirror.is_synced()) else {
+            self.verdicts.check_denied(caller, &asked.access())?;
             return Err(self.unavailable(&format!("this node has never listed {scope}"), None));
         };
-        self.verdicts
-            .check_offline(caller, &scope_access(api, scope))?;
+        let permit = self.verdicts.check_offline(caller, &asked.access())?;
         mirror.note_use(caller, Instant::now());
         mirror.check_damage();
         if mirror.is_suspect() {
@@ -170,7 +158,7 @@ impl Proxy {
         if let Some(field) = unsupported(&mirror, scope) {
             return Err(field);
         }
-        let mut response = self.write(&mirror, exchange, scope, fresh).await?;
+        let mut response = self.write(permit, &mirror, asked).await?;
         if api.verb == Verb::List && api.options.revision == Revision::Unset {
             self.warn_of_age(&mut response, Link::Cut);
         }
@@ -179,12 +167,11 @@ impl Proxy {
 
     async fn write(
         &self,
+        permit: Permit,
         mirror: &Arc<Mirror>,
-        exchange: &Exchange,
-        scope: &Scope,
-        fresh: Freshness,
+        asked: Asked<'_>,
     ) -> Result<Response<Body>, Status> {
-        let api = &exchange.api;
+        let Exchange { api, sieve, .. } = asked.exchange;
         let form = mirror
             .kind
             .form()
@@ -192,38 +179,32 @@ impl Proxy {
         let shape = api
             .shape
             .ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
-        let writer = Writer::new(
-            &mirror.kind,
-            form,
-            shape,
-            api.options.include_object.as_deref(),
-            (self.clock)(),
-        )
-        .through(exchange.sieve.clone());
-        let selection = Selection::new(scope, &mirror.scope);
+        let include = api.options.include_object.as_deref();
+        let now = (self.clock)();
+        let reading = Reading {
+            mirror,
+            selection: Selection::new(asked.scope, &mirror.scope),
+            options: &api.options,
+            writer: Writer::new(&mirror.kind, form, shape, include, now).through(sieve.clone()),
+        };
         if api.verb == Verb::Watch {
-            return Ok(watch::watch(
-                mirror,
-                selection,
-                &api.options,
-                writer,
-                self.stop.clone(),
-            ));
+            return Ok(watch::watch(permit, reading, self.stop.clone()));
         }
-        list::list(mirror, selection, &api.options, fresh, writer).await
+        list::list(permit, reading, asked.fresh).await
     }
 
     /// Returns if the caller may start a mirror: the node has shown its certificate, a token only claims.
     async fn check_claim(&self, caller: &Caller, access: &Access) -> Result<(), Status> {
         match caller {
             Caller::Node => Ok(()),
-            Caller::Token(_) => self.verdicts.check(&self.upstream, caller, access).await,
+            Caller::Token(_) => self.verdicts.check(caller, access).await.map(drop),
         }
     }
 
     /// Lets a new mirror sync before a list of its scope is forwarded, so that its history reaches back to
     /// the revision of that list, and the watch that follows is the hub's own.
-    pub(super) async fn sync_first(&self, caller: &Caller, api: &ApiRequest, scope: &Scope) {
+    pub(super) async fn sync_first(&self, exchange: &Exchange, scope: &Scope) {
+        let Exchange { caller, api, .. } = exchange;
         if api.verb != Verb::List || api.shape == Some(Shape::Table) {
             return;
         }
@@ -238,63 +219,6 @@ impl Proxy {
         if let Some(mirror) = found {
             // Whether it can be or not: the cloud answers this one.
             let _synced_or_not = timeout(CATCH_UP_WAIT, mirror.synced()).await;
-        }
-    }
-
-    async fn wait_for(
-        &self,
-        mirror: &Arc<Mirror>,
-        caller: &Caller,
-        wanted: Wanted,
-        arrived: Instant,
-    ) -> Waited {
-        let mut reach = self.upstream.reach();
-        let is_cut = |reach: &Reach| matches!(reach, Reach::CutOff { .. });
-        let ready = async {
-            match timeout(SYNC_WAIT, mirror.synced()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Waited::Forward,
-            }
-            // While nobody knows yet whether the cloud is there, what was remembered is as good as any.
-            if wanted.fresh == Freshness::Any && self.is_reach_unknown() {
-                return Waited::Ready;
-            }
-            // A mirror that cannot follow while the cloud is there has nothing to say of it.
-            if !self.is_followed(mirror).await {
-                return Waited::Forward;
-            }
-            let is_shown = || self.registry.prove(mirror, caller, arrived);
-            match wanted.fresh {
-                Freshness::Any if wanted.proof && !is_shown().await => return Waited::Forward,
-                Freshness::Any | Freshness::Exactly(_) => {}
-                Freshness::AtLeast(revision) if revision <= mirror.revision() => {}
-                Freshness::AtLeast(revision) => {
-                    // Whether it came in time the answer itself checks.
-                    is_shown().await;
-                    let _came_or_not = timeout(CATCH_UP_WAIT, mirror.reached(revision)).await;
-                }
-                Freshness::Latest if is_shown().await => {}
-                Freshness::Latest => return Waited::Forward,
-            }
-            Waited::Ready
-        };
-        tokio::select! {
-            waited = ready => waited,
-            _ = reach.wait_for(is_cut) => Waited::CutOff,
-        }
-    }
-
-    /// Waits until the mirror's watch is open; `false` as soon as it is known that it will not be soon.
-    async fn is_followed(&self, mirror: &Mirror) -> bool {
-        let Some(following) = self.registry.following(mirror) else {
-            return false;
-        };
-        tokio::select! {
-            biased;
-            () = mirror.live() => true,
-            () = following.refused() => false,
-            _failed = mirror.failed() => false,
-            () = sleep(CATCH_UP_WAIT) => false,
         }
     }
 
@@ -314,89 +238,23 @@ impl Proxy {
             definition::learn(&proxy.registry, &proxy.upstream, &kind, &caller).await;
             for access in unknown {
                 // What it says is remembered; there is nobody to tell.
-                let _verdict = proxy
-                    .verdicts
-                    .check(&proxy.upstream, &caller, &access)
-                    .await;
+                let _verdict = proxy.verdicts.check(&caller, &access).await;
             }
         });
     }
 }
 
-/// Returns whether the answer begins with what is there now.
-fn wants_state(api: &ApiRequest) -> bool {
-    let is_resumed = matches!(api.options.revision, Revision::At(_));
-    match api.verb {
-        Verb::List => api.options.continue_token.is_none(),
-        Verb::Watch => api.options.initial_events.unwrap_or(!is_resumed),
-        Verb::Get | Verb::Write => false,
+/// Returns at which revision a new mirror begins: where a watch goes on, if it does.
+fn starts_at(api: &ApiRequest) -> ListAt {
+    match (api.verb, &api.options.revision, api.options.initial_events) {
+        (Verb::Watch, Revision::At(revision), None | Some(false)) => ListAt::Exactly(*revision),
+        _ => ListAt::Latest,
     }
 }
 
 fn is_gone(status: &Status) -> bool {
     matches!(
         status.code,
-        http::StatusCode::GONE | http::StatusCode::SERVICE_UNAVAILABLE
+        StatusCode::GONE | StatusCode::SERVICE_UNAVAILABLE
     )
-}
-
-/// Returns whether a namespace is asked for of what has none.
-fn is_misplaced(mirror: &Mirror, scope: &Scope) -> bool {
-    scope.namespace.is_some() && mirror.scope.namespace.is_none() && mirror.kind.is_cluster_scoped()
-}
-
-/// Returns whether the mirror can evaluate the selectors of a narrower scope.
-fn can_select(mirror: &Mirror, scope: &Scope) -> bool {
-    unsupported(mirror, scope).is_none()
-}
-
-fn unsupported(mirror: &Mirror, scope: &Scope) -> Option<Status> {
-    if scope.is_same(&mirror.scope) {
-        return None;
-    }
-    let custom = mirror.kind.custom();
-    let Resource {
-        group,
-        version,
-        plural,
-    } = &scope.resource;
-    let of = Selectable {
-        group,
-        version,
-        resource: plural,
-        is_namespaced: scope.namespace.is_some() || mirror.kind.is_namespaced(),
-        custom: custom.is_defined.then_some(&custom.selectable),
-    };
-    let error = fields::check(&scope.fields, &of).err()?;
-    Some(Status::bad_request(error.to_string()))
-}
-
-/// Returns the revision at which a watch begins, if the mirror has not come so far: a client that has listed at the
-/// cloud itself may know more.
-fn ahead(mirror: &Mirror, api: &ApiRequest) -> Option<u64> {
-    match (api.verb, &api.options.revision, api.options.initial_events) {
-        (Verb::Watch, Revision::At(revision), None | Some(false)) => {
-            (*revision > mirror.revision()).then_some(*revision)
-        }
-        _ => None,
-    }
-}
-
-/// Returns the revision at which a watch begins, if the mirror's history does not go back so far.
-fn lost(mirror: &Mirror, api: &ApiRequest) -> Option<u64> {
-    match (api.verb, &api.options.revision, api.options.initial_events) {
-        (Verb::Watch, Revision::At(revision), None | Some(false)) => {
-            (!mirror.has_history_since(*revision)).then_some(*revision)
-        }
-        _ => None,
-    }
-}
-
-fn scope_access(api: &ApiRequest, scope: &Scope) -> Access {
-    let verb = if api.verb == Verb::Watch {
-        "watch"
-    } else {
-        "list"
-    };
-    Access::to_scope(verb, scope)
 }

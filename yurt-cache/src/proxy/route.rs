@@ -1,13 +1,13 @@
 //! Where an answer comes from: a pure table of request, reachability and mirror.
 
 use super::exchange::Exchange;
-use super::local_write::LocalWrite;
 use crate::api::request::{ApiRequest, Options, Revision, RevisionMatch, Shape, Target, Verb};
 use crate::api::{Freshness, Scope};
+use crate::authorize::{LocalWrite, Permit};
 use crate::upstream::Link;
 
 /// What the hub does with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
     /// To the cloud as the caller; what comes back may be remembered.
     Forward(Remember),
@@ -20,7 +20,9 @@ pub(crate) enum Route<'a> {
     /// The stored document.
     Document,
     /// A write that the node itself can stand behind.
-    LocalWrite(LocalWrite),
+    LocalWrite(LocalWrite, Permit),
+    /// A token for a pod: the cloud's, which is kept, or the node's own if the link breaks.
+    Token(Permit),
     /// The cloud is needed and away.
     Unavailable,
     /// The hub cannot make what the caller accepts.
@@ -36,8 +38,6 @@ pub(crate) enum Remember {
     /// The scope: a mirror is started beside the answer.
     Scope,
     Document,
-    /// The token that a pod of the node gets.
-    Token,
 }
 
 /// The mirror that can answer for the request's scope.
@@ -53,37 +53,36 @@ pub(crate) enum Have {
 
 impl Route<'_> {
     /// Returns whether the node answers it from what it has.
-    pub(crate) fn is_local(self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Mirror(..) | Self::Object | Self::Document => true,
             Self::Forward(_)
             | Self::Upgrade
-            | Self::LocalWrite(_)
+            | Self::LocalWrite(..)
+            | Self::Token(_)
             | Self::Unavailable
             | Self::NotAcceptable => false,
         }
     }
 }
 
-/// Decides. `scope` is what the request lists or watches, if it does; `local` is what it is to the node itself, if it
-/// is a write.
+/// Decides. `local` is what the request is to the node itself, if it is a write.
 pub(crate) fn route<'a>(
-    exchange: &Exchange,
-    scope: Option<&'a Scope>,
+    exchange: &'a Exchange,
     link: Link,
     have: Have,
-    local: Option<LocalWrite>,
+    local: Option<(LocalWrite, Permit)>,
 ) -> Route<'a> {
     match (link, local) {
-        (Link::Up, Some(LocalWrite::TokenRequest)) => Route::Forward(Remember::Token),
-        (Link::Up, _) => online(exchange, scope, have),
-        (Link::Cut, Some(write)) => Route::LocalWrite(write),
-        (Link::Cut, None) => offline(&exchange.api, scope),
+        (Link::Up, Some((LocalWrite::TokenRequest, permit))) => Route::Token(permit),
+        (Link::Up, _) => online(exchange, have),
+        (Link::Cut, Some((write, permit))) => Route::LocalWrite(write, permit),
+        (Link::Cut, None) => offline(exchange),
     }
 }
 
-fn online<'a>(exchange: &Exchange, scope: Option<&'a Scope>, have: Have) -> Route<'a> {
-    let request = &exchange.api;
+fn online(exchange: &Exchange, have: Have) -> Route<'_> {
+    let (request, scope) = (&exchange.api, exchange.scope());
     if request.is_upgrade {
         return Route::Upgrade;
     }
@@ -210,7 +209,8 @@ fn watch<'a>(options: &Options, scope: &'a Scope) -> Route<'a> {
     }
 }
 
-fn offline<'a>(request: &ApiRequest, scope: Option<&'a Scope>) -> Route<'a> {
+fn offline(exchange: &Exchange) -> Route<'_> {
+    let (request, scope) = (&exchange.api, exchange.scope());
     let path = match (&request.target, request.verb) {
         (Target::Document, Verb::Get) => return Route::Document,
         (Target::Document | Target::Other, _) => return Route::Unavailable,

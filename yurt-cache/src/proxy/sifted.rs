@@ -9,14 +9,13 @@ use tokio::time::timeout;
 
 use super::Proxy;
 use super::exchange::Exchange;
-use super::forward::is_json;
+use super::headers::is_json;
 use crate::answer::object::{form_of, hidden};
 use crate::answer::write::Writer;
 use crate::api::request::{ApiRequest, Path, Shape, Verb};
 use crate::body::{self, Body};
 use crate::codec::Status;
 use crate::filter::sieve::{Sieve, Sifted};
-use crate::identity::Caller;
 
 /// How long a request waits until what filters have to know of the surroundings is known.
 const READY_WAIT: Duration = Duration::from_secs(3);
@@ -27,9 +26,9 @@ const DONE: &str =
 
 impl Proxy {
     /// Returns the filters that the answer has to pass.
-    pub(super) async fn sieve(&self, caller: &Caller, api: &ApiRequest) -> Option<Sieve> {
-        let path = api.path().filter(|path| is_object(path))?;
-        let mut sieve = self.filters.between(caller, &path.resource)?;
+    pub(super) async fn sieve(&self, exchange: &Exchange) -> Option<Sieve> {
+        let path = exchange.api.path().filter(|path| is_object(path))?;
+        let mut sieve = self.filters.between(&exchange.caller, &path.resource)?;
         // Ready or not: what cannot be decided is refused where it comes up.
         let _ready_or_not = timeout(READY_WAIT, sieve.ready()).await;
         Some(sieve)

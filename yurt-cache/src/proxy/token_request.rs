@@ -10,16 +10,19 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
+use yurt_core::name::NodeName;
 
-use super::forward::{forwarded, remove_hop_headers};
-use super::{Answer, Proxy};
+use super::exchange::Exchange;
+use super::headers::remove_hop_headers;
+use super::{Answer, Proxy, outgoing};
 use crate::answer::{self, RETRY};
 use crate::api::key;
 use crate::api::request::{ApiRequest, Path, Shape};
 use crate::api::well_known::pods_scope;
+use crate::authorize::Permit;
 use crate::body;
 use crate::codec::{Status, Subject, protobuf};
-use crate::identity::{Account, BoundPod, Caller, Order, later};
+use crate::identity::{Account, BoundPod, Minted, Order, later};
 use crate::metrics::ServedFrom;
 use crate::tasks::blocking;
 use crate::upstream::Link;
@@ -90,32 +93,30 @@ impl Proxy {
     /// Asks the cloud for a token and keeps its answer; answers itself if the link breaks.
     pub(super) async fn forward_token_request(
         self: &Arc<Self>,
-        caller: &Caller,
-        api: &ApiRequest,
+        permit: Permit,
+        exchange: &Exchange,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
+        let Exchange { caller, api, .. } = exchange;
         let (parts, body) = request.into_parts();
         let body = read(body).await?;
-        let mut outgoing = Request::new(body::full(body.clone()));
-        *outgoing.method_mut() = parts.method.clone();
-        *outgoing.uri_mut() = parts
-            .uri
-            .path_and_query()
-            .map_or_else(|| http::Uri::from_static("/"), |path| path.clone().into());
-        *outgoing.headers_mut() = forwarded(&parts.headers);
+        let mut outgoing = outgoing::request(caller, &parts, body::full(body.clone()));
         outgoing.headers_mut().remove(CONTENT_LENGTH);
         if api.shape == Some(Shape::Object) {
             let json = HeaderValue::from_static("application/json");
             outgoing.headers_mut().insert(ACCEPT, json);
         }
-        caller.sign(outgoing.headers_mut());
         let Ok(response) = self.upstream.send(caller.credential(), outgoing).await else {
             // Asking for a token twice does no harm.
-            return self.answer_token_request(api, &parts.headers, &body).await;
+            return self
+                .answer_token_request(permit, api, &parts.headers, &body)
+                .await;
         };
         let (mut head, given) = response.into_parts();
         let Ok(given) = body::read(given, LIMIT).await else {
-            return self.answer_token_request(api, &parts.headers, &body).await;
+            return self
+                .answer_token_request(permit, api, &parts.headers, &body)
+                .await;
         };
         remove_hop_headers(&mut head.headers);
         if head.status == StatusCode::CREATED
@@ -145,6 +146,7 @@ impl Proxy {
     /// Answers a request for a token from what the node itself has.
     pub(super) async fn answer_token_request(
         self: &Arc<Self>,
+        _permit: Permit,
         api: &ApiRequest,
         headers: &HeaderMap,
         body: &Bytes,
@@ -186,16 +188,8 @@ impl Proxy {
         }
         let bound = asked.bound_object_ref.as_ref();
         let bound = bound.expect("an order is for a pod");
-        let namespace = order.namespace;
-        let pod = self.own_pod(namespace, &bound.name)?;
-        let account = match pod.spec.service_account_name.as_str() {
-            "" => "default",
-            name => name,
-        };
-        let is_its_own = pod.metadata.uid == bound.uid
-            && pod.spec.node_name == self.node.as_str()
-            && account == order.account;
-        if !is_its_own {
+        let pod = self.own_pod(order.namespace, &bound.name)?;
+        if !pod.is_for(order, &self.node) {
             let subject = Subject {
                 group: "",
                 resource: "serviceaccounts/token",
@@ -209,30 +203,19 @@ impl Proxy {
             uid: bound.uid.clone(),
         };
         let account = Account {
-            namespace: namespace.to_owned(),
-            name: account.to_owned(),
+            namespace: order.namespace.to_owned(),
+            name: order.account.to_owned(),
             pod: Some(bound.clone()),
         };
         let purpose = self.authenticator.purpose(&asked.audiences);
         let now = self.authenticator.time();
-        let mint = &self.authenticator.mint;
-        let minted = mint
+        let minted = self
+            .authenticator
+            .mint
             .issue(&account, &bound, purpose, now)
             .ok_or_else(|| Status::internal("sign a token of the hub's own"))?;
         self.authenticator.count_minted();
-        let lifetime = minted.expires.as_second() - now.as_second();
-        let answer = json!({
-            "kind": "TokenRequest",
-            "apiVersion": format!("authentication.k8s.io/{}", path.resource.version),
-            "metadata": {"name": order.account, "namespace": namespace, "creationTimestamp": seconds(now)},
-            "spec": {
-                "audiences": asked.audiences,
-                "expirationSeconds": lifetime,
-                "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": bound.name, "uid": bound.uid},
-            },
-            "status": {"token": minted.token, "expirationTimestamp": seconds(minted.expires)},
-        });
-        Ok(answer.to_string().into())
+        Ok(granted(path, order, &bound, &minted, now))
     }
 
     /// Returns a pod as a mirror of this node's pods has it. Blocks on the store for one object.
@@ -251,6 +234,19 @@ impl Proxy {
         let text = read.ok_or_else(unknown)?;
         serde_json::from_slice(&text)
             .map_err(|error| Status::internal(&format!("read the pod {namespace}/{name}: {error}")))
+    }
+}
+
+impl Pod {
+    /// Returns whether a token for it may be given out on this node.
+    fn is_for(&self, order: &Order<'_>, node: &NodeName) -> bool {
+        let account = match self.spec.service_account_name.as_str() {
+            "" => "default",
+            name => name,
+        };
+        self.metadata.uid == order.uid
+            && self.spec.node_name == node.as_str()
+            && account == order.account
     }
 }
 
@@ -286,6 +282,33 @@ impl Asked {
             audiences: &self.audiences,
         })
     }
+}
+
+/// Writes a token as the server's answer.
+fn granted(
+    path: &Path,
+    order: &Order<'_>,
+    bound: &BoundPod,
+    minted: &Minted,
+    now: Timestamp,
+) -> Bytes {
+    let lifetime = minted.expires.as_second() - now.as_second();
+    let answer = json!({
+        "kind": "TokenRequest",
+        "apiVersion": format!("authentication.k8s.io/{}", path.resource.version),
+        "metadata": {
+            "name": order.account,
+            "namespace": order.namespace,
+            "creationTimestamp": seconds(now),
+        },
+        "spec": {
+            "audiences": order.audiences,
+            "expirationSeconds": lifetime,
+            "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": bound.name, "uid": bound.uid},
+        },
+        "status": {"token": minted.token, "expirationTimestamp": seconds(minted.expires)},
+    });
+    answer.to_string().into()
 }
 
 fn unreadable(error: yurt_core::store::Error) -> Status {

@@ -30,14 +30,14 @@ const READERS: [&str; 2] = ["list", "watch"];
 impl Autonomy {
     /// Observes now. Blocks on the disk.
     pub(super) fn observe(&self, now: Instant) -> Facts {
-        let survey = survey(&self.proxy.registry, &self.node);
+        let survey = survey(&self.state.registry, &self.node);
         let mut scopes: Vec<ScopeFact> = survey
             .needs
             .kubelet
             .iter()
             .map(|scope| self.scope_fact(scope, now))
             .collect();
-        let mirrors = self.proxy.registry.all();
+        let mirrors = self.state.registry.all();
         let others = mirrors.iter().filter(|mirror| {
             let is_kubelets = |needed: &Scope| mirror.scope.is_same(needed);
             !survey.needs.kubelet.iter().any(is_kubelets)
@@ -54,7 +54,7 @@ impl Autonomy {
             .iter()
             .filter(|one| self.is_absent(one, &named));
         Facts {
-            is_online: matches!(*self.proxy.upstream.reach().borrow(), Reach::Online),
+            is_online: matches!(*self.state.upstream.reach().borrow(), Reach::Online),
             scopes,
             pods: (survey.pods == Pods::Known).then_some(survey.needs.pods),
             has_proxy: survey.needs.has_proxy,
@@ -66,7 +66,7 @@ impl Autonomy {
                 .collect(),
             certificates: self.certificates.iter().map(certificate_fact).collect(),
             tokens: survey.needs.has_tokens.then(|| TokenFact {
-                has_keys: self.proxy.authenticator.cluster().is_some(),
+                has_keys: self.state.authenticator.cluster().is_some(),
                 without: None,
             }),
             store: self.store_fact(now),
@@ -75,7 +75,7 @@ impl Autonomy {
     }
 
     fn scope_fact(&self, scope: &Scope, now: Instant) -> ScopeFact {
-        let mirror = self.proxy.registry.find(scope);
+        let mirror = self.state.registry.find(scope);
         ScopeFact {
             scope: scope.to_string(),
             user: User::Kubelet,
@@ -85,7 +85,7 @@ impl Autonomy {
 
     /// Returns whether the kubelet would ask for the object in vain.
     fn is_absent(&self, needed: &Needed, named: &Named) -> bool {
-        let registry = &self.proxy.registry;
+        let registry = &self.state.registry;
         let stored = registry
             .known_kind(&needed.resource)
             .map(|kind| kind.newest(&needed.namespace, &needed.name, None));
@@ -123,7 +123,7 @@ impl Autonomy {
 
     /// Returns reads that will be refused while the cloud is away although nobody has refused them.
     fn unjudged(&self, kubelet: &[Scope], mirrors: &[Arc<Mirror>]) -> Vec<String> {
-        let verdicts = &self.proxy.verdicts;
+        let verdicts = &self.state.verdicts;
         let mut unjudged = Vec::new();
         let mut look_up = |caller: &Caller, scope: &Scope| {
             for verb in READERS {
@@ -141,7 +141,7 @@ impl Autonomy {
         };
         for scope in kubelet {
             // What is not mirrored is told of elsewhere.
-            if self.proxy.registry.find(scope).is_some() {
+            if self.state.registry.find(scope).is_some() {
                 look_up(&Caller::Node, scope);
             }
         }

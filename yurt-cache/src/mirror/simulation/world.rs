@@ -13,7 +13,7 @@ use super::super::kind::Kind;
 use super::super::loading::load;
 use super::super::relist::{Finished, Item};
 use super::super::remembered::Remembered;
-use super::super::saved::{LAYOUT, LAYOUT_VERSION, SavedScope, scope_key};
+use super::super::saved::{SavedScope, scope_key};
 use super::super::window::Limit;
 use super::super::{Mirror, Phase};
 use super::client::Client;
@@ -22,6 +22,7 @@ use super::disk::{Disk, Fate};
 use crate::api::{Resource, Scope, Selection, Within, key, split_key};
 use crate::codec::{EventType, LabelSelector, TypeMeta, with_resource_version, without_type_meta};
 use crate::retention::Budget;
+use crate::store::layout::{LAYOUT, LAYOUT_VERSION};
 
 /// What happens in one life.
 const STEPS: usize = 150;

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::*;
 use crate::api::Resource;
+use crate::authorize::local_write;
 use crate::codec::{FieldSelector, LabelSelector};
 use crate::filter::FilterConfig;
 use crate::filter::context::Context;
@@ -16,12 +17,17 @@ fn read(method: Method, uri: &str, accept: &str) -> Exchange {
     if uri.contains("/exec") {
         headers.insert(http::header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
     }
-    Exchange {
-        api: ApiRequest::read(&method, &uri.parse().unwrap(), &headers),
-        sieve: None,
-    }
+    let api = ApiRequest::read(&method, &uri.parse().unwrap(), &headers);
+    let mut exchange = Exchange::new(Caller::Node, api);
+    exchange.scope = exchange
+        .scope
+        .map(|scope| scope.map(|_| anywhere().clone()));
+    exchange
 }
 
+const NOTHING: Route<'static> = Route::Forward(Remember::Nothing);
+const OBJECT: Route<'static> = Route::Forward(Remember::Object);
+const SCOPE: Route<'static> = Route::Forward(Remember::Scope);
 const JSON: &str = "application/json";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 const PODS: &str = "/api/v1/namespaces/a/pods";
@@ -40,11 +46,6 @@ fn anywhere() -> &'static Scope {
     &ANYWHERE
 }
 
-fn scope_of(request: &Exchange) -> Option<&'static Scope> {
-    let scope = crate::proxy::scope(&request.api).unwrap();
-    scope.map(|_| anywhere())
-}
-
 fn decide(
     method: Method,
     path: &str,
@@ -54,14 +55,12 @@ fn decide(
     have: Have,
 ) -> Route<'static> {
     let request = read(method, &format!("{path}{query}"), accept);
-    route(&request, scope_of(&request), link, have, None)
+    route(Box::leak(Box::new(request)), link, have, None)
 }
 
 #[test]
 fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
-    let nothing = Route::Forward(Remember::Nothing);
-    let scope = Route::Forward(Remember::Scope);
-    let latest = Route::Mirror(anywhere(), Freshness::Latest);
+    let latest = || Route::Mirror(anywhere(), Freshness::Latest);
     let at = Have::Synced(100);
     // {"v":"meta.k8s.io/v1","rv":100,"start":"b\u0000"}
     let here =
@@ -83,7 +82,7 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
             at,
             Route::Forward(Remember::Object),
         ),
-        ("/api/v1/namespaces/a/pods/p/log", "", JSON, at, nothing),
+        ("/api/v1/namespaces/a/pods/p/log", "", JSON, at, NOTHING),
         (
             "/api/v1/namespaces/a/pods/p/exec",
             "",
@@ -91,11 +90,11 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
             at,
             Route::Upgrade,
         ),
-        (PODS, "", JSON, at, latest),
-        (PODS, "", JSON, Have::Syncing, latest),
-        (PODS, "", JSON, Have::Nothing, latest),
-        (PODS, "?limit=500", JSON, Have::Nothing, latest),
-        (PODS, "?limit=500", JSON, at, latest),
+        (PODS, "", JSON, at, latest()),
+        (PODS, "", JSON, Have::Syncing, latest()),
+        (PODS, "", JSON, Have::Nothing, latest()),
+        (PODS, "?limit=500", JSON, Have::Nothing, latest()),
+        (PODS, "?limit=500", JSON, at, latest()),
         (
             PODS,
             here,
@@ -103,10 +102,10 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
             at,
             Route::Mirror(anywhere(), Freshness::Any),
         ),
-        (PODS, here, JSON, Have::Synced(101), nothing),
-        (PODS, here, JSON, Have::Nothing, nothing),
-        (PODS, "", TABLE, at, scope),
-        (PODS, "", "application/vnd.kubernetes.protobuf", at, nothing),
+        (PODS, here, JSON, Have::Synced(101), NOTHING),
+        (PODS, here, JSON, Have::Nothing, NOTHING),
+        (PODS, "", TABLE, at, SCOPE),
+        (PODS, "", "application/vnd.kubernetes.protobuf", at, NOTHING),
         (
             PODS,
             "?resourceVersion=0",
@@ -133,17 +132,17 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
             "?resourceVersion=110&resourceVersionMatch=NotOlderThan",
             JSON,
             at,
-            scope,
+            SCOPE,
         ),
         (
             PODS,
             "?resourceVersion=100&resourceVersionMatch=Exact",
             JSON,
             at,
-            scope,
+            SCOPE,
         ),
-        (PODS, "?resourceVersionMatch=Exact", JSON, at, scope),
-        (PODS, "?continue=theirs", JSON, at, nothing),
+        (PODS, "?resourceVersionMatch=Exact", JSON, at, SCOPE),
+        (PODS, "?continue=theirs", JSON, at, NOTHING),
         (
             PODS,
             "?watch=1",
@@ -179,10 +178,10 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
             at,
             Route::Mirror(anywhere(), Freshness::AtLeast(110)),
         ),
-        (PODS, "?watch=1&sendInitialEvents=true", JSON, at, nothing),
-        (PODS, "?watch=1", TABLE, at, nothing),
-        (PODS, "?watch=1&timeoutSeconds=abc", JSON, at, nothing),
-        (PODS, "?limit=many", JSON, at, nothing),
+        (PODS, "?watch=1&sendInitialEvents=true", JSON, at, NOTHING),
+        (PODS, "?watch=1", TABLE, at, NOTHING),
+        (PODS, "?watch=1&timeoutSeconds=abc", JSON, at, NOTHING),
+        (PODS, "?limit=many", JSON, at, NOTHING),
         (
             "/api/v1/watch/namespaces/a/pods/p",
             "",
@@ -191,7 +190,7 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
             Route::Mirror(anywhere(), Freshness::Latest),
         ),
         ("/apis", "", JSON, at, Route::Forward(Remember::Document)),
-        ("/healthz", "", JSON, at, nothing),
+        ("/healthz", "", JSON, at, NOTHING),
     ] {
         assert_eq!(
             decide(Method::GET, path, query, accept, Link::Up, have),
@@ -311,16 +310,20 @@ fn while_the_cloud_is_away_reads_are_answered_and_the_rest_is_refused() {
     }
 }
 
+/// What the request is to the node itself.
+fn local(request: &Exchange) -> Option<(LocalWrite, Permit)> {
+    local_write(&request.api, &Caller::Node, &"edge-1".parse().unwrap())
+}
+
 #[test]
 fn what_the_node_can_stand_behind_is_written_here_only_while_the_cloud_is_away() {
     let request = read(Method::PATCH, "/api/v1/namespaces/a/pods/p/status", JSON);
-    let status = Some(LocalWrite::Status);
+    assert!(matches!(
+        route(&request, Link::Cut, Have::Nothing, local(&request)),
+        Route::LocalWrite(LocalWrite::Status, _)
+    ));
     assert_eq!(
-        route(&request, None, Link::Cut, Have::Nothing, status),
-        Route::LocalWrite(LocalWrite::Status)
-    );
-    assert_eq!(
-        route(&request, None, Link::Up, Have::Nothing, status),
+        route(&request, Link::Up, Have::Nothing, local(&request)),
         Route::Forward(Remember::Nothing)
     );
 }
@@ -329,19 +332,14 @@ fn what_the_node_can_stand_behind_is_written_here_only_while_the_cloud_is_away()
 fn a_token_for_a_pod_is_asked_of_the_cloud_and_kept() {
     let path = "/api/v1/namespaces/a/serviceaccounts/b/token";
     let request = read(Method::POST, path, JSON);
-    let token = Some(LocalWrite::TokenRequest);
-    for (link, local, expected) in [
-        (Link::Up, token, Route::Forward(Remember::Token)),
-        (Link::Up, None, Route::Forward(Remember::Nothing)),
-        (
-            Link::Cut,
-            token,
-            Route::LocalWrite(LocalWrite::TokenRequest),
-        ),
-        (Link::Cut, None, Route::Unavailable),
-    ] {
-        assert_eq!(route(&request, None, link, Have::Nothing, local), expected);
-    }
+    let decide = |link, local| route(&request, link, Have::Nothing, local);
+    assert!(matches!(decide(Link::Up, local(&request)), Route::Token(_)));
+    assert!(matches!(
+        decide(Link::Cut, local(&request)),
+        Route::LocalWrite(LocalWrite::TokenRequest, _)
+    ));
+    assert_eq!(decide(Link::Up, None), Route::Forward(Remember::Nothing));
+    assert_eq!(decide(Link::Cut, None), Route::Unavailable);
 }
 
 #[test]
@@ -352,12 +350,10 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
     };
     let filters = Filters::new(FilterConfig::default(), context);
     let at = Have::Synced(100);
-    let nothing = Route::Forward(Remember::Nothing);
-    let object = Route::Forward(Remember::Object);
     let mirror = |fresh| Route::Mirror(anywhere(), fresh);
     for (method, path, query, accept, have, expected) in [
-        (Method::GET, POD, "", JSON, at, object),
-        (Method::GET, POD, "", TABLE, at, object),
+        (Method::GET, POD, "", JSON, at, OBJECT),
+        (Method::GET, POD, "", TABLE, at, OBJECT),
         (
             Method::GET,
             POD,
@@ -366,8 +362,8 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
             at,
             Route::Object,
         ),
-        (Method::PUT, POD, "", JSON, at, object),
-        (Method::PATCH, STATUS, "", JSON, at, nothing),
+        (Method::PUT, POD, "", JSON, at, OBJECT),
+        (Method::PATCH, STATUS, "", JSON, at, NOTHING),
         (
             Method::PATCH,
             STATUS,
@@ -433,10 +429,10 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
             "?resourceVersionMatch=Exact",
             JSON,
             at,
-            nothing,
+            NOTHING,
         ),
-        (Method::GET, PODS, "?resourceVersion=x", JSON, at, nothing),
-        (Method::GET, PODS, "?limit=x", JSON, at, nothing),
+        (Method::GET, PODS, "?resourceVersion=x", JSON, at, NOTHING),
+        (Method::GET, PODS, "?limit=x", JSON, at, NOTHING),
         (
             Method::GET,
             PODS,
@@ -459,7 +455,7 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
         request.sieve = filters.between(&Caller::Node, resource);
         assert!(request.sieve.is_some());
         assert_eq!(
-            route(&request, scope_of(&request), Link::Up, have, None),
+            route(&request, Link::Up, have, None),
             expected,
             "{method} {path}{query} as {accept}"
         );

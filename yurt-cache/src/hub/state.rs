@@ -1,0 +1,83 @@
+//! What the hub knows and whom it asks. Its tasks and its proxy each take of it what they need.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Hub, boot, sweep};
+use crate::authorize::Verdicts;
+use crate::discovery::Documents;
+use crate::follow::FollowerConfig;
+use crate::follow::registry::Registry;
+use crate::identity::Authenticator;
+use crate::mirror::window::Limit;
+use crate::outbox::Outbox;
+use crate::overlay::truth::Truth;
+use crate::tasks::{Tasks, blocking};
+use crate::upstream::Upstream;
+
+/// The cloud, and what the store remembers.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) upstream: Upstream,
+    pub(super) registry: Arc<Registry>,
+    pub(super) verdicts: Arc<Verdicts>,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) truth: Arc<Truth>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) documents: Documents,
+}
+
+impl Hub {
+    /// Opens what the store remembers.
+    pub(super) async fn open(
+        &self,
+        tasks: &Tasks,
+        stop: &CancellationToken,
+    ) -> Result<State, Error> {
+        let follower = FollowerConfig {
+            upstream: self.upstream.clone(),
+            object_limit: self.config.object_limit,
+            has_node_identity: self.config.upstream.client_certificate.is_some()
+                || self.config.bootstrap_token_file.is_some(),
+        };
+        let window = Limit {
+            steps: self.config.window_events,
+            bytes: self.config.window_bytes,
+        };
+        let (mirrors, bounds, verdicts) = sweep::retention(&self.config);
+        let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
+        let (clock, limit) = (self.config.clock, self.config.verdict_limit);
+        let (mint, upstream) = (self.mint.clone(), self.upstream.clone());
+        let node = self.config.node_name.clone();
+        let boot_id_file = self.config.boot_id_file.clone();
+        let open = move || {
+            let now = Instant::now();
+            let documents = Documents::open(store.clone(), bounds, now)?;
+            let authenticator =
+                Authenticator::open(store.clone(), tasks.clone(), clock, limit, mint)?;
+            let authenticator = Arc::new(authenticator);
+            let verdicts = Verdicts::open(
+                store.clone(),
+                tasks.clone(),
+                authenticator.clone(),
+                upstream.clone(),
+                verdicts,
+            )?;
+            let registry =
+                Registry::open(store.clone(), (window, mirrors), follower, tasks, stop, now)?;
+            let truth = boot::recall(&registry, &*store, &node, &boot_id_file);
+            Ok(State {
+                upstream,
+                truth: Arc::new(truth),
+                outbox: Arc::new(Outbox::open(store)?),
+                registry: Arc::new(registry),
+                verdicts: Arc::new(verdicts),
+                authenticator,
+                documents,
+            })
+        };
+        blocking(open).await.map_err(Error::Store)
+    }
+}

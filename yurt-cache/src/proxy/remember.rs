@@ -1,0 +1,135 @@
+//! What a forwarded answer is worth later: verdicts, mirrors, documents, objects.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use tokio::time::Instant;
+
+use super::Proxy;
+use super::exchange::{Exchange, access, scope_access};
+use super::headers::announced;
+use super::route::Remember;
+use super::tee::tee;
+use crate::api::ListAt;
+use crate::api::request::{Path, Target, Verb};
+use crate::authorize::Access;
+use crate::body::Body;
+use crate::discovery::{self, LIMIT};
+use crate::identity::Caller;
+
+impl Proxy {
+    /// Takes from an answer what it is worth later.
+    pub(super) fn remember(
+        self: &Arc<Self>,
+        exchange: &Exchange,
+        remember: Remember,
+        parts: &Parts,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        let Exchange { caller, api, .. } = exchange;
+        if response.status() == StatusCode::FORBIDDEN {
+            self.remember_refusal(exchange);
+        }
+        match (remember, &api.target) {
+            (Remember::Scope, _) => {
+                if response.status() == StatusCode::OK {
+                    self.remember_scope(exchange);
+                }
+                response
+            }
+            (Remember::Document, _)
+                if response.status() == StatusCode::OK && parts.method == Method::GET =>
+            {
+                self.remember_document(parts, response)
+            }
+            // A status is answered from its object while the cloud is away, to whom the cloud showed it.
+            (Remember::Nothing, Target::Resource(path))
+                if api.verb == Verb::Get
+                    && path.subresource.as_deref() == Some("status")
+                    && response.status() == StatusCode::OK =>
+            {
+                self.verdicts.grant(caller, &access("get", path));
+                response
+            }
+            (Remember::Object, Target::Resource(path))
+                if response.status() == StatusCode::CREATED
+                    && is_of_node(caller, path)
+                    && api.method == Method::POST =>
+            {
+                let itself = Path {
+                    name: Some(self.node.to_string()),
+                    ..path.clone()
+                };
+                self.fetch_object(caller, &itself);
+                response
+            }
+            (Remember::Object, Target::Resource(path)) => {
+                self.remember_object(exchange, path, response)
+            }
+            _ => response,
+        }
+    }
+
+    /// What the cloud has refused to a reader is refused as well while it is away.
+    fn remember_refusal(&self, exchange: &Exchange) {
+        let api = &exchange.api;
+        let access = match (api.verb, exchange.scope(), &api.target) {
+            (Verb::List, Some(scope), _) => Access::to_scope("list", scope),
+            (Verb::Watch, Some(scope), _) => Access::to_scope("watch", scope),
+            (Verb::Get, _, Target::Resource(path)) => access("get", path),
+            _ => return,
+        };
+        self.verdicts.deny(&exchange.caller, &access);
+    }
+
+    fn remember_scope(self: &Arc<Self>, exchange: &Exchange) {
+        let Some(scope) = exchange.scope() else {
+            return;
+        };
+        let caller = &exchange.caller;
+        let access = scope_access(&exchange.api, scope);
+        self.verdicts.grant(caller, &access);
+        self.learn(caller, scope);
+        // It begins beside the answer, if it can.
+        self.registry
+            .find_or_start(scope, ListAt::Latest, caller, Instant::now());
+    }
+
+    fn remember_document(
+        self: &Arc<Self>,
+        parts: &Parts,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        let (documents, tasks) = (self.documents.clone(), self.tasks.clone());
+        let uri = parts.uri.clone();
+        let accept = discovery::accept(&parts.headers).to_owned();
+        let (head, body) = response.into_parts();
+        let headers = head.headers.clone();
+        let body = tee(body, announced(&head.headers), LIMIT, move |text| {
+            tasks.spawn_blocking(move || {
+                if let Err(error) =
+                    documents.remember(&uri, &accept, &headers, &text, Instant::now())
+                {
+                    tracing::warn!(%uri, %error, "a document is not remembered");
+                }
+            });
+        });
+        Response::from_parts(head, body)
+    }
+}
+
+/// Returns whether a node makes such an object of itself, once, and reads it by name at each of its starts.
+fn is_of_node(caller: &Caller, path: &Path) -> bool {
+    let Path {
+        resource,
+        namespace,
+        ..
+    } = path;
+    *caller == Caller::Node
+        && match (resource.group.as_str(), resource.plural.as_str()) {
+            ("storage.k8s.io", "csinodes") => true,
+            ("coordination.k8s.io", "leases") => namespace.as_deref() == Some("kube-node-lease"),
+            _ => false,
+        }
+}

@@ -1,0 +1,96 @@
+//! What lies where in the store. A table is a prefix, and no prefix begins another; the rest of a key is its table's own
+//! affair, and so is how a value is written.
+//!
+//! What is said in a table may be read by a later hub: a table that gets another meaning gets another prefix, or for
+//! those of mirrors another `LAYOUT_VERSION`.
+
+// === Mirrors: mirror/saved.rs. What another layout wrote is dropped and fetched anew. ===
+
+/// Scopes and how far they are: `s/<id>`.
+pub(crate) const SCOPES: &str = "s/";
+
+/// The versions of objects: `o/<group>/<version>/<plural>/<namespace>/<name>`.
+pub(crate) const RECORDS: &str = "o/";
+
+/// Which version was read by name, as those of objects.
+pub(crate) const REMEMBERED: &str = "r/";
+
+/// What a scope holds of an object: `m/<id>/<namespace>/<name>`.
+pub(crate) const MEMBERS: &str = "m/";
+
+/// What a scope remembers of deletions: `t/<id>/<order>`.
+pub(crate) const TOMBSTONES: &str = "t/";
+
+/// What an earlier layout had of single objects; it is only ever dropped.
+const NAMED: &str = "n/";
+
+/// All of these.
+pub(crate) const TABLES: [&str; 6] = [SCOPES, RECORDS, REMEMBERED, MEMBERS, NAMED, TOMBSTONES];
+
+/// Where it is said which layout these tables have.
+pub(crate) const LAYOUT: &str = "l/layout";
+
+/// The layout that this hub writes.
+pub(crate) const LAYOUT_VERSION: &str = "2";
+
+/// How much damage the store told of when all that it could concern had been listed again.
+pub(crate) const HEALED: &str = "l/healed";
+
+// === What the cloud said. What cannot be read is not known. ===
+
+/// Who may read what: `a/<caller>/<access>`. See `authorize`.
+pub(crate) const VERDICTS: &str = "a/";
+
+/// Discovery, OpenAPI and version: `d/<uri>` and the form that was asked for. See `discovery`.
+pub(crate) const DOCUMENTS: &str = "d/";
+
+/// Tokens that the cloud recognised or refused, by their digest. See `identity::seen`.
+pub(crate) const TOKENS: &str = "i/token/";
+
+/// The cloud's answers to requests for tokens, by the digest of what was asked. See `identity::issued`.
+pub(crate) const TOKEN_REQUESTS: &str = "i/request/";
+
+/// The issuer of the cluster's tokens, and its keys. See `identity::authenticator`.
+pub(crate) const CLUSTER: &str = "i/cluster";
+
+// === What the node knows by itself. ===
+
+/// When the cloud was there for the last time. See `identity::contact`.
+pub(crate) const CONTACT: &str = "i/contact";
+
+/// The machine's start that a hub saw last. See `hub::boot`.
+pub(crate) const BOOT: &str = "i/boot";
+
+/// Events that wait for the cloud: `e/<number>`. See `outbox`.
+pub(crate) const EVENTS: &str = "e/";
+
+/// What filters knew when clients last looked. See `filter::follow`.
+pub(crate) const FILTER_CONTEXT: &str = "f/context";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_prefix_begins_another() {
+        let others = [
+            LAYOUT,
+            HEALED,
+            VERDICTS,
+            DOCUMENTS,
+            TOKENS,
+            TOKEN_REQUESTS,
+            CLUSTER,
+            CONTACT,
+            BOOT,
+            EVENTS,
+            FILTER_CONTEXT,
+        ];
+        let all: Vec<&str> = TABLES.into_iter().chain(others).collect();
+        for (at, one) in all.iter().enumerate() {
+            for (other_at, other) in all.iter().enumerate() {
+                assert!(at == other_at || !one.starts_with(other), "{one} {other}");
+            }
+        }
+    }
+}

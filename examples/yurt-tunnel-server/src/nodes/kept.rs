@@ -5,9 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use tracing::info;
+use yurt_core::error::Chain;
 use yurt_tunnel::server::{Node, NodeTable, NodesFile};
-
-use crate::with_sources;
 
 const FILE: &str = "nodes.json";
 
@@ -19,7 +18,7 @@ pub(super) fn read(folder: &Path) -> NodeTable {
             table
         }
         Err(error) => {
-            info!(error = with_sources(&error), "no nodes are remembered");
+            info!(error = Chain(&error).to_string(), "no nodes are remembered");
             NodeTable::default()
         }
     }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::peer::{Chain, Peer};
+pub use self::peer::{Chain, InvalidSubject, Peer};
 use crate::name::NodeName;
 
 /// The longest host that an [`Open`] may name, in bytes: that of a DNS name.

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod backoff;
+pub mod credentials;
 pub mod error;
 pub mod name;
 pub mod store;

@@ -1,6 +1,7 @@
 //! Why there is no certificate.
 
 use jiff::SignedDuration;
+use yurt_core::credentials::CredentialsError;
 
 use crate::tasks::Panicked;
 use crate::tls::TlsError;
@@ -11,7 +12,7 @@ use crate::tls::TlsError;
 pub(crate) enum CertificateError {
     /// A configured file cannot be used.
     #[error("load the serving certificate")]
-    Load(#[source] TlsError),
+    Load(#[source] CredentialsError),
     /// A key or a certificate could not be made.
     #[error("make {0}")]
     Make(&'static str, #[source] rcgen::Error),

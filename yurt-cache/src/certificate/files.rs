@@ -1,11 +1,11 @@
 //! Pairs of a certificate and its key on the disk, crash-safe.
 
-use std::io;
 use std::path::Path;
 
 use tracing::warn;
+use yurt_core::credentials::Identity;
 
-use crate::tls::{Identity, TlsError, write_files};
+use crate::tls::{TlsError, write_files};
 
 pub(super) const AUTHORITY_FILE: &str = "hub-ca.pem";
 pub(super) const AUTHORITY_KEY: &str = "hub-ca.key";
@@ -16,7 +16,7 @@ pub(super) fn read_pair(dir: &Path, certificate: &str, key: &str) -> Option<Iden
     let certificate = dir.join(certificate);
     match Identity::read(&certificate, &dir.join(key)) {
         Ok(identity) => Some(identity),
-        Err(TlsError::ReadFile { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+        Err(error) if error.is_missing() => None,
         Err(error) => {
             let reason: &(dyn std::error::Error + 'static) = &error;
             warn!(

@@ -1,9 +1,6 @@
 //! TLS: the one choice of a crypto provider, and what the hub presents and trusts as a
 //! client and as a server.
 
-mod files;
-
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +15,6 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use yurt_core::credentials::{CredentialsError, Identity, Pem};
 
-pub(crate) use self::files::write_files;
-
 /// Why TLS could not be set up from what is on the disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -27,14 +22,6 @@ pub(crate) enum TlsError {
     /// A file cannot be used.
     #[error(transparent)]
     ReadFile(#[from] CredentialsError),
-    /// A file could not be written.
-    #[error("write {}", path.display())]
-    WriteFile {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
     /// A CA certificate cannot be trusted.
     #[error("add the CA certificate of {}", path.display())]
     AddRoot {

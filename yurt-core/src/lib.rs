@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod credentials;
 pub mod error;
+pub mod files;
 pub mod name;
 pub mod store;
 #[cfg(feature = "testing")]

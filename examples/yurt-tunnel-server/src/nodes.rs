@@ -125,7 +125,10 @@ impl KubeNodes {
             let nodes: Vec<_> = nodes.values().cloned().collect();
             let written = tokio::task::spawn_blocking(move || kept::write(&folder, &nodes)).await;
             if let Ok(Err(error)) = written {
-                warn!(%error, "the nodes are not remembered");
+                warn!(
+                    error = Chain(&error).to_string(),
+                    "the nodes are not remembered"
+                );
             }
         }
     }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use yurt_core::credentials::{Identity, read_file};
+use yurt_core::files;
 use yurt_core::name::NodeName;
 
 use super::CertificateError;
@@ -20,7 +21,7 @@ use super::renewal::{Attempt, Step, next};
 use crate::identity::subject::{Validity, peer_validity};
 use crate::identity::{Caller, Token};
 use crate::tasks::{Panicked, blocking};
-use crate::tls::{is_pair, write_files};
+use crate::tls::is_pair;
 use crate::upstream::{Reach, Upstream};
 
 /// The node's own client certificate and its key, beside the data.
@@ -129,7 +130,7 @@ impl Enrolment {
         let this = self.clone();
         blocking(move || {
             let (certificate, key) = this.purpose.files();
-            write_files(
+            files::replace(
                 &this.dir,
                 &[
                     (key, &signed.key_pem, 0o600),

@@ -2,9 +2,9 @@
 
 use jiff::SignedDuration;
 use yurt_core::credentials::CredentialsError;
+use yurt_core::files::WriteError;
 
 use crate::tasks::Panicked;
-use crate::tls::TlsError;
 
 /// Why there is no serving certificate.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,7 @@ pub(crate) enum CertificateError {
     Make(&'static str, #[source] rcgen::Error),
     /// A file could not be written.
     #[error(transparent)]
-    Write(#[from] TlsError),
+    Write(#[from] WriteError),
     /// The clock is at the end of time.
     #[error("no certificate can end {0:?} after now")]
     Clock(SignedDuration, #[source] jiff::Error),

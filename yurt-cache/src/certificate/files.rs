@@ -4,8 +4,7 @@ use std::path::Path;
 
 use tracing::warn;
 use yurt_core::credentials::Identity;
-
-use crate::tls::{TlsError, write_files};
+use yurt_core::files::{WriteError, replace};
 
 pub(super) const AUTHORITY_FILE: &str = "hub-ca.pem";
 pub(super) const AUTHORITY_KEY: &str = "hub-ca.key";
@@ -34,8 +33,8 @@ pub(super) fn write_pair(
     dir: &Path,
     (key_file, key): (&str, &str),
     (certificate_file, certificate): (&str, &str),
-) -> Result<(), TlsError> {
-    write_files(
+) -> Result<(), WriteError> {
+    replace(
         dir,
         &[
             (key_file, key, 0o600),

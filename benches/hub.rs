@@ -2,7 +2,8 @@
 //!
 //! `make assets && cargo build --release -p yurthub && cargo bench -p benches --bench hub`
 //!
-//! With `-- flood` it makes the row of the flood only.
+//! With `-- flood` it makes the row of the flood only, with `-- scale` those of a thousand scopes and of ten
+//! thousand watchers (a quarter of an hour), which it makes only then.
 //!
 //! It prints one row a figure, with the target of the design beside it. The API server, the hub and the
 //! clients share the machine; read ratios and medians.
@@ -13,6 +14,8 @@ mod client;
 mod events;
 #[path = "hub/flood.rs"]
 mod flood;
+#[path = "hub/scale.rs"]
+mod scale;
 #[path = "hub/setup.rs"]
 mod setup;
 
@@ -30,6 +33,9 @@ const LIST: &str = "/api/v1/configmaps?resourceVersion=0";
 async fn main() -> Result<(), Fault> {
     if std::env::args().any(|argument| argument == "flood") {
         return flood::row_of_node(&Setup::start(200).await?).await;
+    }
+    if std::env::args().any(|argument| argument == "scale") {
+        return scale::rows().await;
     }
     let objects = 10_000;
     let mut setup = Setup::start(objects).await?;
@@ -84,7 +90,7 @@ async fn ten_clients(setup: &Setup) -> Result<(), Fault> {
             setup
                 .hub()
                 .await?
-                .watch("/api/v1/configmaps?watch=1&resourceVersion=999999999")
+                .watch("/api/v1/configmaps?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dnobody")
                 .await?,
         );
     }
@@ -112,7 +118,7 @@ async fn watchers(setup: &Setup) -> Result<(), Fault> {
             setup
                 .hub()
                 .await?
-                .watch("/api/v1/configmaps?watch=1&resourceVersion=999999999")
+                .watch("/api/v1/configmaps?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dnobody")
                 .await?,
         );
     }

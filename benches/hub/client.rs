@@ -4,24 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::setup::Fault;
 
 /// One connection to a server.
 pub(crate) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: http1::SendRequest<Full<Bytes>>,
     token: String,
     /// Carries the connection; ends with it.
-    _driver: JoinSet<()>,
+    driver: JoinSet<()>,
 }
 
 impl Connection {
@@ -31,14 +31,7 @@ impl Connection {
         tls: Arc<rustls::ClientConfig>,
         token: &str,
     ) -> Result<Self, Fault> {
-        let address = url.trim_start_matches("https://").to_owned();
-        let stream = TcpStream::connect(&address).await.map_err(Fault::new)?;
-        stream.set_nodelay(true).map_err(Fault::new)?;
-        let name = ServerName::try_from("127.0.0.1").map_err(Fault::new)?;
-        let stream = TlsConnector::from(tls)
-            .connect(name, stream)
-            .await
-            .map_err(Fault::new)?;
+        let stream = connect(url, tls).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(Fault::new)?;
@@ -50,7 +43,7 @@ impl Connection {
         Ok(Self {
             sender,
             token: token.to_owned(),
-            _driver: driver,
+            driver,
         })
     }
 
@@ -84,21 +77,13 @@ impl Connection {
         Ok(Watch {
             body,
             buffer: BytesMut::new(),
-            _connection: self,
+            _driver: Arc::new(self.driver),
         })
     }
 
     async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<Incoming, Fault> {
-        let mut request = Request::builder();
-        if !self.token.is_empty() {
-            request = request.header("authorization", format!("Bearer {}", self.token));
-        }
-        let request = request
-            .method(method)
-            .uri(path)
+        let request = request(method, path, &self.token)
             .header("host", "127.0.0.1")
-            .header("content-type", "application/json")
-            .header("accept", "application/json")
             .body(Full::new(body))
             .map_err(Fault::new)?;
         self.sender.ready().await.map_err(Fault::new)?;
@@ -124,11 +109,86 @@ impl Connection {
     }
 }
 
+/// One connection of HTTP/2; it lasts as long as any of its watches.
+pub(crate) struct Shared {
+    sender: http2::SendRequest<Full<Bytes>>,
+    url: String,
+    token: String,
+    driver: Arc<JoinSet<()>>,
+}
+
+impl Shared {
+    /// Connects to `https://127.0.0.1:port`.
+    pub(crate) async fn open(
+        url: &str,
+        tls: &rustls::ClientConfig,
+        token: &str,
+    ) -> Result<Self, Fault> {
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = connect(url, Arc::new(tls)).await?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(Fault::new)?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            // Its end is seen by whoever waits for an answer.
+            let _ended = connection.await;
+        });
+        Ok(Self {
+            sender,
+            url: url.to_owned(),
+            token: token.to_owned(),
+            driver: Arc::new(driver),
+        })
+    }
+
+    /// Opens a watch beside the others.
+    pub(crate) async fn watch(&self, path: &str) -> Result<Watch, Fault> {
+        let request = request("GET", &format!("{}{path}", self.url), &self.token)
+            .body(Full::default())
+            .map_err(Fault::new)?;
+        let mut sender = self.sender.clone();
+        sender.ready().await.map_err(Fault::new)?;
+        let response = sender.send_request(request).await.map_err(Fault::new)?;
+        if response.status() != StatusCode::OK {
+            return Err(Fault::new(format!("GET {path}: {}", response.status())));
+        }
+        Ok(Watch {
+            body: response.into_body(),
+            buffer: BytesMut::new(),
+            _driver: self.driver.clone(),
+        })
+    }
+}
+
+async fn connect(url: &str, tls: Arc<rustls::ClientConfig>) -> Result<TlsStream<TcpStream>, Fault> {
+    let address = url.trim_start_matches("https://").to_owned();
+    let stream = TcpStream::connect(&address).await.map_err(Fault::new)?;
+    stream.set_nodelay(true).map_err(Fault::new)?;
+    let name = ServerName::try_from("127.0.0.1").map_err(Fault::new)?;
+    let connecting = TlsConnector::from(tls).connect(name, stream);
+    connecting.await.map_err(Fault::new)
+}
+
+fn request(method: &str, uri: &str, token: &str) -> request::Builder {
+    let request = Request::builder()
+        .method(method)
+        .uri(uri)
+        .header("content-type", "application/json")
+        .header("accept", "application/json");
+    if token.is_empty() {
+        return request;
+    }
+    request.header("authorization", format!("Bearer {token}"))
+}
+
 /// An open watch.
 pub(crate) struct Watch {
     body: Incoming,
     buffer: BytesMut,
-    _connection: Connection,
+    /// Carries it, and ends with it.
+    _driver: Arc<JoinSet<()>>,
 }
 
 impl Watch {

@@ -31,7 +31,7 @@ pub(crate) async fn latency(setup: &Setup, whose: &str, is_hub: bool) -> Result<
             .put(
                 "POST",
                 "/api/v1/namespaces/default/configmaps",
-                config_map(&name),
+                config_map(&name, 0),
             )
             .await?;
     }
@@ -66,7 +66,7 @@ pub(crate) async fn burst(setup: &Setup, whose: &str, is_hub: bool) -> Result<()
                     .put(
                         "POST",
                         "/api/v1/namespaces/default/configmaps",
-                        config_map(&name),
+                        config_map(&name, 0),
                     )
                     .await?;
             }
@@ -101,7 +101,7 @@ pub(crate) async fn flash(setup: &Setup) -> Result<(), Fault> {
         for (part, cloud) in clouds.iter_mut().enumerate() {
             let name = format!("cm-{:05}", (at * 2 + part) % 1_000);
             let path = format!("/api/v1/namespaces/load/configmaps/{name}");
-            cloud.put("PUT", &path, config_map(&name)).await?;
+            cloud.put("PUT", &path, config_map(&name, 0)).await?;
         }
     }
     let mut hub = setup.hub().await?;

@@ -13,7 +13,7 @@ use testbed::cluster::{Cluster, ClusterConfig};
 use testbed::link::Link;
 use tokio::net::TcpListener;
 
-use crate::client::Connection;
+use crate::client::{Connection, Shared};
 
 /// Whatever went wrong: a bench has nobody to handle it.
 pub(crate) struct Fault(String);
@@ -68,6 +68,11 @@ impl Way {
     pub(crate) async fn open(&self) -> Result<Connection, Fault> {
         Connection::open(&self.url, self.tls.clone(), &self.token).await
     }
+
+    /// Opens a connection that carries many watches.
+    pub(crate) async fn open_shared(&self) -> Result<Shared, Fault> {
+        Shared::open(&self.url, &self.tls, &self.token).await
+    }
 }
 
 impl Setup {
@@ -93,7 +98,7 @@ impl Setup {
             dir,
             ports,
         };
-        setup.fill(objects).await?;
+        setup.fill("load", objects).await?;
         setup.ready().await?;
         Ok(setup)
     }
@@ -159,11 +164,30 @@ impl Setup {
         })
     }
 
+    /// The time on a processor of all the hub's threads.
+    pub(crate) fn processor_time(&self) -> Result<Duration, Fault> {
+        let tasks = format!("/proc/{}/task", self.hub.lock().id());
+        let mut nanoseconds = 0;
+        for task in std::fs::read_dir(tasks).map_err(Fault::new)? {
+            let path = task.map_err(Fault::new)?.path().join("schedstat");
+            let text = std::fs::read_to_string(path).map_err(Fault::new)?;
+            let first = text.split(' ').next().map(str::parse::<u64>);
+            nanoseconds += first.and_then(Result::ok).unwrap_or_default();
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
     /// Kills the hub and starts it again on the same store.
     pub(crate) async fn restart(&self) -> Result<(), Fault> {
+        self.start_again()?;
+        self.ready().await
+    }
+
+    /// The same, and does not wait until it is ready.
+    pub(crate) fn start_again(&self) -> Result<(), Fault> {
         self.end_hub();
         *self.hub.lock() = spawn(&self.cluster, &self.link, &self.dir, self.ports, &WIDE)?;
-        self.ready().await
+        Ok(())
     }
 
     /// The same with the limits that users have.
@@ -188,23 +212,21 @@ impl Setup {
         let path = format!("/api/v1/namespaces/{namespace}/configmaps");
         self.cloud()
             .await?
-            .put("POST", &path, config_map(name))
+            .put("POST", &path, config_map(name, 0))
             .await
     }
 
-    async fn fill(&self, objects: usize) -> Result<(), Fault> {
-        let namespace = "{\"metadata\":{\"name\":\"load\"}}".to_owned();
-        self.cloud()
-            .await?
-            .put("POST", "/api/v1/namespaces", namespace)
-            .await?;
+    /// Makes a namespace with so many ConfigMaps.
+    pub(crate) async fn fill(&self, namespace: &str, objects: usize) -> Result<(), Fault> {
+        let object = format!("{{\"metadata\":{{\"name\":\"{namespace}\"}}}}");
+        let mut cloud = self.cloud().await?;
+        cloud.put("POST", "/api/v1/namespaces", object).await?;
+        let path = &format!("/api/v1/namespaces/{namespace}/configmaps");
         let parts = (0..8).map(|part| async move {
             let mut cloud = self.cloud().await?;
             for at in (part..objects).step_by(8) {
-                let object = config_map(&format!("cm-{at:05}"));
-                cloud
-                    .put("POST", "/api/v1/namespaces/load/configmaps", object)
-                    .await?;
+                let object = config_map(&format!("cm-{at:05}"), at);
+                cloud.put("POST", path, object).await?;
             }
             Ok(())
         });
@@ -257,13 +279,14 @@ impl Drop for Setup {
     }
 }
 
-/// An object of about 1.3 kB as the server returns it.
-pub(crate) fn config_map(name: &str) -> String {
+/// An object of about 1.3 kB as the server returns it; ten have one label `tens`.
+pub(crate) fn config_map(name: &str, number: usize) -> String {
     let value: String = std::iter::repeat_with(fastrand::alphanumeric)
         .take(850)
         .collect();
+    let tens = number / 10;
     format!(
-        "{{\"metadata\":{{\"name\":\"{name}\",\"labels\":{{\"app\":\"load\"}}}},\"data\":{{\"key\":\"{value}\"}}}}"
+        "{{\"metadata\":{{\"name\":\"{name}\",\"labels\":{{\"app\":\"load\",\"tens\":\"{tens}\"}}}},\"data\":{{\"key\":\"{value}\"}}}}"
     )
 }
 

@@ -1,18 +1,11 @@
-//! TLS: the one choice of a crypto provider, PEM files, and what the hub presents and trusts as a
+//! TLS: the one choice of a crypto provider, and what the hub presents and trusts as a
 //! client and as a server.
 
-mod files;
-
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError,
@@ -20,49 +13,15 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-
-pub(crate) use self::files::write_files;
+use yurt_core::credentials::{CredentialsError, Identity, Pem};
 
 /// Why TLS could not be set up from what is on the disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum TlsError {
-    /// A file could not be read.
-    #[error("read {}", path.display())]
-    ReadFile {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file could not be written.
-    #[error("write {}", path.display())]
-    WriteFile {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file is longer than any certificate bundle.
-    #[error("{} is longer than {MAX_PEM_BYTES} bytes", path.display())]
-    TooLong {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// A file is not the PEM that it should be.
-    #[error("parse {} as PEM", path.display())]
-    ParsePem {
-        /// Which file.
-        path: PathBuf,
-        /// Where it is broken.
-        source: pem::Error,
-    },
-    /// A file holds no certificate.
-    #[error("no certificate in {}", path.display())]
-    NoCertificate {
-        /// Which file.
-        path: PathBuf,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    ReadFile(#[from] CredentialsError),
     /// A CA certificate cannot be trusted.
     #[error("add the CA certificate of {}", path.display())]
     AddRoot {
@@ -112,79 +71,24 @@ pub(crate) fn provider() -> CryptoProvider {
     provider
 }
 
-// === Identity ===
-
-/// A certificate chain and the key that proves it.
-pub(crate) struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl Identity {
-    /// Takes the chain from one PEM file and the key from another, or from the same.
-    pub(crate) fn read(chain: &Path, key: &Path) -> Result<Self, TlsError> {
-        Self::parse((chain, &read_file(chain)?), (key, &read_file(key)?))
-    }
-
-    /// Takes chain and key from what was read already, each with the path it came from.
-    pub(crate) fn parse(chain: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<Self, TlsError> {
-        let parsed = PrivateKeyDer::from_pem_slice(key.1).map_err(|source| TlsError::ParsePem {
-            path: key.0.to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            chain: certificates(chain.0, chain.1)?,
-            key: parsed,
-        })
-    }
-
-    /// The certificate itself, without the ones that vouch for it.
-    pub(crate) fn leaf(&self) -> &CertificateDer<'static> {
-        self.chain.first().expect("parsed chains are not empty")
-    }
-
-    /// Returns whether the key is that of the certificate.
-    pub(crate) fn is_pair(&self) -> bool {
-        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider()).is_ok()
-    }
-
-    /// The key.
-    pub(crate) fn key(&self) -> &PrivateKeyDer<'static> {
-        &self.key
-    }
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("certificates", &self.chain.len())
-            .field("key", &format_args!("…"))
-            .finish()
-    }
-}
-
-impl Clone for Identity {
-    fn clone(&self) -> Self {
-        Self {
-            chain: self.chain.clone(),
-            key: self.key.clone_key(),
-        }
-    }
+/// Returns whether the key is that of the certificate.
+pub(crate) fn is_pair(identity: &Identity) -> bool {
+    certified(identity).is_ok()
 }
 
 // === Configurations ===
 
 /// Reads the certificates of a CA file as the only ones to trust.
 pub(crate) fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    parse_roots(path, &read_file(path)?)
+    roots(&Pem::read(path)?)
 }
 
-/// Takes the certificates of a CA from what was read from `path` already.
-pub(crate) fn parse_roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
+/// Takes the certificates of a CA as the only ones to trust.
+pub(crate) fn roots(ca: &Pem) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path, pem)? {
+    for certificate in ca.certificates()? {
         roots.add(certificate).map_err(|source| TlsError::AddRoot {
-            path: path.to_owned(),
+            path: ca.path().to_owned(),
             source,
         })?;
     }
@@ -194,7 +98,7 @@ pub(crate) fn parse_roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsE
 /// What a client trusts, presents and speaks.
 pub(crate) fn client_config(
     roots: RootCertStore,
-    identity: Option<Identity>,
+    identity: Option<&Identity>,
     protocol: Protocol,
 ) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
@@ -203,7 +107,7 @@ pub(crate) fn client_config(
         .with_root_certificates(roots);
     let mut config = match identity {
         Some(identity) => builder
-            .with_client_auth_cert(identity.chain, identity.key)
+            .with_client_auth_cert(identity.chain().to_vec(), identity.key().clone_key())
             .map_err(TlsError::UseIdentity)?,
         None => builder.with_no_client_auth(),
     };
@@ -227,12 +131,12 @@ pub(crate) struct Presented(RwLock<Arc<CertifiedKey>>);
 
 impl Presented {
     /// Presents a certificate.
-    pub(crate) fn new(identity: Identity) -> Result<Self, TlsError> {
+    pub(crate) fn new(identity: &Identity) -> Result<Self, TlsError> {
         Ok(Self(RwLock::new(certified(identity)?)))
     }
 
     /// Presents another one from now on; who is connected does not notice.
-    pub(crate) fn replace(&self, identity: Identity) -> Result<(), TlsError> {
+    pub(crate) fn replace(&self, identity: &Identity) -> Result<(), TlsError> {
         *self.0.write() = certified(identity)?;
         Ok(())
     }
@@ -244,8 +148,9 @@ impl ResolvesServerCert for Presented {
     }
 }
 
-fn certified(identity: Identity) -> Result<Arc<CertifiedKey>, TlsError> {
-    CertifiedKey::from_der(identity.chain, identity.key, &provider())
+fn certified(identity: &Identity) -> Result<Arc<CertifiedKey>, TlsError> {
+    let (chain, key) = (identity.chain().to_vec(), identity.key().clone_key());
+    CertifiedKey::from_der(chain, key, &provider())
         .map(Arc::new)
         .map_err(TlsError::UseIdentity)
 }
@@ -273,43 +178,6 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-// === Files ===
-
-/// A file of every public CA has a quarter of this.
-const MAX_PEM_BYTES: u64 = 1 << 20;
-
-/// Reads a PEM file, bounded.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_PEM_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|source| TlsError::ReadFile {
-            path: path.to_owned(),
-            source,
-        })?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_PEM_BYTES) {
-        return Err(TlsError::TooLong {
-            path: path.to_owned(),
-        });
-    }
-    Ok(bytes)
-}
-
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::ParsePem {
-            path: path.to_owned(),
-            source,
-        })?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate {
-            path: path.to_owned(),
-        });
-    }
-    Ok(chain)
-}
-
 #[cfg(test)]
 mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -330,7 +198,7 @@ mod tests {
         }
 
         fn roots(&self) -> RootCertStore {
-            parse_roots(Path::new("ca"), self.1.as_bytes()).unwrap()
+            roots(&Pem::new("ca", self.1.as_bytes())).unwrap()
         }
 
         fn issue(&self, until: i32) -> Identity {
@@ -338,13 +206,13 @@ mod tests {
             let mut params = CertificateParams::new(["hub".to_owned()]).unwrap();
             params.not_after = rcgen::date_time_ymd(until, 1, 1);
             let pem = params.signed_by(&key, &self.0).unwrap().pem() + &key.serialize_pem();
-            let combined = (Path::new("both"), pem.as_bytes());
-            Identity::parse(combined, combined).unwrap()
+            let both = Pem::new("both", pem);
+            Identity::parse(&both, &both).unwrap()
         }
     }
 
     fn presented(authority: &Authority) -> Arc<Presented> {
-        Arc::new(Presented::new(authority.issue(4000)).unwrap())
+        Arc::new(Presented::new(&authority.issue(4000)).unwrap())
     }
 
     /// What was agreed on, and whether the client showed a certificate; nothing if it was refused.
@@ -372,7 +240,7 @@ mod tests {
         for (shown, expected) in table {
             let verifier = client_verifier(ours.roots()).unwrap();
             let server = server_config(presented(&ours), Some(verifier)).unwrap();
-            let client = client_config(ours.roots(), shown, Protocol::Http2).unwrap();
+            let client = client_config(ours.roots(), shown.as_ref(), Protocol::Http2).unwrap();
             let agreed = shake(server, client).await;
             assert_eq!(agreed, expected.map(|is_shown| (b"h2".to_vec(), is_shown)));
         }
@@ -396,7 +264,7 @@ mod tests {
         let changing = presented(&theirs);
         for (replacement, expected) in [(None, false), (Some(ours.issue(4000)), true)] {
             if let Some(identity) = replacement {
-                changing.replace(identity).unwrap();
+                changing.replace(&identity).unwrap();
             }
             let server = server_config(changing.clone(), None).unwrap();
             let client = client_config(ours.roots(), None, Protocol::Http2).unwrap();
@@ -405,19 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_refused_with_its_path_and_reason() {
-        let path = Path::new("some.pem");
-        let refused = |pem: &[u8]| parse_roots(path, pem).unwrap_err().to_string();
-        assert_eq!(refused(b""), "no certificate in some.pem");
-        let broken = b"-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n";
-        assert_eq!(refused(broken), "parse some.pem as PEM");
-        let other = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert_eq!(refused(other), "add the CA certificate of some.pem");
-    }
-
-    #[test]
-    fn a_file_without_end_is_not_read_to_the_end() {
-        let endless = read_file(Path::new("/dev/zero"));
-        assert!(matches!(endless, Err(TlsError::TooLong { .. })));
+    fn what_is_no_ca_is_refused_with_its_path() {
+        let other = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (pem, expected) in [
+            ("", "no PEM certificate in some.pem"),
+            (other, "add the CA certificate of some.pem"),
+        ] {
+            let refused = roots(&Pem::new("some.pem", pem)).unwrap_err();
+            assert_eq!(refused.to_string(), expected);
+        }
     }
 }

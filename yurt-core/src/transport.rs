@@ -5,17 +5,19 @@
 //! ends in one direction goes on in the other, and none ends silently.
 
 mod error;
+mod peer;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 pub use self::error::{Error, ErrorKind, Result};
+pub use self::peer::{Chain, InvalidSubject, Peer};
 use crate::name::NodeName;
 
 /// The longest host that an [`Open`] may name, in bytes: that of a DNS name.
@@ -295,25 +297,6 @@ pub enum Priority {
     Interactive,
 }
 
-/// Who a peer has proven to be by its certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// The subject's common name: a user, as Kubernetes sees it.
-    pub user: String,
-    /// The subject's organizations: the user's groups.
-    pub groups: Vec<String>,
-    /// The DNS names, addresses and URIs that the certificate was issued for.
-    pub names: Vec<String>,
-    /// When the certificate expires.
-    pub expires: SystemTime,
-    /// What the peer has shown, so that it can be judged again; empty if the transport does not keep it.
-    pub chain: Chain,
-}
-
-/// Certificates, DER, each vouched for by the next; the first is the peer's own.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Chain(pub Box<[Box<[u8]>]>);
-
 /// Whether a session takes new streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -397,29 +380,5 @@ impl fmt::Display for Target {
             Self::Echo => f.write_str("echo"),
             Self::Servers => f.write_str("servers"),
         }
-    }
-}
-
-// === Chain ===
-
-impl fmt::Debug for Chain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lengths = self.0.iter().map(|der| format!("{} bytes", der.len()));
-        f.debug_list().entries(lengths).finish()
-    }
-}
-
-// === Peer ===
-
-impl Peer {
-    /// Returns the node whose certificate this is: `system:node:<name>` of the group `system:nodes`
-    /// (Kubernetes, "Using Node Authorization").
-    #[must_use]
-    pub fn node(&self) -> Option<NodeName> {
-        let name = self.user.strip_prefix("system:node:")?;
-        if !self.groups.iter().any(|group| group == "system:nodes") {
-            return None;
-        }
-        name.parse().ok()
     }
 }

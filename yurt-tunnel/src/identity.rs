@@ -21,9 +21,6 @@ pub(crate) use self::peer::shown;
 pub use self::peer::{InvalidCertificate, peer};
 pub use self::refusal::Refusal;
 
-/// No bundle of certificates that anybody uses is longer.
-const MAX_PEM_BYTES: u64 = 1 << 20;
-
 /// Where the certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
@@ -85,7 +82,7 @@ impl Credentials {
     /// # Errors
     /// When one of them is missing or not what it should be.
     pub fn load(files: Files) -> Result<Self, Error> {
-        let current = Current::new(&files, read(&files)?)?;
+        let current = Current::new(read(&files)?)?;
         Ok(Self {
             files,
             current: watch::Sender::new(Arc::new(current)),
@@ -99,11 +96,11 @@ impl Credentials {
     /// # Errors
     /// As [`load`](Self::load); what was read before stays in use.
     pub fn reload(&self) -> Result<bool, Error> {
-        let bytes = read(&self.files)?;
-        if bytes == self.current().bytes {
+        let pems = read(&self.files)?;
+        if pems == self.current().pems {
             return Ok(false);
         }
-        let fresh = Arc::new(Current::new(&self.files, bytes)?);
+        let fresh = Arc::new(Current::new(pems)?);
         self.current.send_replace(fresh);
         Ok(true)
     }
@@ -129,8 +126,8 @@ impl Credentials {
     /// Returns a secret for one purpose that only who has the key can know, the same after a restart.
     #[cfg(feature = "quic")]
     pub(crate) fn secret(&self, purpose: &[u8]) -> [u8; 32] {
-        let [_, _, key] = &self.current().bytes;
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
+        let [_, _, key] = &self.current().pems;
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.bytes());
         let mut secret = [0; 32];
         secret.copy_from_slice(ring::hmac::sign(&key, purpose).as_ref());
         secret

@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
+use yurt_core::error::Chain;
 
 use self::cloud::Cloud;
 use self::flags::Wish;
-use self::report::with_sources;
 use self::story::{Broken, Stage};
 use self::teller::Teller;
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(wish) => end(tell(wish)),
         Err(flags::Error::Help) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&with_sources(&error));
+            say(&Chain(&error).to_string());
             ExitCode::from(BAD_FLAGS)
         }
     }
@@ -87,10 +87,7 @@ async fn tell(wish: Wish) -> Result<bool, Box<dyn Error>> {
     folder.close()?;
     let left = |error: &dyn Error| {
         let namespace = &cloud.place.namespace;
-        format!(
-            "{namespace} may be left in the cluster: {}",
-            with_sources(error)
-        )
+        format!("{namespace} may be left in the cluster: {}", Chain(error))
     };
     cleaned
         .map_err(|error| left(&error))?
@@ -104,7 +101,7 @@ fn note(teller: &mut Teller, told: Option<Result<(), Broken>>, folder: &Path) {
         Some(Ok(())) => {}
         Some(Err(broken)) => {
             let log = std::fs::read_to_string(folder.join(hub::LOG)).unwrap_or_default();
-            teller.broken(broken.promise, with_sources(&broken.cause), &log);
+            teller.broken(broken.promise, Chain(&broken.cause).to_string(), &log);
         }
         None => teller.report.interruption = Some("asked to end".to_owned()),
     }
@@ -133,7 +130,7 @@ fn end(ended: Result<bool, Box<dyn Error>>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            say(&with_sources(error.as_ref()));
+            say(&Chain(error.as_ref()).to_string());
             ExitCode::FAILURE
         }
     }

@@ -1,7 +1,6 @@
 //! What was promised, what was seen: the same for the terminal and for `--json`.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -206,15 +205,6 @@ impl Fact {
             ..self
         }
     }
-}
-
-/// An error and all that led to it, in one line.
-pub(crate) fn with_sources(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 fn in_words<S: Serializer>(promise: &Promise, serializer: S) -> Result<S::Ok, S::Error> {

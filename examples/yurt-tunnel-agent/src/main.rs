@@ -8,6 +8,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
+use yurt_core::error::Chain;
 use yurt_tunnel::agent::Agent;
 
 use self::config::{Flags, Settings};
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&with_sources(error.as_ref()));
+            say(&Chain(error.as_ref()).to_string());
             ExitCode::FAILURE
         }
     }
@@ -72,15 +73,6 @@ async fn asked_to_end() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-/// An error and all that led to it, in one line.
-fn with_sources(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 #[expect(

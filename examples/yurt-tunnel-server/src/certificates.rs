@@ -6,9 +6,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use yurt_core::error::Chain;
 use yurt_tunnel::identity::Credentials;
-
-use crate::with_sources;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -33,7 +32,7 @@ pub(crate) async fn keep(credentials: Credentials, shutdown: CancellationToken) 
                 }
                 String::new()
             }
-            Err(error) => with_sources(&error),
+            Err(error) => Chain(&error).to_string(),
         };
         if problem != last && !problem.is_empty() {
             warn!(error = problem, "the certificates of before stay in use");

@@ -6,13 +6,13 @@ mod config;
 mod nodes;
 mod serve;
 
-use std::error::Error;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use yurt_core::error::Chain;
 
 use self::config::{Cli, Command, Settings};
 
@@ -53,17 +53,10 @@ fn run(settings: Settings) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&with_sources(error.as_ref()));
+            say(&Chain(error.as_ref()).to_string());
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error and all that led to it, in one line.
-fn with_sources(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    let causes: Vec<_> = causes.map(ToString::to_string).collect();
-    causes.join(": ")
 }
 
 #[expect(

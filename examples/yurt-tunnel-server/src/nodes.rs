@@ -20,11 +20,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use yurt_core::error::Chain;
 use yurt_core::name::NodeName;
 use yurt_tunnel::server::{Node, NodeSource, NodeTable};
 
 use self::object::{NodeObject, known};
-use crate::with_sources;
 
 /// How long to wait before a watch that failed is begun again.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -97,7 +97,10 @@ impl KubeNodes {
                 }
                 Err(error) => {
                     if !is_warned {
-                        warn!(error = with_sources(&error), "the nodes of before stay");
+                        warn!(
+                            error = Chain(&error).to_string(),
+                            "the nodes of before stay"
+                        );
                     }
                     is_warned = true;
                     sleep(PAUSE).await;
@@ -122,7 +125,10 @@ impl KubeNodes {
             let nodes: Vec<_> = nodes.values().cloned().collect();
             let written = tokio::task::spawn_blocking(move || kept::write(&folder, &nodes)).await;
             if let Ok(Err(error)) = written {
-                warn!(%error, "the nodes are not remembered");
+                warn!(
+                    error = Chain(&error).to_string(),
+                    "the nodes are not remembered"
+                );
             }
         }
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 use yurt_cache::hub::{Config, Hub};
 use yurt_cache::store::{LogConfig, LogStore};
+use yurt_core::error::Chain;
 
 use self::config::{Flags, Settings};
 
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&with_sources(error.as_ref()));
+            say(&Chain(error.as_ref()).to_string());
             ExitCode::FAILURE
         }
     }
@@ -84,15 +85,6 @@ async fn asked_to_end() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-/// An error and all that led to it, in one line.
-fn with_sources(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 #[expect(

@@ -17,13 +17,14 @@ use rustls::server::ParsedCertificate;
 use tracing::info;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use yurt_core::credentials::{Identity, Pem};
 
 use super::CertificateError;
 use super::files::{
     AUTHORITY_FILE, AUTHORITY_KEY, SERVING_FILE, SERVING_KEY, read_pair, write_pair,
 };
 use crate::identity::subject::parse;
-use crate::tls::{self, Identity};
+use crate::tls;
 
 /// How long clients can rely on the CA file that they were handed.
 const AUTHORITY_LIFETIME: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
@@ -138,8 +139,8 @@ impl Authority {
         write_pair(dir, (SERVING_KEY, &key), (SERVING_FILE, &certificate))?;
         info!(dir = %dir.display(), ?names, "made a serving certificate");
         Identity::parse(
-            (&dir.join(SERVING_FILE), certificate.as_bytes()),
-            (&dir.join(SERVING_KEY), key.as_bytes()),
+            &Pem::new(dir.join(SERVING_FILE), certificate),
+            &Pem::new(dir.join(SERVING_KEY), key),
         )
         .map_err(CertificateError::Load)
     }

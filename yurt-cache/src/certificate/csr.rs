@@ -10,12 +10,12 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
+use yurt_core::credentials::{CredentialsError, Identity, Pem};
 use yurt_core::name::NodeName;
 
 use crate::body::{self, Body};
 use crate::identity::Caller;
 use crate::identity::subject::{peer_node_name, peer_public_key};
-use crate::tls::{Identity, TlsError};
 use crate::upstream::client::{Content, JSON, outcome};
 use crate::upstream::{SendError, Upstream};
 
@@ -56,7 +56,7 @@ pub(crate) enum SigningError {
     #[error("nobody has signed the certificate signing request {0} in an hour")]
     Unsigned(String),
     #[error("use what was signed")]
-    Use(#[source] TlsError),
+    Use(#[source] CredentialsError),
     #[error("what was signed is not what was asked for")]
     Other,
 }
@@ -212,9 +212,9 @@ impl Purpose {
             .map_err(|_| SigningError::Other)?;
         let pem = String::from_utf8(pem).map_err(|_| SigningError::Other)?;
         let key_pem = key.serialize_pem();
-        let place = std::path::Path::new("status.certificate");
-        let identity = Identity::parse((place, pem.as_bytes()), (place, key_pem.as_bytes()))
-            .map_err(SigningError::Use)?;
+        let named = |pem: &str| Pem::new("status.certificate", pem);
+        let identity =
+            Identity::parse(&named(&pem), &named(&key_pem)).map_err(SigningError::Use)?;
         let leaf = identity.leaf();
         let is_ours =
             peer_public_key(leaf).is_some_and(|signed| signed == key.subject_public_key_info());

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use yurt_core::credentials::{Identity, read_file};
+use yurt_core::files;
 use yurt_core::name::NodeName;
 
 use super::CertificateError;
@@ -19,7 +21,7 @@ use super::renewal::{Attempt, Step, next};
 use crate::identity::subject::{Validity, peer_validity};
 use crate::identity::{Caller, Token};
 use crate::tasks::{Panicked, blocking};
-use crate::tls::{self, Identity, write_files};
+use crate::tls::is_pair;
 use crate::upstream::{Reach, Upstream};
 
 /// The node's own client certificate and its key, beside the data.
@@ -116,7 +118,7 @@ impl Enrolment {
 
     fn read_token(&self) -> Option<String> {
         let path = self.token_file.as_ref()?;
-        let text = tls::read_file(path).ok()?;
+        let text = read_file(path).ok()?;
         let token = find_token(std::str::from_utf8(&text).ok()?);
         if token.is_none() {
             tracing::warn!(path = %path.display(), "there is no bootstrap token in it");
@@ -128,7 +130,7 @@ impl Enrolment {
         let this = self.clone();
         blocking(move || {
             let (certificate, key) = this.purpose.files();
-            write_files(
+            files::replace(
                 &this.dir,
                 &[
                     (key, &signed.key_pem, 0o600),
@@ -175,7 +177,7 @@ pub(crate) fn load(dir: &Path, purpose: &Purpose) -> Option<Identity> {
         Purpose::Client => true,
         Purpose::Serving(names) => is_for(identity.leaf(), names),
     };
-    (is_wanted && identity.is_pair()).then_some(identity)
+    (is_wanted && is_pair(&identity)).then_some(identity)
 }
 
 impl Purpose {

@@ -1,11 +1,10 @@
 //! Pairs of a certificate and its key on the disk, crash-safe.
 
-use std::io;
 use std::path::Path;
 
 use tracing::warn;
-
-use crate::tls::{Identity, TlsError, write_files};
+use yurt_core::credentials::Identity;
+use yurt_core::files::{WriteError, replace};
 
 pub(super) const AUTHORITY_FILE: &str = "hub-ca.pem";
 pub(super) const AUTHORITY_KEY: &str = "hub-ca.key";
@@ -16,7 +15,7 @@ pub(super) fn read_pair(dir: &Path, certificate: &str, key: &str) -> Option<Iden
     let certificate = dir.join(certificate);
     match Identity::read(&certificate, &dir.join(key)) {
         Ok(identity) => Some(identity),
-        Err(TlsError::ReadFile { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+        Err(error) if error.is_missing() => None,
         Err(error) => {
             let reason: &(dyn std::error::Error + 'static) = &error;
             warn!(
@@ -34,8 +33,8 @@ pub(super) fn write_pair(
     dir: &Path,
     (key_file, key): (&str, &str),
     (certificate_file, certificate): (&str, &str),
-) -> Result<(), TlsError> {
-    write_files(
+) -> Result<(), WriteError> {
+    replace(
         dir,
         &[
             (key_file, key, 0o600),

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use tracing::warn;
+use yurt_core::credentials::Identity;
 
 use super::CertificateError;
 use super::authority::{Age, Authority};
 use super::files::AUTHORITY_FILE;
-use crate::tls::Identity;
 
 /// What the hub presents to its callers.
 #[derive(Debug, Clone)]

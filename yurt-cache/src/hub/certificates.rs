@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use yurt_core::credentials::Identity;
 
 use super::{Config, Error, ServingSigner};
 use crate::certificate::{self, CLIENT_FILE, CLIENT_KEY, Enrolment, Purpose, ServingCertificate};
 use crate::tasks::{Children, Panicked, blocking};
-use crate::tls::{Identity, Presented};
+use crate::tls::Presented;
 use crate::upstream::{Need, Upstream};
 
 /// How often the certificate of the hub's own CA is looked at.
@@ -42,7 +43,7 @@ impl Certificates {
             .then(|| certificate::load(&config.data_dir, &Purpose::Serving(names.clone())))
             .flatten();
         let identity = signed.unwrap_or_else(|| serving.identity().clone());
-        let presented = Presented::new(identity).map_err(|error| failed(error.into()))?;
+        let presented = Presented::new(&identity).map_err(|error| failed(error.into()))?;
         Ok(Self {
             presented: Arc::new(presented),
             authority,
@@ -96,7 +97,7 @@ impl Certificates {
             }
             ServingSigner::Cluster => {
                 let presented = self.presented();
-                let taken = Box::new(move |identity: Identity| present(&presented, identity));
+                let taken = Box::new(move |identity: Identity| present(&presented, &identity));
                 let serving = enrolment(Purpose::Serving(self.names.clone()), None, taken);
                 let serving = serving.keep(upstream.clone(), stop.clone());
                 children.spawn("serving certificate", serving);
@@ -130,7 +131,7 @@ async fn look_after(
         let (presented, dir, names) = (presented.clone(), dir.clone(), names.clone());
         let looked = blocking(move || {
             match ServingCertificate::load_or_make(&dir, &names, clock()) {
-                Ok(serving) => present(&presented, serving.identity().clone()),
+                Ok(serving) => present(&presented, serving.identity()),
                 Err(error) => {
                     let error: &(dyn std::error::Error + 'static) = &error;
                     tracing::warn!(error, "the serving certificate is not renewed");
@@ -143,7 +144,7 @@ async fn look_after(
     }
 }
 
-fn present(presented: &Presented, identity: Identity) {
+fn present(presented: &Presented, identity: &Identity) {
     if let Err(error) = presented.replace(identity) {
         let error: &(dyn std::error::Error + 'static) = &error;
         tracing::warn!(error, "the new serving certificate cannot be used");

@@ -2,7 +2,6 @@
 //! because nobody else knows its key, its issuer or its audience.
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,13 +11,14 @@ use jiff::Timestamp;
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use yurt_core::credentials::{CredentialsError, read_file};
+use yurt_core::files;
 use yurt_core::name::NodeName;
 
 use super::keys::ecdsa_raw;
 use super::standing::later;
 use super::token::{Account, BoundPod};
 use super::trust::{SavedTrust, Trust};
-use crate::tls::{self, write_files};
 
 const KEY_FILE: &str = "hub-token.key";
 
@@ -131,10 +131,8 @@ impl Mint {
 }
 
 fn load(path: &Path) -> Option<KeyPair> {
-    let read = tls::read_file(path);
-    if let Err(tls::TlsError::ReadFile { source, .. }) = &read
-        && source.kind() == io::ErrorKind::NotFound
-    {
+    let read = read_file(path);
+    if read.as_ref().is_err_and(CredentialsError::is_missing) {
         return None;
     }
     let text = read.ok().and_then(|bytes| String::from_utf8(bytes).ok());
@@ -148,7 +146,7 @@ fn load(path: &Path) -> Option<KeyPair> {
 
 fn make(dir: &Path) -> Result<KeyPair, MintError> {
     let key = KeyPair::generate().map_err(MintError)?;
-    if let Err(error) = write_files(dir, &[(KEY_FILE, &key.serialize_pem(), 0o600)]) {
+    if let Err(error) = files::replace(dir, &[(KEY_FILE, &key.serialize_pem(), 0o600)]) {
         let error: &(dyn std::error::Error + 'static) = &error;
         tracing::warn!(
             error,
@@ -238,7 +236,7 @@ mod tests {
         let token = issue(&mint(&dir, "n1"), Purpose::Api);
         let path = dir.path().join(KEY_FILE);
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        write_files(dir.path(), &[(KEY_FILE, "garbage", 0o600)]).unwrap();
+        files::replace(dir.path(), &[(KEY_FILE, "garbage", 0o600)]).unwrap();
         assert_eq!(vouch(&mint(&dir, "n1"), &token), Vouch::UnknownKey);
         assert!(!format!("{:?}", mint(&dir, "n1")).contains("PRIVATE"));
     }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use yurt_core::name::NodeName;
+use yurt_core::transport::Peer;
 
 /// From when until when a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +19,10 @@ pub(crate) struct Validity {
 pub(crate) fn peer_node_name(certificate: &[u8]) -> Option<NodeName> {
     let certificate = parse(certificate)?;
     let subject = certificate.subject();
-    let mut common_names = subject.iter_common_name();
-    // Readers differ on which of several counts.
-    let (Some(common_name), None) = (common_names.next(), common_names.next()) else {
-        return None;
-    };
-    let is_node = subject
-        .iter_organization()
-        .any(|organization| organization.as_str() == Ok("system:nodes"));
-    let name = common_name.as_str().ok()?.strip_prefix("system:node:")?;
-    is_node.then(|| name.parse().ok())?
+    let common_names = subject.iter_common_name().map(|name| name.as_str().ok());
+    let organizations = subject.iter_organization();
+    let organizations = organizations.filter_map(|name| name.as_str().ok());
+    Peer::new(common_names, organizations).ok()?.node()
 }
 
 /// The public key of a certificate, `SubjectPublicKeyInfo`.
@@ -59,37 +54,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_node_of_the_nodes_group_has_a_node_name() {
-        let certificate = |common_names: &[&str], organizations: &[&str]| {
+    fn a_certificate_speaks_for_the_node_that_its_subject_names() {
+        // The same OID by another name, or the second would replace the first.
+        let kinds = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
+        for (common_names, organization, node) in [
+            (&["system:node:edge-1"][..], "system:nodes", Some("edge-1")),
+            (&["system:node:edge-1"], "system:masters", None),
+            (
+                &["system:node:edge-1", "system:node:edge-2"],
+                "system:nodes",
+                None,
+            ),
+            (&[], "system:nodes", None),
+        ] {
             let mut params = CertificateParams::default();
             params.distinguished_name = rcgen::DistinguishedName::new();
-            for name in common_names {
-                params.distinguished_name.push(DnType::CommonName, *name);
+            let subject = &mut params.distinguished_name;
+            for (kind, name) in kinds.iter().zip(common_names) {
+                subject.push(kind.clone(), *name);
             }
-            for name in organizations {
-                params
-                    .distinguished_name
-                    .push(DnType::OrganizationName, *name);
-            }
+            subject.push(DnType::OrganizationName, organization);
             let key = KeyPair::generate().unwrap();
-            params.self_signed(&key).unwrap().der().to_vec()
-        };
-        let node = certificate(&["system:node:edge-1"], &["system:nodes"]);
-        assert_eq!(peer_node_name(&node).unwrap().as_str(), "edge-1");
-        for (common_names, organizations) in [
-            (&["system:node:edge-1"][..], &[][..]),
-            (&["system:node:edge-1"], &["system:masters"]),
-            (&["system:node:"], &["system:nodes"]),
-            (&["system:node:no/name"], &["system:nodes"]),
-            (&["edge-1"], &["system:nodes"]),
-            (&[], &["system:nodes"]),
-        ] {
-            let other = certificate(common_names, organizations);
-            assert_eq!(
-                peer_node_name(&other),
-                None,
-                "{common_names:?} {organizations:?}"
-            );
+            let certificate = params.self_signed(&key).unwrap();
+            let named = peer_node_name(certificate.der());
+            let expected = node.map(|name| name.parse().unwrap());
+            assert_eq!(named, expected, "{common_names:?} of {organization}");
         }
     }
 

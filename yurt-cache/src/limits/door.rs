@@ -1,11 +1,12 @@
 //! Connections, counted by who is at the other end: strangers together, callers each, the node not at all.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use yurt_core::admission::{Admission, Ticket};
 
 use super::{Holder, Limits};
 
@@ -19,19 +20,11 @@ pub(crate) struct Door {
     inside: Mutex<Inside>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inside {
-    entered: u64,
-    /// The oldest first.
-    strangers: BTreeMap<u64, Stranger>,
+    strangers: Admission<IpAddr, CancellationToken>,
     callers: HashMap<Arc<str>, usize>,
     recognised: HashSet<Arc<str>>,
-}
-
-#[derive(Debug)]
-struct Stranger {
-    address: IpAddr,
-    end: CancellationToken,
 }
 
 /// One connection; its place is free again when this is dropped.
@@ -39,7 +32,7 @@ struct Stranger {
 pub(crate) struct Entry {
     door: Arc<Door>,
     address: IpAddr,
-    number: u64,
+    ticket: Ticket,
     end: CancellationToken,
     owner: Mutex<Option<Holder>>,
 }
@@ -57,9 +50,14 @@ pub(crate) struct TooManyConnections;
 
 impl Door {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        let inside = Inside {
+            strangers: Admission::new(limits.strangers),
+            callers: HashMap::new(),
+            recognised: HashSet::new(),
+        };
         Arc::new(Self {
             limits,
-            inside: Mutex::default(),
+            inside: Mutex::new(inside),
         })
     }
 
@@ -70,28 +68,19 @@ impl Door {
         address: IpAddr,
         end: CancellationToken,
     ) -> (Entry, Entered) {
-        let mut inside = self.inside.lock();
-        let entered = if inside.strangers.len() >= self.limits.strangers.max(1) {
-            inside.make_room();
-            Entered::InsteadOfAnother
-        } else {
-            Entered::Freely
-        };
-        inside.entered += 1;
-        let number = inside.entered;
-        let stranger = Stranger {
-            address,
-            end: end.clone(),
-        };
-        inside.strangers.insert(number, stranger);
+        let (ticket, evicted) = self.inside.lock().strangers.enter(address, end.clone());
         let entry = Entry {
             door: self.clone(),
             address,
-            number,
+            ticket,
             end,
             owner: Mutex::new(None),
         };
-        (entry, entered)
+        let Some(oldest) = evicted else {
+            return (entry, Entered::Freely);
+        };
+        oldest.cancel();
+        (entry, Entered::InsteadOfAnother)
     }
 
     /// Notes that a caller was recognised.
@@ -109,24 +98,6 @@ impl Door {
     /// Returns whether a caller was recognised.
     pub(crate) fn has_recognised(&self, caller: &str) -> bool {
         self.inside.lock().recognised.contains(caller)
-    }
-}
-
-impl Inside {
-    fn make_room(&mut self) {
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        for stranger in self.strangers.values() {
-            *counts.entry(stranger.address).or_default() += 1;
-        }
-        let most = counts.values().copied().max();
-        let oldest = self
-            .strangers
-            .iter()
-            .find(|(_, stranger)| counts.get(&stranger.address).copied() == most)
-            .map(|(number, _)| *number);
-        if let Some(gone) = oldest.and_then(|number| self.strangers.remove(&number)) {
-            gone.end.cancel();
-        }
     }
 }
 
@@ -167,7 +138,7 @@ impl Entry {
             }
             inside.callers.insert(id.clone(), count + 1);
         }
-        inside.strangers.remove(&self.number);
+        inside.strangers.leave(self.ticket);
         *owner = Some(holder.clone());
         Ok(())
     }
@@ -176,7 +147,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut inside = self.door.inside.lock();
-        inside.strangers.remove(&self.number);
+        inside.strangers.leave(self.ticket);
         let Some(Holder::Caller(id)) = self.owner.get_mut() else {
             return;
         };

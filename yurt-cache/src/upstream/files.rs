@@ -1,17 +1,16 @@
 //! The CA and the client certificate on the disk, read again at every dial because both rotate.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustls::ClientConfig;
-use sha2::{Digest, Sha256};
 use tracing::{info, warn};
+use yurt_core::credentials::{CredentialsError, Identity, Pem};
 
 use super::{Credential, UpstreamConfig};
-use crate::tls::{self, Identity, Protocol, TlsError};
+use crate::tls::{self, Protocol, TlsError};
 
 /// The files, and the last good configurations made of them.
 pub(super) struct TlsFiles {
@@ -29,9 +28,8 @@ pub(crate) enum Need {
     ToCome,
 }
 
-#[derive(Clone)]
 struct Loaded {
-    digest: [u8; 32],
+    pems: Pems,
     generation: u64,
     /// Sessions resume only within one configuration: a caller's never becomes the node's.
     node: PerProtocol,
@@ -57,13 +55,14 @@ impl TlsFiles {
             let key = config.client_key.as_ref().unwrap_or(certificate);
             (certificate.clone(), key.clone())
         });
-        let bytes = Bytes::read(&config.ca_file, client.as_ref(), need)?;
-        let last = bytes.load(&config.ca_file, client.as_ref(), 0)?;
+        let ca = config.ca_file.clone();
+        let pems = Pems::read(&ca, client.as_ref(), need)?;
+        let last = Mutex::new(pems.load(0)?);
         Ok(Self {
-            ca: config.ca_file.clone(),
+            ca,
             client,
             client_need: need,
-            last: Mutex::new(last),
+            last,
         })
     }
 
@@ -92,20 +91,7 @@ impl TlsFiles {
 
     /// Takes in what the files say now, if they changed and are whole; blocks on the disk.
     pub(super) fn refresh(&self) {
-        let (digest, generation) = {
-            let last = self.last.lock();
-            (last.digest, last.generation)
-        };
-        let loaded =
-            Bytes::read(&self.ca, self.client.as_ref(), self.client_need).and_then(|bytes| {
-                if bytes.digest() == digest {
-                    return Ok(None);
-                }
-                bytes
-                    .load(&self.ca, self.client.as_ref(), generation + 1)
-                    .map(Some)
-            });
-        match loaded {
+        match self.load_changed() {
             Ok(None) => {}
             Ok(Some(loaded)) => {
                 info!("the CA or the client certificate changed");
@@ -116,6 +102,18 @@ impl TlsFiles {
                 "the CA or the client certificate cannot be used: keeping the last good ones"
             ),
         }
+    }
+
+    fn load_changed(&self) -> Result<Option<Loaded>, TlsError> {
+        let pems = Pems::read(&self.ca, self.client.as_ref(), self.client_need)?;
+        let generation = {
+            let last = self.last.lock();
+            if last.pems == pems {
+                return Ok(None);
+            }
+            last.generation
+        };
+        pems.load(generation + 1).map(Some)
     }
 }
 
@@ -129,75 +127,52 @@ impl fmt::Debug for TlsFiles {
 }
 
 /// What the files held at one moment.
-struct Bytes {
-    ca: Vec<u8>,
-    client: Option<(Vec<u8>, Vec<u8>)>,
+#[derive(PartialEq, Eq)]
+struct Pems {
+    ca: Pem,
+    client: Option<(Pem, Pem)>,
 }
 
-impl Bytes {
-    fn read(ca: &Path, client: Option<&(PathBuf, PathBuf)>, need: Need) -> Result<Self, TlsError> {
+impl Pems {
+    fn read(
+        ca: &Path,
+        client: Option<&(PathBuf, PathBuf)>,
+        need: Need,
+    ) -> Result<Self, CredentialsError> {
         let read = |(certificate, key): &(PathBuf, PathBuf)| {
-            Ok((tls::read_file(certificate)?, tls::read_file(key)?))
+            Ok((Pem::read(certificate)?, Pem::read(key)?))
         };
-        let client = match client.map(read).transpose() {
-            Err(TlsError::ReadFile { source, .. })
-                if need == Need::ToCome && source.kind() == io::ErrorKind::NotFound =>
-            {
-                None
-            }
+        let client: Result<_, CredentialsError> = client.map(read).transpose();
+        let client = match client {
+            Err(error) if need == Need::ToCome && error.is_missing() => None,
             read => read?,
         };
         Ok(Self {
-            ca: tls::read_file(ca)?,
+            ca: Pem::read(ca)?,
             client,
         })
     }
 
-    fn digest(&self) -> [u8; 32] {
-        let mut digest = Sha256::new();
-        let (certificate, key) = match &self.client {
-            Some((certificate, key)) => (certificate.as_slice(), key.as_slice()),
-            None => Default::default(),
+    fn load(self, generation: u64) -> Result<Loaded, TlsError> {
+        let roots = tls::roots(&self.ca)?;
+        let client = self.client.as_ref();
+        let identity = client
+            .map(|(certificate, key)| Identity::parse(certificate, key))
+            .transpose()?;
+        let config = |identity: Option<&Identity>, protocol| {
+            tls::client_config(roots.clone(), identity, protocol).map(Arc::new)
         };
-        for part in [self.ca.as_slice(), certificate, key] {
-            digest.update(part.len().to_le_bytes());
-            digest.update(part);
-        }
-        digest.finalize().into()
-    }
-
-    fn load(
-        &self,
-        ca: &Path,
-        client: Option<&(PathBuf, PathBuf)>,
-        generation: u64,
-    ) -> Result<Loaded, TlsError> {
-        let roots = tls::parse_roots(ca, &self.ca)?;
-        let identity = match (client, &self.client) {
-            (Some((certificate, key)), Some((chain_pem, key_pem))) => {
-                Some(Identity::parse((certificate, chain_pem), (key, key_pem))?)
-            }
-            (None, _) | (_, None) => None,
-        };
-        let configs = |identity: Option<Identity>| -> Result<PerProtocol, TlsError> {
+        let configs = |identity: Option<&Identity>| -> Result<PerProtocol, TlsError> {
             Ok(PerProtocol {
-                http2: Arc::new(tls::client_config(
-                    roots.clone(),
-                    identity.clone(),
-                    Protocol::Http2,
-                )?),
-                http1: Arc::new(tls::client_config(
-                    roots.clone(),
-                    identity,
-                    Protocol::Http1,
-                )?),
+                http2: config(identity, Protocol::Http2)?,
+                http1: config(identity, Protocol::Http1)?,
             })
         };
         Ok(Loaded {
-            digest: self.digest(),
-            generation,
-            node: configs(identity)?,
+            node: configs(identity.as_ref())?,
             bearer: configs(None)?,
+            generation,
+            pems: self,
         })
     }
 }

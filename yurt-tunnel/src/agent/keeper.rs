@@ -14,13 +14,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use yurt_core::backoff::Backoff;
+use yurt_core::error::Chain;
 use yurt_core::transport::{Acceptor, Error, State};
 
 use self::held::{Held, News};
 use super::pulse::{Beat, Pulse};
 use super::race::{self, Goal, Race};
 use super::session::{self, finish};
-use super::tasks::with_sources;
 use super::want::{Reason, Situation, Want, want};
 use super::winners::Network;
 use super::{Shared, Standing, local};
@@ -224,11 +224,11 @@ impl Keeper {
         match (reason, &mut self.current) {
             (Reason::Preferred, Some(held)) => {
                 held.probe_at = Some(now + jittered(self.shared.config.probe_every));
-                tracing::debug!(%server, error = with_sources(error), "the preferred way is still closed");
+                tracing::debug!(%server, error = Chain(error).to_string(), "the preferred way is still closed");
             }
             (Reason::Preferred | Reason::Missing | Reason::Silent | Reason::Renewal, _) => {
                 self.pause(now);
-                tracing::warn!(%server, ?reason, error = with_sources(error), "the server cannot be reached");
+                tracing::warn!(%server, ?reason, error = Chain(error).to_string(), "the server cannot be reached");
             }
         }
         if self.current.is_none() {

@@ -1,11 +1,12 @@
 //! What the agent keeps on disk, so that a restart works while nothing but a server can be reached.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use yurt_core::files::{WriteError, replace};
 
 use super::winners::Winner;
 use crate::server::Address;
@@ -43,7 +44,7 @@ pub(super) struct Memory {
     bytes: Vec<u8>,
 }
 
-/// Why the agent's file could not be read or written.
+/// Why the agent's file could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{step} {}", path.display())]
 pub(super) struct MemoryError {
@@ -84,25 +85,12 @@ impl Memory {
     }
 
     /// Writes what has changed, wholly or not at all. Blocks on the disk.
-    pub(super) fn keep(&mut self, remembered: &Remembered) -> Result<(), MemoryError> {
+    pub(super) fn keep(&mut self, remembered: &Remembered) -> Result<(), WriteError> {
         let bytes = serde_json::to_vec_pretty(remembered).expect("texts and numbers are JSON");
         if bytes == self.bytes {
             return Ok(());
         }
-        let path = self.folder.join(FILE);
-        let fresh = self.folder.join(format!("{FILE}.new"));
-        let write = || {
-            let mut file = File::create(&fresh)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-            File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(|source| MemoryError {
-            step: "write",
-            path: path.clone(),
-            source,
-        })?;
+        replace(&self.folder, &[(FILE, &bytes, 0o644)])?;
         self.bytes = bytes;
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! What goes on beside the links: names are resolved, certificates read again, changes noticed, servers remembered.
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use yurt_core::backoff::Backoff;
+use yurt_core::error::Chain;
 
 use super::Shared;
 use super::memory::Memory;
@@ -107,7 +107,7 @@ pub(super) async fn reload(shared: Arc<Shared>, credentials: Credentials) {
             }
             Err(error) => {
                 // A certificate and its key are replaced one after the other: once is no failure.
-                let text = with_sources(&error);
+                let text = Chain(&error).to_string();
                 if complaint.as_ref() != Some(&text) {
                     tracing::warn!(error = text, "the certificates cannot be read again");
                     complaint = Some(text);
@@ -148,18 +148,11 @@ pub(super) async fn remember(shared: Arc<Shared>, memory: Memory, stop: Cancella
         let (memory, remembered) = (memory.clone(), shared.remember());
         let kept = tokio::task::spawn_blocking(move || memory.lock().keep(&remembered));
         if let Err(error) = kept.await.expect("writing a file does not panic") {
-            let error = with_sources(&error);
+            let error = Chain(&error).to_string();
             tracing::warn!(error, "the servers are not remembered");
         }
         if is_last {
             return;
         }
     }
-}
-
-/// An error and all that led to it, in one line.
-pub(super) fn with_sources(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    let texts: Vec<_> = causes.map(ToString::to_string).collect();
-    texts.join(": ")
 }

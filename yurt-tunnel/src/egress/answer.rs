@@ -1,7 +1,6 @@
 //! What a door answers: one head of HTTP/1.1, and for everything but a tunnel a reason in plain text.
 
-use std::error::Error as StdError;
-
+use yurt_core::error::Chain;
 use yurt_core::transport::{self, ErrorKind};
 
 use super::head::BadHead;
@@ -125,14 +124,7 @@ impl From<Denied> for Refused {
 
 impl From<&transport::Error> for Refused {
     fn from(error: &transport::Error) -> Self {
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source.filter(|_| reason.len() < MAX_REASON) {
-            reason.push_str(": ");
-            reason.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        Self::new(Status::of(error.kind()), &reason)
+        Self::new(Status::of(error.kind()), &Chain(error).to_string())
     }
 }
 

@@ -1,31 +1,17 @@
 //! Connections that have not said yet what they want: a bounded number, and nobody can keep the others out.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use yurt_core::admission::{Admission, Ticket};
 
 /// All who wait, at every door.
 #[derive(Debug)]
 pub(super) struct Room {
-    limit: usize,
-    inside: Mutex<Inside>,
-}
-
-#[derive(Debug, Default)]
-struct Inside {
-    entered: u64,
-    /// The oldest first.
-    waiting: BTreeMap<u64, Waiting>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    from: From,
-    end: CancellationToken,
+    waiting: Mutex<Admission<From, CancellationToken>>,
 }
 
 /// Where a connection comes from.
@@ -39,7 +25,7 @@ pub(super) enum From {
 #[derive(Debug)]
 pub(super) struct Place {
     room: Arc<Room>,
-    number: u64,
+    ticket: Ticket,
 }
 
 /// Whether there was a free place.
@@ -61,52 +47,29 @@ impl fmt::Display for From {
 impl Room {
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            limit: limit.max(1),
-            inside: Mutex::default(),
+            waiting: Mutex::new(Admission::new(limit)),
         })
     }
 
     /// Lets one in. If there are too many, the oldest from where most come has to go; `end` is how this one is
     /// told.
     pub(super) fn enter(self: &Arc<Self>, from: From, end: CancellationToken) -> (Place, Entered) {
-        let mut inside = self.inside.lock();
-        let entered = if inside.waiting.len() >= self.limit {
-            inside.make_room();
-            Entered::InsteadOfAnother
-        } else {
-            Entered::Freely
-        };
-        inside.entered += 1;
-        let number = inside.entered;
-        inside.waiting.insert(number, Waiting { from, end });
+        let (ticket, evicted) = self.waiting.lock().enter(from, end);
         let place = Place {
             room: self.clone(),
-            number,
+            ticket,
         };
-        (place, entered)
-    }
-}
-
-impl Inside {
-    fn make_room(&mut self) {
-        let mut counts: HashMap<From, usize> = HashMap::new();
-        for waiting in self.waiting.values() {
-            *counts.entry(waiting.from).or_default() += 1;
-        }
-        let most = counts.values().max().copied().unwrap_or_default();
-        let has_most = |waiting: &Waiting| counts.get(&waiting.from) == Some(&most);
-        let oldest = self.waiting.iter().find(|(_, waiting)| has_most(waiting));
-        if let Some(number) = oldest.map(|(number, _)| *number)
-            && let Some(waiting) = self.waiting.remove(&number)
-        {
-            waiting.end.cancel();
-        }
+        let Some(oldest) = evicted else {
+            return (place, Entered::Freely);
+        };
+        oldest.cancel();
+        (place, Entered::InsteadOfAnother)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.room.inside.lock().waiting.remove(&self.number);
+        self.room.waiting.lock().leave(self.ticket);
     }
 }
 
@@ -142,7 +105,7 @@ mod tests {
             [false, false, true, false, false]
         );
         drop(flood);
-        assert_eq!(room.inside.lock().waiting.len(), 3);
+        assert_eq!(room.waiting.lock().len(), 3);
         assert_eq!(enter(from(3)).1, Entered::Freely);
     }
 }

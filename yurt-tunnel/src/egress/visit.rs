@@ -133,7 +133,7 @@ impl Visit {
             Some(peer) => self.caller(peer),
             None => Err(Refused::new(
                 Status::Forbidden,
-                "a certificate without a user",
+                "a certificate that does not name one user",
             )),
         };
         Some((Client::tls(stream), caller))

@@ -1,26 +1,23 @@
 //! What the files held when they were read last, and the configurations of TLS made of it.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use yurt_core::credentials::{Identity, Pem};
 use yurt_core::transport::Peer;
 
 use super::peer::kept;
-use super::{Error, Files, MAX_PEM_BYTES, Protocol, Refusal, peer};
+use super::{Error, Files, Protocol, Refusal, peer};
 
 /// What the files held when they were read last, and the configurations made of it.
 pub(crate) struct Current {
-    pub(super) bytes: [Vec<u8>; 3],
+    pub(super) pems: [Pem; 3],
     pub(super) own: Peer,
     pub(super) servers: [Arc<ServerConfig>; 3],
     pub(super) clients: [Arc<ClientConfig>; 3],
@@ -29,43 +26,42 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    pub(super) fn new(files: &Files, bytes: [Vec<u8>; 3]) -> Result<Self, Error> {
-        let [ca, certificate, key] = &bytes;
+    pub(super) fn new(pems: [Pem; 3]) -> Result<Self, Error> {
+        let [ca, certificate, key] = &pems;
         let mut roots = RootCertStore::empty();
-        for root in certificates(&files.ca, ca)? {
+        for root in ca.certificates()? {
             roots.add(root).map_err(|source| Error::AddRoot {
-                path: files.ca.clone(),
+                path: ca.path().to_owned(),
                 source,
             })?;
         }
         let roots = Arc::new(roots);
-        let chain = certificates(&files.certificate, certificate)?;
-        let leaf = chain.first().expect("a bundle holds a certificate");
-        let own = peer(leaf).map_err(|source| Error::ReadCertificate {
-            path: files.certificate.clone(),
-            source,
-        })?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| Error::ParsePem {
-            path: files.key.clone(),
+        let identity = Identity::parse(certificate, key)?;
+        let own = peer(identity.leaf()).map_err(|source| Error::ReadCertificate {
+            path: certificate.path().to_owned(),
             source,
         })?;
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
             .build()
             .map_err(|source| Error::BuildVerifier {
-                path: files.ca.clone(),
+                path: ca.path().to_owned(),
                 source,
             })?;
+        let unusable = |source| Error::UseCertificate {
+            path: certificate.path().to_owned(),
+            source,
+        };
         let [quic, http2, door] = Protocol::ALL;
-        let server = |protocol| server(files, protocol, &verifier, &chain, &key);
+        let server = |protocol| server(protocol, &verifier, &identity).map_err(unusable);
         let servers = [server(quic)?, server(http2)?, server(door)?];
-        let client = |protocol| client(files, protocol, &roots, &chain, &key);
+        let client = |protocol| client(protocol, &roots, &identity).map_err(unusable);
         let clients = [client(quic)?, client(http2)?, client(door)?];
         Ok(Self {
-            bytes,
             own: Peer {
-                chain: kept(&chain),
+                chain: kept(identity.chain()),
                 ..own
             },
+            pems,
             servers,
             clients,
             roots,
@@ -75,7 +71,7 @@ impl Current {
 
     /// Whether the same authorities are believed.
     pub(crate) fn has_authorities_of(&self, other: &Self) -> bool {
-        self.bytes[0] == other.bytes[0]
+        self.pems[0] == other.pems[0]
     }
 
     /// Whether a client that was let in before would be let in now: its certificate may have expired, or its
@@ -116,18 +112,15 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn server(
-    files: &Files,
     protocol: Protocol,
     verifier: &Arc<dyn ClientCertVerifier>,
-    chain: &[CertificateDer<'static>],
-    key: &PrivateKeyDer<'static>,
-) -> Result<Arc<ServerConfig>, Error> {
+    identity: &Identity,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(protocol.versions())
         .expect("ring has both versions of TLS")
         .with_client_cert_verifier(verifier.clone())
-        .with_single_cert(chain.to_vec(), key.clone_key())
-        .map_err(|source| unusable(files, source))?;
+        .with_single_cert(identity.chain().to_vec(), identity.key().clone_key())?;
     config.alpn_protocols = protocol.alpn();
     // Sessions are long and certificates short: nothing is resumed, and nothing kept for it.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -136,73 +129,31 @@ fn server(
 }
 
 fn client(
-    files: &Files,
     protocol: Protocol,
     roots: &Arc<RootCertStore>,
-    chain: &[CertificateDer<'static>],
-    key: &PrivateKeyDer<'static>,
-) -> Result<Arc<ClientConfig>, Error> {
+    identity: &Identity,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(protocol.versions())
         .expect("ring has both versions of TLS")
         .with_root_certificates(roots.clone())
-        .with_client_auth_cert(chain.to_vec(), key.clone_key())
-        .map_err(|source| unusable(files, source))?;
+        .with_client_auth_cert(identity.chain().to_vec(), identity.key().clone_key())?;
     config.alpn_protocols = protocol.alpn();
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(config))
 }
 
-fn unusable(files: &Files, source: rustls::Error) -> Error {
-    Error::UseCertificate {
-        path: files.certificate.clone(),
-        source,
-    }
-}
-
-pub(super) fn read(files: &Files) -> Result<[Vec<u8>; 3], Error> {
+pub(super) fn read(files: &Files) -> Result<[Pem; 3], Error> {
     Ok([
-        read_file(&files.ca)?,
-        read_file(&files.certificate)?,
-        read_file(&files.key)?,
+        Pem::read(&files.ca)?,
+        Pem::read(&files.certificate)?,
+        Pem::read(&files.key)?,
     ])
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |source| Error::ReadFile {
-        path: path.to_owned(),
-        source,
-    };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(MAX_PEM_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() as u64 > MAX_PEM_BYTES {
-        return Err(Error::TooLong {
-            path: path.to_owned(),
-        });
-    }
-    Ok(bytes)
-}
-
-fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let found: Vec<_> = CertificateDer::pem_slice_iter(bytes)
-        .collect::<Result<_, _>>()
-        .map_err(|source| Error::ParsePem {
-            path: path.to_owned(),
-            source,
-        })?;
-    if found.is_empty() {
-        return Err(Error::NoCertificate {
-            path: path.to_owned(),
-        });
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::pem::PemObject;
     use testbed::pki::{Pki, Validity};
 
     use super::*;
@@ -212,13 +163,8 @@ mod tests {
         let (pki, other) = (Pki::new(), Pki::new());
         let (certificate, key) = pki.client("system:node:edge-1", &["system:nodes"]);
         let believing = |authority: &Pki| {
-            let files = Files {
-                ca: "ca".into(),
-                certificate: "certificate".into(),
-                key: "key".into(),
-            };
-            let pem = [authority.ca_pem(), &certificate, &key];
-            Current::new(&files, pem.map(|text| text.as_bytes().to_vec())).unwrap()
+            let pems = [authority.ca_pem(), &certificate, &key];
+            Current::new(pems.map(|text| Pem::new("some.pem", text))).unwrap()
         };
         let (shown, _) = pki.server_for(
             &["tunnel.example"],

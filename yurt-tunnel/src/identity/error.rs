@@ -1,46 +1,19 @@
 //! Why certificates cannot be used.
 
-use std::io;
 use std::path::PathBuf;
 
-use rustls::pki_types::pem;
 use rustls::server::VerifierBuilderError;
+use yurt_core::credentials::CredentialsError;
 
-use super::MAX_PEM_BYTES;
 use super::peer::InvalidCertificate;
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read.
-    #[error("read {}", path.display())]
-    ReadFile {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file is longer than any bundle of certificates.
-    #[error("{} is longer than {MAX_PEM_BYTES} bytes", path.display())]
-    TooLong {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// A file is not the PEM that it should be.
-    #[error("parse {} as PEM", path.display())]
-    ParsePem {
-        /// Which file.
-        path: PathBuf,
-        /// Where it is broken.
-        source: pem::Error,
-    },
-    /// A file holds no certificate.
-    #[error("no certificate in {}", path.display())]
-    NoCertificate {
-        /// Which file.
-        path: PathBuf,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    ReadFile(#[from] CredentialsError),
     /// A certificate of an authority cannot be trusted.
     #[error("trust the authority of {}", path.display())]
     AddRoot {

@@ -7,43 +7,46 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
-use yurt_core::transport::{Chain, Peer};
+use yurt_core::transport::{Chain, InvalidSubject, Peer};
 
 use super::Refusal;
 
 /// A certificate that TLS has accepted and that nobody can be named by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the certificate is not readable: {0}")]
-pub struct InvalidCertificate(&'static str);
+#[non_exhaustive]
+pub enum InvalidCertificate {
+    /// It is not what it should be.
+    #[error("the certificate is not readable: {0}")]
+    Unreadable(&'static str),
+    /// Its subject names nobody.
+    #[error(transparent)]
+    Subject(#[from] InvalidSubject),
+}
 
 /// Returns who a certificate, DER, is about. It proves nothing: TLS has verified it before.
 ///
 /// # Errors
-/// When it is not an X.509 certificate with a common name.
+/// When it is not an X.509 certificate with one common name.
 pub fn peer(certificate: &[u8]) -> Result<Peer, InvalidCertificate> {
+    let unreadable = InvalidCertificate::Unreadable;
     let (rest, certificate) =
-        X509Certificate::from_der(certificate).map_err(|_| InvalidCertificate("not X.509"))?;
+        X509Certificate::from_der(certificate).map_err(|_| unreadable("not X.509"))?;
     if !rest.is_empty() {
-        return Err(InvalidCertificate("something follows it"));
+        return Err(unreadable("something follows it"));
     }
     let subject = certificate.subject();
-    let user = subject
-        .iter_common_name()
-        .find_map(|name| name.as_str().ok());
-    let groups = subject
-        .iter_organization()
-        .filter_map(|name| name.as_str().ok());
+    let users = subject.iter_common_name().map(|name| name.as_str().ok());
+    let groups = subject.iter_organization();
+    let groups = groups.filter_map(|name| name.as_str().ok());
     let names = certificate
         .subject_alternative_name()
-        .map_err(|_| InvalidCertificate("its names are malformed"))?;
+        .map_err(|_| unreadable("its names are malformed"))?;
     let names = names.map(|names| names.value.general_names.iter().filter_map(name_of));
     let expires = certificate.validity().not_after.timestamp();
     Ok(Peer {
-        user: user.ok_or(InvalidCertificate("no common name"))?.to_owned(),
-        groups: groups.map(str::to_owned).collect(),
         names: names.into_iter().flatten().collect(),
         expires: SystemTime::UNIX_EPOCH + Duration::from_secs(expires.try_into().unwrap_or(0)),
-        chain: Chain::default(),
+        ..Peer::new(users, groups)?
     })
 }
 
@@ -77,6 +80,7 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
     use rustls::pki_types::pem::PemObject;
     use testbed::pki::Pki;
 
@@ -98,26 +102,33 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_one_of_the_nodes_group_only() {
-        let pki = Pki::new();
-        for (user, groups) in [
-            ("system:node:edge-1", &["others"][..]),
-            ("system:node:edge-1", &[]),
-            ("edge-1", &["system:nodes"]),
-            ("system:node:", &["system:nodes"]),
-            ("system:node:a/b", &["system:nodes"]),
-        ] {
-            let (certificate, _) = pki.client(user, groups);
-            let peer = peer(&der(&certificate)).unwrap();
-            assert_eq!(peer.node(), None, "{user} of {groups:?}");
-        }
-    }
-
-    #[test]
     fn a_servers_certificate_has_its_names_and_addresses() {
         let (certificate, _) = Pki::new().server(&["tunnel.example", "192.0.2.7"]);
         let peer = peer(&der(&certificate)).unwrap();
         assert_eq!(peer.names, ["tunnel.example", "192.0.2.7"]);
+    }
+
+    #[test]
+    fn a_certificate_of_several_common_names_is_nobodys() {
+        // The same OID by another name, or the second would replace the first.
+        let again = DnType::CustomDnType(vec![2, 5, 4, 3]);
+        for (first, second) in [
+            (DnType::CommonName, again.clone()),
+            (again, DnType::CommonName),
+        ] {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = DistinguishedName::new();
+            let subject = &mut params.distinguished_name;
+            subject.push(first, "system:node:edge-1");
+            subject.push(second, "system:node:edge-2");
+            subject.push(DnType::OrganizationName, "system:nodes");
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            assert_eq!(
+                peer(certificate.der()).map(|peer| peer.user),
+                Err(InvalidSubject::SeveralCommonNames.into())
+            );
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What makes one value wrong, in words that follow its place.
 
-use std::{error::Error, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use yurt_core::error::Chain;
 use yurt_core::name::NodeName;
 use yurt_tunnel::identity::{Credentials, Files};
 
@@ -65,11 +66,7 @@ pub(super) fn log(text: &str) -> Result<Targets, String> {
 
 /// Certificates that can be used together.
 pub(super) fn credentials(files: Files) -> Result<Credentials, String> {
-    Credentials::load(files).map_err(|error| {
-        let causes = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
-        let texts: Vec<_> = causes.map(ToString::to_string).collect();
-        texts.join(": ")
-    })
+    Credentials::load(files).map_err(|error| Chain(&error).to_string())
 }
 
 /// The certificate is the node's: servers believe no other.

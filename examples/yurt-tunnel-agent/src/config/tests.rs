@@ -150,7 +150,7 @@ fn a_certificate_of_somebody_else_is_a_mistake() {
         ),
         (
             &["--certificate", "DIR/text"],
-            "--certificate: no certificate in DIR/text",
+            "--certificate: no PEM certificate in DIR/text",
         ),
     ] {
         assert_eq!(load_in(folder.path(), GOOD, flags).unwrap_err(), expected);

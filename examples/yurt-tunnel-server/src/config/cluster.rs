@@ -5,6 +5,7 @@ use std::path::Path;
 
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use yurt_core::error::Chain;
 
 /// What a pod has by which it finds the API server.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
@@ -22,7 +23,7 @@ impl Cluster {
     pub(crate) fn by_file(path: &Path) -> Result<Self, String> {
         Kubeconfig::read_from(path)
             .map(|file| Self::File(Box::new(file)))
-            .map_err(|error| crate::with_sources(&error))
+            .map_err(|error| Chain(&error).to_string())
     }
 
     pub(super) fn of_pod() -> Result<Self, String> {
@@ -33,7 +34,7 @@ impl Cluster {
         }
         Config::incluster()
             .map(|config| Self::Pod(Box::new(config)))
-            .map_err(|error| crate::with_sources(&error))
+            .map_err(|error| Chain(&error).to_string())
     }
 
     /// Returns how a client of it is set up.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use yurt_core::error::Chain;
 use yurt_tunnel::egress::Policy;
 use yurt_tunnel::identity::{Credentials, Files};
 use yurt_tunnel::server::SERVERS_GROUP;
@@ -225,7 +226,7 @@ impl Given {
             key: key?,
         };
         Credentials::load(files)
-            .map_err(|error| self.mistake("certificate", crate::with_sources(&error)))
+            .map_err(|error| self.mistake("certificate", Chain(&error).to_string()))
             .ok()
     }
 

@@ -131,7 +131,7 @@ fn each_mistake_names_its_place_and_what_to_do() {
         (
             GOOD,
             &["--key", "DIR/text"],
-            "certificate: parse DIR/text as PEM: no items found",
+            "certificate: no PEM private key in DIR/text",
         ),
         (
             GOOD,

@@ -1,14 +1,12 @@
 //! What makes one value wrong, in words that follow its place.
 
-use std::{fs, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::Path, str::FromStr, time::Duration};
 
 use http::Uri;
-use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer,
-    pem::{Error, PemObject},
-};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use yurt_cache::hub::{Budget, CallerName, FilterName};
+use yurt_core::credentials::{CredentialsError, Pem};
+use yurt_core::error::Chain;
 use yurt_core::name::NodeName;
 
 /// An API server's URL: scheme, host and perhaps a port, nothing else.
@@ -162,26 +160,14 @@ pub(crate) fn serving_name(text: &str) -> Result<String, String> {
 
 /// A PEM file with at least one certificate.
 pub(crate) fn certificates(path: &Path) -> Result<(), String> {
-    let bytes = read(path)?;
-    let mut found = false;
-    for certificate in CertificateDer::pem_slice_iter(&bytes) {
-        certificate.map_err(|error| unreadable(path, &error))?;
-        found = true;
-    }
-    if found {
-        Ok(())
-    } else {
-        Err(format!("{} holds no certificate in PEM", path.display()))
-    }
+    let found = Pem::read(path).and_then(|pem| pem.certificates());
+    found.map(drop).map_err(|error| unusable(&error))
 }
 
 /// A PEM file with a private key.
 pub(crate) fn private_key(path: &Path) -> Result<(), String> {
-    match PrivateKeyDer::from_pem_slice(&read(path)?) {
-        Ok(_) => Ok(()),
-        Err(Error::NoItemsFound) => Err(format!("{} holds no private key in PEM", path.display())),
-        Err(error) => Err(unreadable(path, &error)),
-    }
+    let found = Pem::read(path).and_then(|pem| pem.key());
+    found.map(drop).map_err(|error| unusable(&error))
 }
 
 /// The folder for the hub's files: made at start, but never in place of a file.
@@ -209,10 +195,9 @@ pub(crate) fn log(text: &str) -> Result<Targets, String> {
         .map_err(|error| format!("{text:?} is not a filter: {error}"))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-}
-
-fn unreadable(path: &Path, error: &Error) -> String {
-    format!("{} is not PEM: {error}", path.display())
+fn unusable(error: &CredentialsError) -> String {
+    match error {
+        CredentialsError::ReadFile { .. } => format!("cannot {}", Chain(error)),
+        _ => Chain(error).to_string(),
+    }
 }

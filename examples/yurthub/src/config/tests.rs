@@ -100,10 +100,10 @@ DIR/config.yaml: servers[3]: \"a b\" is not a URL: invalid uri character
 DIR/config.yaml: servers[4]: \"https://c/api\" has a path: only https://host:port
 DIR/config.yaml: order: \"random\" is neither roundRobin nor priority
 DIR/config.yaml: caFile: cannot read DIR/none.pem: No such file or directory (os error 2)
-DIR/config.yaml: clientCertificate: DIR/text holds no certificate in PEM
-DIR/config.yaml: clientKey: DIR/node.pem holds no private key in PEM
+DIR/config.yaml: clientCertificate: no PEM certificate in DIR/text
+DIR/config.yaml: clientKey: no PEM private key in DIR/node.pem
 DIR/config.yaml: servingKey: a key without servingCertificate
-DIR/config.yaml: clientCaFile: DIR/broken.pem is not PEM: base64 decode error: InvalidCharacter(33)
+DIR/config.yaml: clientCaFile: parse DIR/broken.pem as PEM: base64 decode error: InvalidCharacter(33)
 DIR/config.yaml: listen: \"localhost\" is not an address such as 127.0.0.1:10268
 DIR/config.yaml: dataDir: var is not an absolute path
 DIR/config.yaml: podAddress: \"0.0.0.0:10268\" is not an address that pods can reach, such as 169.254.2.1:10268
@@ -146,7 +146,7 @@ fn each_mistake_names_its_place_and_what_to_do() {
         (
             GOOD,
             &["--ca-file", "DIR/node.key"],
-            "--ca-file: DIR/node.key holds no certificate in PEM",
+            "--ca-file: no PEM certificate in DIR/node.key",
         ),
         (
             GOOD,
@@ -156,7 +156,7 @@ fn each_mistake_names_its_place_and_what_to_do() {
         (
             GOOD,
             &["--client-certificate", "DIR/node.pem"],
-            "--client-certificate: DIR/node.pem holds no private key in PEM",
+            "--client-certificate: no PEM private key in DIR/node.pem",
         ),
         (
             GOOD,

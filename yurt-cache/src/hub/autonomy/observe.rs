@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::time::Instant;
+use yurt_core::credentials::Pem;
 use yurt_core::store::Store;
 
 use super::Autonomy;
@@ -21,7 +20,6 @@ use crate::identity::{Caller, subject};
 use crate::mirror::{Mirror, Phase};
 use crate::retention::Needed;
 use crate::store::synced::Durability;
-use crate::tls;
 use crate::upstream::Reach;
 
 /// Clients whose reads are looked up, for one scope.
@@ -201,7 +199,6 @@ fn certificate_fact((which, path): &(Certificate, PathBuf)) -> CertificateFact {
 }
 
 fn read_not_after(path: &Path) -> Option<Timestamp> {
-    let text = tls::read_file(path).ok()?;
-    let leaf = CertificateDer::from_pem_slice(&text).ok()?;
-    Some(subject::peer_validity(&leaf)?.not_after)
+    let chain = Pem::read(path).and_then(|pem| pem.certificates()).ok()?;
+    Some(subject::peer_validity(chain.first()?)?.not_after)
 }

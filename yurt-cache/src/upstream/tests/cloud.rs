@@ -20,9 +20,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use yurt_core::credentials::Identity;
 
 use crate::body::{self, Body, BoxError};
-use crate::tls::{self, Identity};
+use crate::tls;
 
 // === Authority ===
 
@@ -117,7 +118,7 @@ impl ApiServer {
             Identity::read(&authority.path("server.pem"), &authority.path("server.key")).unwrap();
         let roots = tls::read_roots(&authority.path("ca.pem")).unwrap();
         let mut config = tls::server_config(
-            Arc::new(tls::Presented::new(identity).unwrap()),
+            Arc::new(tls::Presented::new(&identity).unwrap()),
             Some(tls::client_verifier(roots).unwrap()),
         )
         .unwrap();

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use yurt_core::error::Chain;
 
 use super::{Node, NodeSource, NodeTable};
 
@@ -142,21 +143,6 @@ fn read(path: &Path) -> Result<Vec<u8>, InvalidNodes> {
         return Err(InvalidNodes::TooLong { path });
     }
     Ok(bytes)
-}
-
-/// An error with its causes, for a log line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -356,8 +356,15 @@ impl Mirror {
             order: member.order,
             added: member.added,
         });
+        // At once as long as it will be: what grows is there twice for a moment, for each of many callers.
+        let len = match within {
+            Within::Everything if since == 0 => history.size().0,
+            _ => 0,
+        };
+        let mut all = Vec::with_capacity(len);
+        all.extend(items);
         View {
-            snapshot: Snapshot::new(self.kind.clone(), items.collect()),
+            snapshot: Snapshot::new(self.kind.clone(), all),
             revision: history.revision(),
             place: history.window().head(),
         }

@@ -1,6 +1,7 @@
 //! The hub as a program: configuration, assembly, drain.
 
 mod config;
+mod heaps;
 
 use std::{error::Error, io::IsTerminal, pin::pin, process::ExitCode, sync::Arc};
 
@@ -19,6 +20,7 @@ use self::config::{Flags, Settings};
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
+    heaps::limit();
     let settings = match config::load(Flags::parse()) {
         Ok(settings) => settings,
         Err(mistakes) => {

@@ -23,6 +23,15 @@ pub(crate) struct Writer {
     is_custom: bool,
 }
 
+/// Returns the columns of a kind's tables.
+fn columns(kind: &Kind) -> Vec<Column> {
+    let custom = kind.custom();
+    match custom.columns.is_empty() {
+        true => Column::defaults(),
+        false => custom.columns.clone(),
+    }
+}
+
 impl Writer {
     pub(crate) fn new(
         kind: &Kind,
@@ -31,11 +40,9 @@ impl Writer {
         include: Option<&str>,
         now: jiff::Timestamp,
     ) -> Self {
-        let custom = kind.custom();
-        let columns = if custom.columns.is_empty() {
-            Column::defaults()
-        } else {
-            custom.columns.clone()
+        let columns = match shape {
+            Shape::Table => columns(kind),
+            Shape::Object | Shape::Metadata => Vec::new(),
         };
         Self {
             shape,

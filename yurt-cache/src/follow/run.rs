@@ -202,9 +202,10 @@ impl Follower {
         };
         let mut refused = None;
         for caller in self.identities() {
+            // A list takes more memory than the watch after it, which lasts.
             let ended = match step {
-                Step::List(at) => self.list(&caller, at).await,
-                Step::WatchList => self.watch_list(&caller).await,
+                Step::List(at) => Box::pin(self.list(&caller, at)).await,
+                Step::WatchList => Box::pin(self.watch_list(&caller)).await,
                 Step::Watch => self.watch(&caller, is_resumed).await,
             };
             match ended {

@@ -167,9 +167,10 @@ impl Listening {
         let (listening, visiting) = (self.clone(), visit.clone());
         let service = service_fn(move |request| {
             let running = visiting.begin();
-            let answered = listening.clone().request(peer, visiting.clone(), request);
+            // On its own, so that the stream is small when it is answered: a watch keeps it for an hour.
+            let answered = Box::pin(listening.clone().request(peer, visiting.clone(), request));
             async move {
-                let response = match contained(Box::pin(answered)).await {
+                let response = match contained(answered).await {
                     Ok(response) => response,
                     // It is told already, and the others on this connection are not concerned.
                     Err(panicked) => answer::status(&panicked.into()),

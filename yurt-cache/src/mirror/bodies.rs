@@ -54,7 +54,8 @@ pub(super) struct Writer<'a> {
 struct Touched {
     before: Versions,
     now: Versions,
-    stored: Record,
+    /// The record as it was, once it is looked at: most changes of who holds a version need none of its bytes.
+    stored: Option<Record>,
     fresh: Vec<(Version, Bytes)>,
 }
 
@@ -198,7 +199,8 @@ impl Bodies {
 impl Writer<'_> {
     /// Returns the bytes of a version as they are before the change.
     pub(super) fn before(&mut self, key: &ObjectKey, version: Version) -> Option<Bytes> {
-        self.touch(key).stored.at(version).cloned()
+        let bodies = self.bodies;
+        self.touch(key).stored(bodies, key).at(version).cloned()
     }
 
     /// Counts one holder more. `body` is written if nobody has held the version yet.
@@ -209,22 +211,25 @@ impl Writer<'_> {
         len: u32,
         body: Option<&Bytes>,
     ) {
+        let bodies = self.bodies;
         let touched = self.touch(key);
-        let is_new = !touched.now.iter().any(|one| one.version == version);
-        let is_there = touched.before.iter().any(|one| one.version == version)
-            && touched.stored.at(version).is_some();
-        if is_new && !is_there {
-            touched
-                .fresh
-                .extend(body.map(|body| (version, body.clone())));
+        let has = |versions: &Versions| versions.iter().any(|one| one.version == version);
+        if let Some(body) = body.filter(|_| !has(&touched.now)) {
+            let is_there =
+                has(&touched.before) && touched.stored(bodies, key).at(version).is_some();
+            if !is_there {
+                touched.fresh.push((version, body.clone()));
+            }
         }
         add(&mut touched.now, version, len);
     }
 
     /// Writes the bytes of a version anew, whoever holds it.
     pub(super) fn overwrite(&mut self, key: &ObjectKey, version: Version, body: &Bytes) {
+        let bodies = self.bodies;
         let touched = self.touch(key);
-        touched.stored.0.retain(|(one, _)| *one != version);
+        let stored = touched.stored(bodies, key);
+        stored.0.retain(|(one, _)| *one != version);
         touched.fresh.push((version, body.clone()));
     }
 
@@ -246,16 +251,17 @@ impl Writer<'_> {
     /// As [`Store::write`]; then nothing has changed.
     pub(super) fn write(mut self, publish: impl FnOnce()) -> Result<()> {
         let mut replaced = Vec::new();
-        for (key, touched) in &self.touched {
+        for (key, touched) in &mut self.touched {
             let stored_key = || record_key(&self.bodies.resource, key);
-            if touched.now.is_empty() {
-                if !touched.before.is_empty() {
-                    self.batch.delete(stored_key());
-                }
-            } else if !touched.fresh.is_empty() {
-                self.batch.put(stored_key(), touched.record().encode());
-            } else {
+            let is_gone = touched.now.is_empty() && !touched.before.is_empty();
+            if touched.fresh.is_empty() && !is_gone {
                 continue;
+            }
+            touched.stored(self.bodies, key);
+            match touched.now.is_empty() {
+                true if is_gone => drop(self.batch.delete(stored_key())),
+                true => continue,
+                false => drop(self.batch.put(stored_key(), touched.record().encode())),
             }
             replaced.extend(touched.replaced().map(|(version, body)| {
                 self.bodies.pins.lock().hold(key.clone(), version, body);
@@ -286,7 +292,7 @@ impl Writer<'_> {
         self.touched.entry(key.clone()).or_insert_with(|| {
             let before = bodies.versions(key);
             Touched {
-                stored: bodies.stored(key, &before),
+                stored: None,
                 now: before.clone(),
                 before,
                 fresh: Vec::new(),
@@ -311,10 +317,17 @@ impl Bodies {
 }
 
 impl Touched {
+    /// Returns the record as it was.
+    fn stored(&mut self, bodies: &Bodies, key: &ObjectKey) -> &mut Record {
+        self.stored
+            .get_or_insert_with(|| bodies.stored(key, &self.before))
+    }
+
     /// Returns what is to be written: the versions that somebody holds.
     fn record(&self) -> Record {
         let is_held = |version: Version| self.now.iter().any(|one| one.version == version);
-        let all = self.stored.0.iter().chain(&self.fresh);
+        let stored = self.stored.iter().flat_map(|stored| &stored.0);
+        let all = stored.chain(&self.fresh);
         Record(
             all.filter(|(version, _)| is_held(*version))
                 .cloned()
@@ -325,7 +338,7 @@ impl Touched {
     /// Returns the versions that the record loses.
     fn replaced(&self) -> impl Iterator<Item = (Version, Bytes)> {
         let is_held = |version: Version| self.now.iter().any(|one| one.version == version);
-        let gone = self.stored.0.iter();
+        let gone = self.stored.iter().flat_map(|stored| &stored.0);
         gone.filter(move |(version, _)| !is_held(*version)).cloned()
     }
 }

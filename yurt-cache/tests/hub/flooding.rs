@@ -318,7 +318,11 @@ async fn answers_that_nobody_reads_hold_up_no_other_caller() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_floods_is_refused_and_the_node_is_served() {
     // The cloud is in this process too, and has what the flood leaves of a busy machine: it is slow, and not gone.
-    let bed = bed(|config| config.upstream.keep_alive_timeout = SOON * 4).await;
+    let bed = bed(|config| {
+        config.upstream.keep_alive_timeout = SOON * 4;
+        config.limits.caller_requests = 8;
+    })
+    .await;
     bed.site.node().get(FROM_MIRROR).await.unwrap().expect(200);
     recognised(&bed.site, "a-token").await;
     let floods: Vec<Client> = (0..4).map(|_| bed.site.bearer("a-token")).collect();

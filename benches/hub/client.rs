@@ -57,6 +57,17 @@ impl Connection {
         Ok(length)
     }
 
+    /// Returns the revision of a list.
+    pub(crate) async fn revision(&mut self, path: &str) -> Result<String, Fault> {
+        let body = self.send("GET", path, Bytes::new()).await?;
+        let text = body.collect().await.map_err(Fault::new)?.to_bytes();
+        let text = String::from_utf8_lossy(&text);
+        let revision = text.split("\"resourceVersion\":\"").nth(1);
+        let revision = revision.and_then(|rest| rest.split('"').next());
+        let revision = revision.ok_or_else(|| Fault::new("a list without a revision"))?;
+        Ok(revision.to_owned())
+    }
+
     /// Sends an object.
     pub(crate) async fn put(
         &mut self,

@@ -116,12 +116,13 @@ async fn idle(setup: &Setup) -> Result<(), Fault> {
 async fn watchers(setup: &Setup) -> Result<(), Fault> {
     let scope = format!("/api/v1/namespaces/{}/configmaps", namespace(0));
     let way = setup.way()?;
+    let list = format!("{scope}?resourceVersion=0&limit=1");
+    let revision = setup.hub().await?.revision(&list).await?;
+    let path = format!("{scope}?watch=1&resourceVersion={revision}");
     let mut readers = JoinSet::new();
     for _ in 0..WATCHERS / WATCHERS_OF_A_CONNECTION {
         let connection = way.open_shared().await?;
         for _ in 0..WATCHERS_OF_A_CONNECTION {
-            let path =
-                format!("{scope}?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dnews");
             let watch = connection.watch(&path).await?;
             readers.spawn(timeout(Duration::from_secs(120), times(watch)));
         }

@@ -42,6 +42,8 @@ pub(crate) struct Setup {
 /// The hub's memory in bytes.
 pub(crate) struct Memory {
     pub(crate) resident: u64,
+    /// What of it is not the program's file.
+    anonymous: u64,
     peak: u64,
 }
 
@@ -49,8 +51,9 @@ impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:.1} MB, peak {:.1} MB",
+            "{:.1} MB ({:.1} anonymous), peak {:.1}",
             super::mega(self.resident),
+            super::mega(self.anonymous),
             super::mega(self.peak)
         )
     }
@@ -160,6 +163,7 @@ impl Setup {
         };
         Ok(Memory {
             resident: field("VmRSS:")?,
+            anonymous: field("RssAnon:")?,
             peak: field("VmHWM:")?,
         })
     }

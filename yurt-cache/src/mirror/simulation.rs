@@ -9,6 +9,7 @@ mod client;
 mod cloud;
 mod disk;
 mod pair;
+mod stories;
 mod world;
 
 use std::env;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::truth::{Truth, concerned, endpoint_resources, nodes, pods};
 use crate::follow::registry::Registry;
+use crate::identity::Caller;
 use crate::outbox::Outbox;
 use crate::tasks::{Panicked, blocking};
 use crate::upstream::{Reach, Upstream};
@@ -64,6 +65,9 @@ impl Reconcile {
             Ok::<(), Panicked>(())
         })
         .await?;
+        if self.truth.assumes() {
+            self.hear_of_pods().await;
+        }
         let until = Instant::now() + GRACE;
         loop {
             let mirrors = concerned(&self.registry);
@@ -93,6 +97,15 @@ impl Reconcile {
             Ok(())
         })
         .await
+    }
+
+    /// Waits, but not for ever, until what is known of pods is what the cloud says now and not what it said before.
+    async fn hear_of_pods(&self) {
+        let began = Instant::now();
+        let of_pods = concerned(&self.registry).into_iter();
+        for mirror in of_pods.filter(|mirror| mirror.scope.resource == pods()) {
+            self.registry.prove(&mirror, &Caller::Node, began).await;
+        }
     }
 
     fn is_covered(&self) -> bool {

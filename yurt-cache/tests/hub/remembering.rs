@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::site::{Bed, eventually, revision};
+use super::site::{Bed, eventually, names, revision};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const MAP: &str = "/api/v1/namespaces/default/configmaps/a";
@@ -96,4 +96,30 @@ async fn what_a_table_showed_is_not_older_offline() {
         reads + 3,
         "what is known to be as new is not read again"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_leaves_the_scope_of_somebody_else_is_not_forgotten() {
+    let (bed, _) = bed(&[]).await;
+    let (node, cloud) = (bed.site.node(), bed.cloud());
+    let labelled = |value| json!({"metadata": {"labels": {"shown": value}}});
+    cloud
+        .patch(MAP, "merge", &labelled("yes"))
+        .await
+        .unwrap()
+        .expect(200);
+    let at = revision(&node.get(MAP).await.unwrap().expect(200));
+    let scope = format!("{MAPS}?labelSelector=shown%3Dyes&resourceVersion=0");
+    let held = node.get(&scope).await.unwrap().expect(200);
+    assert_eq!(names(&held), ["a"]);
+    cloud
+        .patch(MAP, "merge", &labelled("no"))
+        .await
+        .unwrap()
+        .expect(200);
+    eventually("it has left the scope", async || {
+        names(&node.get(&scope).await.unwrap().json()).is_empty()
+    })
+    .await;
+    is_read_offline_from(&bed, at).await;
 }

@@ -217,6 +217,38 @@ async fn a_record_that_is_found_damaged_while_cut_off_is_refused_until_the_cloud
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_an_object_whose_record_is_damaged_is_told_whole_or_the_client_lists_again() {
+    let (bed, store) = bed().await;
+    let node = bed.site.node();
+    let from = revision(&node.get(FROM_MIRROR).await.unwrap().expect(200));
+    bed.cut().await;
+    store.is_damaged.store(true, Ordering::SeqCst);
+    let one = format!("{FROM_MIRROR}&labelSelector=app%3Dx");
+    // It may break off.
+    drop(node.get(&one).await);
+    let refused = node.get(FROM_MIRROR).await.unwrap();
+    refused.expect_status(503, "ServiceUnavailable");
+    let gone = bed.cloud().delete(&format!("{MAPS}/b"), None).await;
+    gone.unwrap().expect(200);
+    bed.mend().await;
+    eventually("it is listed again", async || {
+        let list = node.get(FROM_MIRROR).await.unwrap();
+        list.header("x-yurt-served-from") == "mirror" && names(&list.json()) == ["a", "c"]
+    })
+    .await;
+    let watch = format!("{MAPS}?watch=1&timeoutSeconds=1&resourceVersion={from}");
+    let watched = node.get(&watch).await.unwrap();
+    let text = watched.text().trim().to_owned();
+    for line in text.lines() {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|error| {
+            panic!("{error} in {line:?}");
+        });
+        let is_whole = event["object"]["metadata"]["name"] == "b";
+        assert!(is_whole || event["object"]["code"] == 410, "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_by_selector_is_whole_or_fails_when_versions_are_replaced_meanwhile() {
     let (bed, store) = bed().await;
     let cloud = bed.cloud();

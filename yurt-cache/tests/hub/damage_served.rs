@@ -16,7 +16,7 @@ use yurt_cache::store::MemoryStore;
 use yurt_core::store::{Batch, Error, ErrorKind, Health, Operation, Result, Store};
 
 use super::cloud::{Cloud, Say, list};
-use super::site::{Bed, Site, eventually, names, revision};
+use super::site::{Bed, SOON, Site, eventually, names, revision};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const FROM_MIRROR: &str = "/api/v1/namespaces/default/configmaps?resourceVersion=0";
@@ -246,6 +246,26 @@ async fn the_end_of_an_object_whose_record_is_damaged_is_told_whole_or_the_clien
         let is_whole = event["object"]["metadata"]["name"] == "b";
         assert!(is_whole || event["object"]["code"] == 410, "{line}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_selects_hears_that_an_object_leaves_also_if_what_it_was_is_damaged() {
+    let (bed, store) = bed().await;
+    let node = bed.site.node();
+    let from = revision(&node.get(FROM_MIRROR).await.unwrap().expect(200));
+    let watch = format!("{MAPS}?watch=1&labelSelector=app%3Dx&resourceVersion={from}");
+    let mut watch = node.watch(&watch).await.unwrap();
+    store.is_damaged.store(true, Ordering::SeqCst);
+    let patch = json!({"metadata": {"labels": {"app": "y"}}});
+    let patched = bed
+        .cloud()
+        .patch(&format!("{MAPS}/b"), "merge", &patch)
+        .await;
+    patched.unwrap().expect(200);
+    create(&bed.cloud(), "d").await;
+    let event = watch.next(SOON).await.unwrap().expect("it goes on");
+    let is_told = event.kind == "DELETED" && event.object["metadata"]["name"] == "b";
+    assert!(is_told || event.object["code"] == 410, "{}", event.object);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

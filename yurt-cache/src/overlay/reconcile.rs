@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -103,9 +103,12 @@ impl Reconcile {
     async fn hear_of_pods(&self) {
         let began = Instant::now();
         let of_pods = concerned(&self.registry).into_iter();
-        for mirror in of_pods.filter(|mirror| mirror.scope.resource == pods()) {
-            self.registry.prove(&mirror, &Caller::Node, began).await;
-        }
+        let of_pods = of_pods.filter(|mirror| mirror.scope.resource == pods());
+        let proofs = of_pods.map(|mirror| async move {
+            let is_proven = self.registry.prove(&mirror, &Caller::Node, began).await;
+            tracing::debug!(scope = %mirror.scope, is_proven, "what the cloud says of pods");
+        });
+        join_all(proofs).await;
     }
 
     fn is_covered(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::cloud::{Cloud, Say};
 use super::site::{Bed, eventually, names, revision};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -122,4 +123,32 @@ async fn what_only_leaves_the_scope_of_somebody_else_is_not_forgotten() {
     })
     .await;
     is_read_offline_from(&bed, at).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_after_the_cloud_was_put_back_is_what_is_read_offline() {
+    let map = |revision: u64| {
+        let text = format!(
+            r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"a","namespace":"default","resourceVersion":"{revision}"}},"data":{{"k":"{revision}"}}}}"#
+        );
+        Say::json(200, text)
+    };
+    let (cloud, site) = Cloud::with_hub(move |asked| match asked.path.as_str() {
+        MAP if asked.before == 0 => map(20),
+        MAP => map(10),
+        _ => Say::json(404, "{}"),
+    })
+    .await;
+    let node = site.node();
+    for at in [20, 10] {
+        let read = node.get(MAP).await.unwrap().expect(200);
+        assert_eq!(revision(&read), at);
+    }
+    drop(cloud);
+    site.sees_the_cloud(false).await;
+    eventually("what the caller saw last is read", async || {
+        let read = node.get(MAP).await.unwrap();
+        read.code == 200 && revision(&read.json()) == 10
+    })
+    .await;
 }

@@ -455,7 +455,10 @@ impl Mirror {
     }
 
     pub(crate) fn note_watched_as(&self, caller: &Caller) {
-        self.callers.lock().watched_as = Some(caller.clone());
+        let mut callers = self.callers.lock();
+        // Who has listed it and is not who follows it now may have lost the right to.
+        callers.listed_as.take_if(|one| one.id() != caller.id());
+        callers.watched_as = Some(caller.clone());
     }
 
     /// Returns whether its watch was open since the hub started.

@@ -34,6 +34,8 @@ pub(crate) enum OverlayError {
     FindObject,
     #[error("change the stored object")]
     Change(#[source] ObjectError),
+    #[error("a node can only update the status of pods with spec.nodeName set to itself")]
+    OtherNode,
     #[error("the patch is for another object of that name")]
     OtherUid,
     #[error(
@@ -158,6 +160,7 @@ impl OverlayError {
     pub(crate) fn status(&self, subject: Subject<'_>) -> Status {
         match self {
             Self::Parse(_) | Self::FindObject => Status::bad_request(self.to_string()),
+            Self::OtherNode => Status::forbidden(subject, &self.to_string()),
             Self::OtherUid | Self::OtherRevision => Status::conflict(subject, &self.to_string()),
             Self::Change(_) | Self::Local(_) => Status::internal(&self.to_string()),
         }

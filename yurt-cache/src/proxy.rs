@@ -98,12 +98,7 @@ impl Proxy {
         exchange.place = place;
         let checked = placed.and_then(|()| self.check_length(&exchange.api, request.headers()));
         let answered = match checked {
-            Ok(()) => {
-                if !self.may_share(&exchange).await {
-                    exchange.keep_to_caller();
-                }
-                self.answer(&exchange, request).await
-            }
+            Ok(()) => self.answer(&mut exchange, request).await,
             Err(refused) => Err(refused),
         };
         let (mut response, from) =
@@ -122,12 +117,12 @@ impl Proxy {
     }
 
     /// Returns whether what is read may be kept and shown to others.
-    async fn may_share(&self, exchange: &Exchange) -> bool {
+    async fn may_share(&self, exchange: &Exchange, link: Link) -> bool {
         let api = &exchange.api;
         let Some(path) = api.path().filter(|_| api.verb != Verb::Write) else {
             return true;
         };
-        match self.link() {
+        match link {
             Link::Up => {
                 let caller = &exchange.caller;
                 self.registry.may_share(caller, &path.resource).await
@@ -138,10 +133,19 @@ impl Proxy {
 
     async fn answer(
         self: &Arc<Self>,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         request: Request<Incoming>,
     ) -> Result<Answer, Status> {
-        let link = self.link_of(exchange).await?;
+        let mut link = self.link_of(exchange).await?;
+        let mut is_shared = self.may_share(exchange, link).await;
+        if !is_shared && link == Link::Up && self.link() == Link::Cut {
+            // It broke while the cloud was asked.
+            link = Link::Cut;
+            is_shared = self.may_share(exchange, link).await;
+        }
+        if !is_shared {
+            exchange.keep_to_caller();
+        }
         if link == Link::Cut {
             self.authenticator.check_offline(&exchange.caller)?;
         }

@@ -29,12 +29,17 @@ pub(crate) fn definitions() -> Resource {
     Resource::new("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 }
 
-/// Returns whether a resource may have a definition: the server's own groups have none.
+/// The groups that kube-apiserver itself serves (`pkg/controlplane/instance.go`), without the `.k8s.io` at their end.
+const OWN: &str = " admissionregistration apiextensions apiregistration apps authentication authorization autoscaling \
+    batch certificates coordination discovery events extensions flowcontrol.apiserver imagepolicy \
+    internal.apiserver networking node policy rbac.authorization resource scheduling storage storagemigration ";
+
+/// Returns whether a resource may have a definition, or another server: the server's own groups have none, and others
+/// are named like them, as `metrics.k8s.io`.
 pub(crate) fn may_be_custom(resource: &Resource) -> bool {
     let group = resource.group.as_str();
-    let is_own =
-        !group.contains('.') || (group.ends_with(".k8s.io") && !group.ends_with(".x-k8s.io"));
-    !is_own || group == "snapshot.storage.k8s.io" || group == "gateway.networking.k8s.io"
+    let stem = group.strip_suffix(".k8s.io").unwrap_or(group);
+    !group.is_empty() && !OWN.split(' ').any(|own| own == stem)
 }
 
 #[cfg(test)]
@@ -49,6 +54,9 @@ mod tests {
             ("rbac.authorization.k8s.io", false),
             ("example.com", true),
             ("cluster.x-k8s.io", true),
+            ("snapshot.storage.k8s.io", true),
+            ("metrics.k8s.io", true),
+            ("metrics", true),
         ] {
             let resource = Resource::new(group, "v1", "things");
             assert_eq!(may_be_custom(&resource), expected, "{group}");

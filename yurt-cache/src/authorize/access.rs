@@ -46,6 +46,8 @@ impl Access {
 
     /// Returns under what it is known of the caller `id`.
     pub(super) fn key(&self, id: &str) -> String {
+        // Labels may have slashes, so that nothing after them may.
+        let fields = self.fields.replace('%', "%25").replace('/', "%2F");
         let parts = [
             self.verb,
             &self.resource.group,
@@ -54,7 +56,7 @@ impl Access {
             self.namespace.as_deref().unwrap_or_default(),
             self.name.as_deref().unwrap_or_default(),
             &self.labels,
-            &self.fields,
+            &fields,
         ];
         let text = parts.join("/");
         if text.len() <= KEY_LEN {
@@ -96,6 +98,23 @@ impl Access {
 mod tests {
     use super::*;
     use crate::api::well_known::pods_scope;
+
+    #[test]
+    fn two_accesses_are_never_known_as_one() {
+        let all = Access::to_scope("list", &Scope::all(Resource::core("pods")));
+        let of = |labels: &str, fields: &str| {
+            let (labels, fields) = (labels.to_owned(), fields.to_owned());
+            let access = Access {
+                labels,
+                fields,
+                ..all.clone()
+            };
+            access.key("node")
+        };
+        assert_ne!(of("a/b=c", ""), of("a", "b=c/"));
+        assert_ne!(of("a", "b/c=d"), of("a/b", "c=d"));
+        assert_ne!(of("", "a=b/c"), of("", "a=b%2Fc"));
+    }
 
     #[test]
     fn what_an_earlier_hub_wrote_of_an_access_is_found() {

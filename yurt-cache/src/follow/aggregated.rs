@@ -24,6 +24,9 @@ use crate::upstream::client::JSON;
 /// (`apiextensions-apiserver/pkg/controller/openapi/builder/builder.go`).
 const CUSTOM: &str = "Kubernetes CRD Swagger";
 
+/// What it calls its description of a group of its own, such as one that is newer than this.
+const OWN: &str = "Kubernetes";
+
 /// For how long an API is taken for aggregated before the cloud is asked again: a definition may have come.
 const BELIEVED: Duration = Duration::from_secs(30);
 
@@ -50,10 +53,11 @@ impl Servers {
         })
     }
 
-    fn note(&self, resource: &Resource, server: Server) {
+    fn note(&self, resource: &Resource, server: Server, is_held: impl Fn(&Resource) -> bool) {
         let mut known = self.0.lock();
         if known.len() >= MOST {
-            known.clear();
+            // Who makes names up takes nothing from who asks for what is there.
+            known.retain(|one, server| *server == Server::KubeApiserver && is_held(one));
         }
         known.insert(resource.clone(), server);
     }
@@ -83,6 +87,7 @@ impl Registry {
             } else {
                 Server::Other(now)
             },
+            |one| self.known_kind(one).is_some_and(|kind| !kind.is_empty()),
         );
         is_custom
     }
@@ -97,9 +102,11 @@ impl Registry {
     /// Returns whether a definition makes the resource; `None` if the cloud does not say.
     async fn is_custom(&self, caller: &Caller, resource: &Resource) -> Option<bool> {
         let upstream = &self.config().upstream;
+        let is_kubernetes = resource.group.ends_with(".k8s.io");
         match definition::fetch(upstream, caller, resource).await {
             Ok(text) if definition::serves(&text, &resource.version) => return Some(true),
-            Ok(_) | Err(Some(StatusCode::NOT_FOUND)) => return Some(false),
+            Ok(_) => return Some(false),
+            Err(Some(StatusCode::NOT_FOUND)) if !is_kubernetes => return Some(false),
             Err(_) => {}
         }
         // Who may not read definitions may read descriptions, as every authenticated caller may.
@@ -115,7 +122,8 @@ impl Registry {
         let text = body::read(response.into_body(), discovery::LIMIT)
             .await
             .ok()?;
-        Some(title(&inflate(encoding.as_ref(), &text)?)? == CUSTOM)
+        let title = title(&inflate(encoding.as_ref(), &text)?)?;
+        Some(title == CUSTOM || (is_kubernetes && title == OWN))
     }
 }
 
@@ -150,18 +158,19 @@ mod tests {
         let servers = Servers::default();
         let things = Resource::new("try.test", "v1", "things");
         let now = Instant::now();
-        servers.note(&things, Server::Other(now));
+        servers.note(&things, Server::Other(now), |_| false);
         assert_eq!(servers.known(&things, now), Some(Server::Other(now)));
         assert_eq!(servers.known(&things, now + BELIEVED), None);
-        servers.note(&things, Server::KubeApiserver);
+        servers.note(&things, Server::KubeApiserver, |_| false);
         assert_eq!(
             servers.known(&things, now + 100 * BELIEVED),
             Some(Server::KubeApiserver)
         );
         for number in 0..2 * MOST {
             let made_up = Resource::new(&format!("g{number}.test"), "v1", "things");
-            servers.note(&made_up, Server::Other(now));
+            servers.note(&made_up, Server::Other(now), |one| *one == things);
         }
         assert!(servers.0.lock().len() <= MOST);
+        assert_eq!(servers.known(&things, now), Some(Server::KubeApiserver));
     }
 }

@@ -128,7 +128,11 @@ impl Mirrors {
     pub(super) fn remove(&mut self, mirror: &Mirror) {
         if let Some(kept) = self.by_id.remove(&mirror.id) {
             kept.stop.cancel();
-            self.by_scope.remove(&Identity::of(&mirror.scope));
+            let identity = Identity::of(&mirror.scope);
+            // An older one of the scope, which could not be erased, takes nothing from the newer.
+            if self.by_scope.get(&identity) == Some(&mirror.id) {
+                self.by_scope.remove(&identity);
+            }
         }
     }
 
@@ -334,6 +338,33 @@ impl std::fmt::Debug for Registry {
 mod tests {
     use super::*;
     use crate::codec::{FieldSelector, LabelSelector};
+    use crate::retention::Budget;
+    use crate::store::MemoryStore;
+
+    #[test]
+    fn the_end_of_an_older_mirror_of_a_scope_does_not_hide_the_newer_one() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let budget = Budget::new(10, 10);
+        let resource = Resource::core("pods");
+        let remembered = Arc::new(Remembered::new(budget));
+        let kind = Kind::new(resource.clone(), store.clone(), budget, remembered);
+        let (kind, scope) = (Arc::new(kind), Scope::all(resource));
+        let window = Limit { steps: 1, bytes: 1 };
+        let mut mirrors = Mirrors::default();
+        let [older, newer] = [1, 2].map(|id| {
+            let (kind, store, now) = (kind.clone(), store.clone(), Instant::now());
+            let mirror = Arc::new(Mirror::new(id, scope.clone(), kind, store, window, now));
+            mirrors.insert(Kept {
+                mirror: mirror.clone(),
+                following: Arc::default(),
+                stop: CancellationToken::new(),
+            });
+            mirror
+        });
+        mirrors.remove(&older);
+        let found = mirrors.find(&Identity::of(&scope));
+        assert_eq!(found.map(|mirror| mirror.id), Some(newer.id));
+    }
 
     fn scope(namespace: Option<&str>, labels: &str, fields: &str) -> Identity {
         Identity::of(&Scope {

@@ -17,41 +17,40 @@ pub(super) fn recall(
     boot_id_file: &Path,
 ) -> Truth {
     let truth = Truth::recall(registry);
-    match is_another(store, boot_id_file) {
-        Ok(false) => {}
-        Ok(true) => {
-            tracing::info!(
-                "the machine was started again: no pod is ready until the kubelet says so"
-            );
-            if let Err(error) = truth.start_anew(registry, node) {
-                tracing::warn!(%error, "endpoints may lead to pods of before");
-            }
-        }
-        Err(error) => {
-            tracing::warn!(%error, "whether the machine was started again is not known");
-        }
+    let taken_in = if_another(store, boot_id_file, || {
+        tracing::info!("the machine was started again: no pod is ready until the kubelet says so");
+        let taken_in = truth.start_anew(registry, node);
+        taken_in
+            .inspect_err(|error| tracing::warn!(%error, "endpoints may lead to pods of before"))
+            .is_ok()
+    });
+    if let Err(error) = taken_in {
+        tracing::warn!(%error, "whether the machine was started again is not known");
     }
     truth
 }
 
-/// Returns whether the machine was started again since the last call, and remembers this start. What cannot be read
-/// says no, and so does the first call. Blocks on the store.
+/// Does what a start of the machine since the last call asks for, and then remembers this start, if that is done: a hub
+/// that ends before does it again. What cannot be read is no start, and neither is the first. Blocks on the store.
 ///
 /// # Errors
-/// If this start is not remembered: the next call would say yes without one.
-fn is_another(store: &dyn Store, boot_id_file: &Path) -> Result<bool> {
+/// If the store cannot be read, or does not remember this start.
+fn if_another(
+    store: &dyn Store,
+    boot_id_file: &Path,
+    take_in: impl FnOnce() -> bool,
+) -> Result<()> {
     let Ok(now) = std::fs::read_to_string(boot_id_file) else {
-        return Ok(false);
+        return Ok(());
     };
     let now = now.trim().as_bytes();
     let before = store.get(BOOT.as_bytes())?;
-    if before.as_deref() == Some(now) {
-        return Ok(false);
+    if before.as_deref() == Some(now) || (before.is_some() && !take_in()) {
+        return Ok(());
     }
     let mut batch = Batch::new();
     batch.put(BOOT, now.to_vec());
-    store.write(batch)?;
-    Ok(before.is_some())
+    store.write(batch)
 }
 
 #[cfg(test)]
@@ -60,18 +59,37 @@ mod tests {
     use crate::store::MemoryStore;
 
     #[test]
-    fn another_boot_id_is_another_start_and_each_is_told_once() {
+    fn another_boot_id_is_another_start_and_each_is_taken_in_once() {
         let store = MemoryStore::new();
         let file = tempfile::NamedTempFile::new().unwrap();
         let look = |id: &str| {
             write(file.path(), id);
-            is_another(&store, file.path()).unwrap()
+            taken_in(&store, file.path(), true)
         };
         assert!(!look("one\n"), "nothing was there before");
         assert!(!look("one\n"));
         assert!(look("two\n"));
         assert!(!look("two\n"));
-        assert!(!is_another(&store, Path::new("/nowhere")).unwrap());
+        assert!(!taken_in(&store, Path::new("/nowhere"), true));
+        write(file.path(), "three");
+        for _ in 0..2 {
+            assert!(
+                taken_in(&store, file.path(), false),
+                "it is not done until it can be"
+            );
+        }
+        assert!(look("three"));
+        assert!(!look("three"));
+    }
+
+    fn taken_in(store: &MemoryStore, file: &Path, can_be: bool) -> bool {
+        let mut is_asked = false;
+        let take_in = || {
+            is_asked = true;
+            can_be
+        };
+        if_another(store, file, take_in).unwrap();
+        is_asked
     }
 
     #[expect(

@@ -170,6 +170,8 @@ impl Kind {
         let key = key(namespace, name);
         let counts = |version: &Version| match covering {
             None => true,
+            // What is local in front of it in another scope is over where this one has heard more of the cloud.
+            Some(mirror) if version.is_local() => mirror.version == Some(*version),
             Some(mirror) => mirror.version == Some(*version) || *version > mirror.followed,
         };
         loop {

@@ -91,6 +91,7 @@ impl Kind {
     /// Takes over what the store remembers. At the start only.
     pub(super) fn recall_by_name(&self, key: ObjectKey, version: Version, len: u32) {
         self.bodies.count(&key, version, len);
+        self.note_era(version.era());
         let used = None;
         self.put_by_name(key, Some(Entry { version, len, used }));
     }

@@ -145,13 +145,17 @@ impl Mirror {
         let mut earlier: HashMap<ObjectKey, Bytes> = HashMap::new();
         for step in &mut transition.steps {
             let Step::Event(event) = step else { continue };
-            let body = match event.event_type {
-                // What is new was nothing before, if something of its name was there or not.
-                EventType::Added => None,
-                _ => earlier.get(&event.key).or_else(|| before.get(&event.key)),
-            };
+            let was_here = event.event_type != EventType::Added;
+            // What is new was nothing before, if something of its name was there or not.
+            let body = earlier.get(&event.key).or_else(|| before.get(&event.key));
+            let body = body.filter(|_| was_here);
             event.before = body.and_then(|body| shown_before(&self.kind, &event.traits, body));
+            let is_unknown = was_here && body.is_none();
             earlier.insert(event.key.clone(), event.object.clone());
+            if is_unknown {
+                // It was damaged: who selects has to see for itself whether it had the object.
+                *step = Step::Jump { to: event.order };
+            }
         }
     }
 }

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::truth::{Truth, concerned, endpoint_resources, nodes, pods};
 use crate::follow::registry::Registry;
+use crate::identity::Caller;
 use crate::outbox::Outbox;
 use crate::tasks::{Panicked, blocking};
 use crate::upstream::{Reach, Upstream};
@@ -64,6 +65,9 @@ impl Reconcile {
             Ok::<(), Panicked>(())
         })
         .await?;
+        if self.truth.assumes() {
+            self.hear_of_pods().await;
+        }
         let until = Instant::now() + GRACE;
         loop {
             let mirrors = concerned(&self.registry);
@@ -93,6 +97,18 @@ impl Reconcile {
             Ok(())
         })
         .await
+    }
+
+    /// Waits, but not for ever, until what is known of pods is what the cloud says now and not what it said before.
+    async fn hear_of_pods(&self) {
+        let began = Instant::now();
+        let of_pods = concerned(&self.registry).into_iter();
+        let of_pods = of_pods.filter(|mirror| mirror.scope.resource == pods());
+        let proofs = of_pods.map(|mirror| async move {
+            let is_proven = self.registry.prove(&mirror, &Caller::Node, began).await;
+            tracing::debug!(scope = %mirror.scope, is_proven, "what the cloud says of pods");
+        });
+        join_all(proofs).await;
     }
 
     fn is_covered(&self) -> bool {

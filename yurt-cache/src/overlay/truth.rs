@@ -140,6 +140,12 @@ impl Truth {
         self.correct_all(registry)
     }
 
+    /// Returns whether anything is held true that nobody has said.
+    pub(crate) fn assumes(&self) -> bool {
+        let pods = self.pods.lock();
+        pods.values().any(|held| held.from == From::Reboot)
+    }
+
     /// Forgets the pods of which the cloud says the same, which are gone there, or which it wants gone: the
     /// server wins. Returns whether any are left. Blocks on the store.
     pub(crate) fn agree(&self, registry: &Registry) -> bool {

@@ -17,6 +17,7 @@ use crate::codec::{ObjectMeta, Status, Subject, protobuf};
 use crate::metrics::ServedFrom;
 use crate::outbox::Event;
 use crate::overlay::{OverlayError, PatchType, apply_status};
+use crate::retention::pod::Pod;
 use crate::tasks::blocking;
 
 impl Proxy {
@@ -72,10 +73,14 @@ impl Proxy {
             self.registry.clone(),
             self.truth.clone(),
         );
-        let is_dry_run = api.options.is_dry_run;
+        let (is_dry_run, node) = (api.options.is_dry_run, self.node.clone());
         let work = move || {
             let mut tried = None;
             let shown = registry.cover(&resource, &key, |object| {
+                let runs_on = || Pod::read(object).and_then(|pod| pod.node);
+                if resource.plural == "pods" && runs_on().as_deref() != Some(node.as_str()) {
+                    return Err(OverlayError::OtherNode);
+                }
                 let changed = apply_status(object, &written.body, patch_type)?;
                 Ok::<_, OverlayError>(if is_dry_run {
                     tried = changed;

@@ -1,10 +1,14 @@
 //! APIs that another server answers for the kube-apiserver may show each caller something else: nobody is shown what
 //! another was. What a definition makes is the same for all, and is mirrored once.
 
+use std::sync::Arc;
+
 use testbed::client::Client;
+use testbed::link::{Cut, Link};
+use testbed::pki::Pki;
 
 use super::cloud::{Asked, Cloud, Say};
-use super::site::names;
+use super::site::{Site, names};
 
 const THINGS: &str = "/apis/try.test/v1/namespaces/default/things";
 const DEFINITION: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.try.test";
@@ -124,5 +128,107 @@ async fn what_a_definition_makes_is_mirrored_also_for_who_may_not_read_the_defin
         drop(cloud);
         site.sees_the_cloud(false).await;
         assert_eq!(listed(&node).await.1, "mirror");
+    }
+}
+
+const METRICS: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
+
+/// Metrics, of which each caller is shown its own: their group is named as one of the server's own.
+fn metrics(asked: &Asked) -> Say {
+    let group = r#""apiVersion":"metrics.k8s.io/v1beta1""#;
+    let metadata = |labels: &str| {
+        format!(r#""metadata":{{"name":"m","namespace":"default","resourceVersion":"4"{labels}}}"#)
+    };
+    match (asked.path.as_str(), asked.is_watch()) {
+        (METRICS, true) => Say::silence(),
+        (METRICS, false) => {
+            let item = metadata("").replace("\"m\"", &format!("\"of-{}\"", who(asked)));
+            Say::json(
+                200,
+                format!(
+                    r#"{{"kind":"PodMetricsList",{group},"metadata":{{"resourceVersion":"5"}},"items":[{{"kind":"PodMetrics",{group},{item}}}]}}"#
+                ),
+            )
+        }
+        (path, _) if path.starts_with(METRICS) => {
+            let labels = format!(r#","labels":{{"of":"{}"}}"#, who(asked));
+            let text = format!(r#"{{"kind":"PodMetrics",{group},{}}}"#, metadata(&labels));
+            Say::json(200, text)
+        }
+        ("/openapi/v3/apis/metrics.k8s.io/v1beta1", _) => titled("Kubernetes metrics-server"),
+        _ => Say::json(404, "{}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aggregated_api_whose_group_is_named_as_the_servers_own_is_nobodys_but_the_callers() {
+    let (cloud, site) = Cloud::with_hub(metrics).await;
+    for name in ["alice", "bob"] {
+        let path = format!("{METRICS}?resourceVersion=0");
+        let list = site.bearer(name).get(&path).await.unwrap().expect(200);
+        assert_eq!(names(&list), [format!("of-{name}")]);
+    }
+    let node = site.node();
+    let shown = node.get(&format!("{METRICS}/m")).await.unwrap();
+    assert_eq!(shown.expect(200)["metadata"]["labels"]["of"], "node");
+    drop(cloud);
+    site.sees_the_cloud(false).await;
+    for path in ["?resourceVersion=0", "/m"] {
+        let answer = node.get(&format!("{METRICS}{path}")).await.unwrap();
+        assert_eq!(answer.code, 503, "{path}: {}", answer.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_up_names_do_not_take_a_mirror_from_who_cannot_learn_whose_it_is() {
+    let (_cloud, site) = Cloud::with_hub(|asked| match asked.path.as_str() {
+        DEFINITION | DESCRIPTION if who(asked) == "bob" => Say::json(403, "{}"),
+        DESCRIPTION => titled("Kubernetes CRD Swagger"),
+        DEFINITION => Say::json(403, "{}"),
+        _ => things(asked),
+    })
+    .await;
+    let (node, bob) = (site.node(), site.bearer("bob"));
+    for caller in [&node, &bob] {
+        assert_eq!(listed(caller).await.1, "mirror");
+    }
+    let mallory = site.bearer("mallory");
+    for number in 0..300 {
+        let made_up = format!("/apis/made-up-{number}.test/v1/things");
+        assert_eq!(mallory.get(&made_up).await.unwrap().code, 404);
+    }
+    assert_eq!(
+        listed(&bob).await.1,
+        "mirror",
+        "what somebody else asks for changes nothing"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn custom_resources_are_there_when_the_hub_starts_again_behind_a_link_that_says_nothing() {
+    let pki = Arc::new(Pki::new());
+    let cloud = Cloud::start(&pki, |asked| match asked.path.as_str() {
+        DEFINITION => Say::json(403, "{}"),
+        DESCRIPTION => titled("Kubernetes CRD Swagger"),
+        "/api/v1/configmaps" if asked.is_watch() => Say::silence(),
+        "/api/v1/configmaps" => Say::list(5, &[]),
+        _ => things(asked),
+    })
+    .await;
+    let link = Link::start(cloud.addr).unwrap();
+    let mut site = Site::new(pki, vec![link.addr()]);
+    site.start();
+    site.sees_the_cloud(true).await;
+    let paths = ["/api/v1/configmaps", THINGS].map(|path| format!("{path}?resourceVersion=0"));
+    for path in &paths {
+        site.node().get(path).await.unwrap().expect(200);
+    }
+    link.cut(Cut::Silent).await;
+    site.sees_the_cloud(false).await;
+    for path in &paths {
+        site.crash().await;
+        site.start();
+        let answer = site.node().get(path).await.unwrap();
+        assert_eq!(answer.code, 200, "{path}: {}", answer.text());
     }
 }

@@ -16,7 +16,7 @@ use yurt_cache::store::MemoryStore;
 use yurt_core::store::{Batch, Error, ErrorKind, Health, Operation, Result, Store};
 
 use super::cloud::{Cloud, Say, list};
-use super::site::{Bed, Site, eventually, names, revision};
+use super::site::{Bed, SOON, Site, eventually, names, revision};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const FROM_MIRROR: &str = "/api/v1/namespaces/default/configmaps?resourceVersion=0";
@@ -214,6 +214,58 @@ async fn a_record_that_is_found_damaged_while_cut_off_is_refused_until_the_cloud
         list.is_ok_and(|list| list.code == 200 && list.header("x-yurt-served-from") == "mirror")
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_an_object_whose_record_is_damaged_is_told_whole_or_the_client_lists_again() {
+    let (bed, store) = bed().await;
+    let node = bed.site.node();
+    let from = revision(&node.get(FROM_MIRROR).await.unwrap().expect(200));
+    bed.cut().await;
+    store.is_damaged.store(true, Ordering::SeqCst);
+    let one = format!("{FROM_MIRROR}&labelSelector=app%3Dx");
+    // It may break off.
+    drop(node.get(&one).await);
+    let refused = node.get(FROM_MIRROR).await.unwrap();
+    refused.expect_status(503, "ServiceUnavailable");
+    let gone = bed.cloud().delete(&format!("{MAPS}/b"), None).await;
+    gone.unwrap().expect(200);
+    bed.mend().await;
+    eventually("it is listed again", async || {
+        let list = node.get(FROM_MIRROR).await.unwrap();
+        list.header("x-yurt-served-from") == "mirror" && names(&list.json()) == ["a", "c"]
+    })
+    .await;
+    let watch = format!("{MAPS}?watch=1&timeoutSeconds=1&resourceVersion={from}");
+    let watched = node.get(&watch).await.unwrap();
+    let text = watched.text().trim().to_owned();
+    for line in text.lines() {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|error| {
+            panic!("{error} in {line:?}");
+        });
+        let is_whole = event["object"]["metadata"]["name"] == "b";
+        assert!(is_whole || event["object"]["code"] == 410, "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_selects_hears_that_an_object_leaves_also_if_what_it_was_is_damaged() {
+    let (bed, store) = bed().await;
+    let node = bed.site.node();
+    let from = revision(&node.get(FROM_MIRROR).await.unwrap().expect(200));
+    let watch = format!("{MAPS}?watch=1&labelSelector=app%3Dx&resourceVersion={from}");
+    let mut watch = node.watch(&watch).await.unwrap();
+    store.is_damaged.store(true, Ordering::SeqCst);
+    let patch = json!({"metadata": {"labels": {"app": "y"}}});
+    let patched = bed
+        .cloud()
+        .patch(&format!("{MAPS}/b"), "merge", &patch)
+        .await;
+    patched.unwrap().expect(200);
+    create(&bed.cloud(), "d").await;
+    let event = watch.next(SOON).await.unwrap().expect("it goes on");
+    let is_told = event.kind == "DELETED" && event.object["metadata"]["name"] == "b";
+    assert!(is_told || event.object["code"] == 410, "{}", event.object);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

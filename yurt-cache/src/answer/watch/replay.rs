@@ -220,7 +220,9 @@ impl Source {
         }
         let stored = self.store.get(&tombstone_key(self.mirror, entry.order))?;
         let read = stored.and_then(|stored| decode_tombstone(entry.order, stored));
-        Ok(read.map(|(_, body)| body))
+        // Of one whose record was damaged nobody knows what it was.
+        let body = read.map(|(_, body)| body);
+        Ok(body.filter(|body| !body.is_empty()))
     }
 
     /// Returns whether an object is selected, `None` if it cannot be read.

@@ -30,10 +30,10 @@ const STEPS: usize = 150;
 /// Clients of the hub.
 const CLIENTS: usize = 4;
 
-const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+pub(super) const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 /// Small, so that clients fall behind and deletions are forgotten.
-const WINDOW: Limit = Limit {
+pub(super) const WINDOW: Limit = Limit {
     steps: 6,
     bytes: 1 << 20,
 };
@@ -418,11 +418,11 @@ fn even() -> Selection {
     })
 }
 
-fn scope() -> Scope {
+pub(super) fn scope() -> Scope {
     Scope::all(Resource::core("configmaps"))
 }
 
-fn type_meta() -> TypeMeta {
+pub(super) fn type_meta() -> TypeMeta {
     TypeMeta {
         api_version: "v1".into(),
         kind: "ConfigMap".into(),
@@ -430,7 +430,7 @@ fn type_meta() -> TypeMeta {
     }
 }
 
-fn item(name: &str, (revision, content): (u64, u64)) -> Item {
+pub(super) fn item(name: &str, (revision, content): (u64, u64)) -> Item {
     Item {
         key: key("a", name),
         revision,

@@ -369,20 +369,6 @@ async fn what_was_ready_before_a_reboot_is_not_ready_again_when_the_cloud_says_t
 }
 
 #[tokio::test]
-async fn the_clouds_word_counts_at_once_also_if_the_hub_was_started_again_since_the_reboot() {
-    let (mut bed, _folder, uid) = rebooted(async |_, _| {}).await;
-    bed.restart().await;
-    bed.site.sees_the_cloud(false).await;
-    let expected = endpoint("10.0.0.1", false, &uid);
-    assert_eq!(endpoints(&bed.site.node()).await[0], expected);
-    bed.mend().await;
-    eventually("the cloud's word counts", async || {
-        endpoints(&bed.site.node()).await[0] == endpoint("10.0.0.1", true, &uid)
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn nobody_says_here_how_a_pod_of_another_node_is() {
     let bed = bed().await;
     let pod = json!({

@@ -2,8 +2,7 @@
 
 use serde_json::json;
 
-use super::cloud::{Cloud, Say};
-use super::site::{Bed, eventually, names, revision};
+use super::site::{Bed, eventually, revision};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const MAP: &str = "/api/v1/namespaces/default/configmaps/a";
@@ -97,58 +96,4 @@ async fn what_a_table_showed_is_not_older_offline() {
         reads + 3,
         "what is known to be as new is not read again"
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_only_leaves_the_scope_of_somebody_else_is_not_forgotten() {
-    let (bed, _) = bed(&[]).await;
-    let (node, cloud) = (bed.site.node(), bed.cloud());
-    let labelled = |value| json!({"metadata": {"labels": {"shown": value}}});
-    cloud
-        .patch(MAP, "merge", &labelled("yes"))
-        .await
-        .unwrap()
-        .expect(200);
-    let at = revision(&node.get(MAP).await.unwrap().expect(200));
-    let scope = format!("{MAPS}?labelSelector=shown%3Dyes&resourceVersion=0");
-    let held = node.get(&scope).await.unwrap().expect(200);
-    assert_eq!(names(&held), ["a"]);
-    cloud
-        .patch(MAP, "merge", &labelled("no"))
-        .await
-        .unwrap()
-        .expect(200);
-    eventually("it has left the scope", async || {
-        names(&node.get(&scope).await.unwrap().json()).is_empty()
-    })
-    .await;
-    is_read_offline_from(&bed, at).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_read_after_the_cloud_was_put_back_is_what_is_read_offline() {
-    let map = |revision: u64| {
-        let text = format!(
-            r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"a","namespace":"default","resourceVersion":"{revision}"}},"data":{{"k":"{revision}"}}}}"#
-        );
-        Say::json(200, text)
-    };
-    let (cloud, site) = Cloud::with_hub(move |asked| match asked.path.as_str() {
-        MAP if asked.before == 0 => map(20),
-        MAP => map(10),
-        _ => Say::json(404, "{}"),
-    })
-    .await;
-    let node = site.node();
-    for at in [20, 10] {
-        let read = node.get(MAP).await.unwrap().expect(200);
-        assert_eq!(revision(&read), at);
-    }
-    drop(cloud);
-    site.sees_the_cloud(false).await;
-    eventually("what the caller saw last is read", async || {
-        let read = node.get(MAP).await.unwrap();
-        read.code == 200 && revision(&read.json()) == 10
-    })
-    .await;
 }

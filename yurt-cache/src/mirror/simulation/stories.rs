@@ -88,37 +88,6 @@ fn modified(mirror: &Mirror, name: &str, revision: u64, content: u64) {
 }
 
 #[test]
-fn a_mirror_that_begins_after_the_cloud_was_put_back_renews_what_is_known_by_name() {
-    let node = Node::new();
-    list(&node.narrow, 20, &[("b", 20, 2)]);
-    // The cloud is put back to 10, and the narrow one hears of it later.
-    list(&node.wide, 12, &[("a", 11, 1)]);
-    node.narrow.went_back().unwrap();
-    list(&node.narrow, 12, &[]);
-    modified(&node.wide, "a", 13, 3);
-    node.remember("a", 13, 3);
-    modified(&node.wide, "a", 14, 5);
-    assert_eq!(node.shown("a"), Some(5));
-}
-
-#[test]
-fn a_restart_does_not_take_an_empty_mirror_for_one_that_knows_that_the_cloud_was_put_back() {
-    let node = Node::new();
-    list(&node.wide, 20, &[("a", 20, 1)]);
-    list(&node.narrow, 20, &[]);
-    // The cloud is put back to 10.
-    node.wide.went_back().unwrap();
-    list(&node.wide, 11, &[("a", 11, 3)]);
-    let node = node.restarted();
-    node.narrow.went_back().unwrap();
-    list(&node.narrow, 11, &[]);
-    node.remember("a", 12, 5);
-    modified(&node.wide, "a", 12, 5);
-    modified(&node.wide, "a", 13, 7);
-    assert_eq!(node.shown("a"), Some(7));
-}
-
-#[test]
 fn what_is_remembered_by_name_alone_says_after_a_restart_that_the_cloud_was_put_back() {
     let node = Node::new();
     list(&node.narrow, 20, &[("b", 20, 2)]);

@@ -12,27 +12,27 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::door::{Door, Entered, Entry, TooManyConnections};
 pub(crate) use self::shares::{Begun, Place, Shares, What};
 
-/// What the node's clients may hold. The node itself, by its certificate, may hold more.
+/// Limits on the node's clients. The node itself, identified by its certificate, is not limited.
 ///
-/// A caller is who it has proven to be. Connections that have proven nothing yet, and the requests of a token
-/// that nobody has recognised so far, are counted by the address that they come from.
+/// A caller is an authenticated identity. Connections that are not authenticated yet, and requests with a token that
+/// the API server has not recognised yet, are counted by their source address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections of strangers, all together. One more takes the place of the oldest of the address that has
-    /// the most, so that who only holds places keeps nobody out.
+    /// Maximum number of unauthenticated connections in total. Another one replaces the oldest connection of the address
+    /// with the most, so that idle connections cannot lock anyone out.
     pub strangers: usize,
-    /// Connections of all callers together.
+    /// Maximum number of authenticated connections in total.
     pub connections: usize,
-    /// Connections of one caller.
+    /// Maximum number of connections of one caller.
     pub caller_connections: usize,
-    /// Requests of one caller at a time.
+    /// Maximum number of concurrent requests of one caller.
     pub caller_requests: usize,
-    /// Watches of one caller, and its other requests that last: logs, exec, port-forward, proxy.
+    /// Maximum number of watches and other long-running requests of one caller: logs, exec, port-forward, proxy.
     pub caller_watches: usize,
-    /// Requests of one caller in a second; further ones wait for their turn.
+    /// Requests per second of one caller; further requests are delayed.
     pub caller_rate: u32,
-    /// Bytes of a request's body: as many as the API server takes.
+    /// Maximum size of a request body, in bytes; by default the API server's own limit.
     pub body_bytes: u64,
 }
 

@@ -2,6 +2,7 @@
 //! however many ask. What a mirror holds is in the store; what it saw last is in its window.
 
 mod bodies;
+mod callers;
 pub(crate) mod ending;
 pub(crate) mod history;
 pub(crate) mod incoming;
@@ -18,10 +19,11 @@ mod selected;
 mod simulation;
 mod snapshot;
 pub(crate) mod version;
+mod waiting;
 pub(crate) mod window;
 mod write;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -31,6 +33,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use yurt_core::store::Store;
 
+use self::callers::Callers;
 use self::history::{History, Tombstone, Transition};
 use self::kind::{Covering, Kind};
 use self::relist::Writing;
@@ -39,10 +42,8 @@ pub(crate) use self::snapshot::{Item, Snapshot};
 use self::version::{Era, MirrorId, Version};
 use self::window::{Limit, Step};
 use self::write::ScopeRecord;
-use crate::api::request::Verb;
 use crate::api::{ObjectKey, Scope, Within};
 use crate::codec::Status;
-use crate::identity::Caller;
 
 /// One scope and what the node holds of it.
 ///
@@ -101,16 +102,6 @@ struct State {
     used: Instant,
     /// It was given up for being over the budget, and is not tried again before this.
     rests_until: Option<Instant>,
-}
-
-#[derive(Default)]
-struct Callers {
-    /// Who asked for this scope, the latest first: with whose identity it may be fetched.
-    asked: VecDeque<Caller>,
-    /// With whose identity it was listed.
-    listed_as: Option<Caller>,
-    /// With whose identity it was watched.
-    watched_as: Option<Caller>,
 }
 
 /// A mirror at one moment.
@@ -258,73 +249,10 @@ impl Mirror {
         self.changed.subscribe()
     }
 
-    /// Returns when the mirror is synced, or the status with which it failed, if only for now.
-    pub(crate) async fn synced(&self) -> Result<(), Status> {
-        let mut changed = self.changed();
-        loop {
-            match self.phase() {
-                Phase::Live | Phase::Behind => return Ok(()),
-                Phase::Refused(status) | Phase::Failed(status) => return Err(status),
-                Phase::Syncing => {}
-            }
-            changed
-                .changed()
-                .await
-                .expect("the mirror holds the sender");
-        }
-    }
-
-    /// Returns when what it holds may lack something.
-    pub(crate) async fn suspect(&self) {
-        let mut changed = self.changed();
-        while !self.is_suspect() {
-            changed
-                .changed()
-                .await
-                .expect("the mirror holds the sender");
-        }
-    }
-
-    /// Returns when the upstream watch is open.
-    pub(crate) async fn live(&self) {
-        let mut changed = self.changed();
-        while !self.is_live() {
-            changed
-                .changed()
-                .await
-                .expect("the mirror holds the sender");
-        }
-    }
-
-    /// Returns the status with which the mirror fails, when it does.
-    pub(crate) async fn failed(&self) -> Status {
-        let mut changed = self.changed();
-        loop {
-            if let Phase::Failed(status) = self.phase() {
-                return status;
-            }
-            changed
-                .changed()
-                .await
-                .expect("the mirror holds the sender");
-        }
-    }
-
     /// Returns whether a watch can go on from `revision`.
     pub(crate) fn has_history_since(&self, revision: u64) -> bool {
         let history = &self.state.read().history;
         history.reaches_back_to(revision) || history.window().place_after(revision).is_some()
-    }
-
-    /// Returns when the mirror has reached `revision`.
-    pub(crate) async fn reached(&self, revision: u64) {
-        let mut changed = self.changed();
-        while self.revision() < revision {
-            changed
-                .changed()
-                .await
-                .expect("the mirror holds the sender");
-        }
     }
 
     /// Returns what it holds now. Its versions stay readable while the view lives.
@@ -389,28 +317,6 @@ impl Mirror {
         }
     }
 
-    /// Notes that somebody asked, and as whom the scope may be fetched.
-    pub(crate) fn note_use(&self, caller: &Caller, now: Instant) {
-        self.state.write().used = now;
-        if caller.is_of_hub() {
-            return;
-        }
-        let mut callers = self.callers.lock();
-        if callers.asked.front() == Some(caller) {
-            return;
-        }
-        // Of the tokens of one account the newest lives longest.
-        let known = callers.asked.len();
-        callers.asked.retain(|one| one.id() != caller.id());
-        let is_new = callers.asked.len() == known;
-        callers.asked.push_front(caller.clone());
-        callers.asked.truncate(4);
-        drop(callers);
-        if is_new {
-            self.asked.notify_one();
-        }
-    }
-
     /// Returns since when nobody has asked; `None` while somebody watches.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         (self.counters.watchers.load(Ordering::Relaxed) == 0).then(|| self.state.read().used)
@@ -425,45 +331,6 @@ impl Mirror {
     /// Returns whether the store was damaged and no list has come since.
     pub(crate) fn is_suspect(&self) -> bool {
         self.state.read().is_suspect
-    }
-
-    /// Returns who asked lately.
-    pub(crate) fn callers(&self) -> Vec<Caller> {
-        self.callers.lock().asked.iter().cloned().collect()
-    }
-
-    /// Returns whether the scope was listed, or watched, with this caller's own identity.
-    pub(crate) fn is_fetched_as(&self, caller: &Caller, verb: Verb) -> bool {
-        let callers = self.callers.lock();
-        let is_caller =
-            |one: &Option<Caller>| one.as_ref().is_some_and(|one| one.id() == caller.id());
-        match verb {
-            Verb::List => is_caller(&callers.listed_as),
-            Verb::Watch => is_caller(&callers.watched_as),
-            Verb::Get | Verb::Write => false,
-        }
-    }
-
-    /// Returns with whose identity it was watched, and listed.
-    pub(crate) fn fetched_as(&self) -> [Option<Caller>; 2] {
-        let callers = self.callers.lock();
-        [callers.watched_as.clone(), callers.listed_as.clone()]
-    }
-
-    pub(crate) fn note_listed_as(&self, caller: &Caller) {
-        self.callers.lock().listed_as = Some(caller.clone());
-    }
-
-    pub(crate) fn note_watched_as(&self, caller: &Caller) {
-        let mut callers = self.callers.lock();
-        // Who has listed it and is not who follows it now may have lost the right to.
-        callers.listed_as.take_if(|one| one.id() != caller.id());
-        callers.watched_as = Some(caller.clone());
-    }
-
-    /// Returns whether its watch was open since the hub started.
-    pub(crate) fn was_watched(&self) -> bool {
-        self.callers.lock().watched_as.is_some()
     }
 
     pub(crate) fn has_failed(&self) -> bool {

@@ -45,6 +45,8 @@ mod mirrors;
 mod never_silent;
 #[path = "hub/odd.rs"]
 mod odd;
+#[path = "hub/reboot.rs"]
+mod reboot;
 #[path = "hub/remembering.rs"]
 mod remembering;
 #[path = "hub/servers.rs"]

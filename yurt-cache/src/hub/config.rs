@@ -1,4 +1,4 @@
-//! What a hub is told, and what keeps it from running.
+//! The hub's configuration and its errors.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,87 +9,88 @@ use yurt_core::name::NodeName;
 
 use super::{Budget, FilterConfig, Limits, UpstreamConfig};
 
-/// Who signs what the hub presents to its clients.
+/// Who signs the hub's serving certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServingSigner {
-    /// A CA of the hub's own, in `hub-ca.pem` beside the data: clients are handed that file.
+    /// The hub's own CA, in `hub-ca.pem` in the data directory; clients need that file.
     Own,
-    /// The cluster, by a CertificateSigningRequest to `kubernetes.io/kubelet-serving`, which somebody has to
-    /// approve. Clients trust the cluster's CA; until it is signed they meet the hub's own.
+    /// The cluster, through a CertificateSigningRequest for `kubernetes.io/kubelet-serving`, which someone has to
+    /// approve. Clients trust the cluster's CA; until the certificate is signed the hub presents one of its own CA.
     Cluster,
 }
 
-/// What a hub is told. Plain data; [`Config::new`] sets what has a default.
+/// The hub's configuration: plain data. [`Config::new`] sets the defaults.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The node that the hub serves.
+    /// The name of the node that the hub runs on.
     pub node_name: NodeName,
     /// The API servers and how to reach them.
     pub upstream: UpstreamConfig,
-    /// Where clients reach the hub, by HTTPS; at least one address.
+    /// The addresses to serve clients on, over HTTPS; at least one.
     pub listen: Vec<SocketAddr>,
-    /// Where the node's pods reach it: the hub puts the address on an interface, which takes `CAP_NET_ADMIN`
-    /// unless it is there. The same on every node, as 169.254.2.1:10268; without it no filter sends pods here.
+    /// The address at which the node's pods reach the hub, the same on every node, such as 169.254.2.1:10268. Unless an
+    /// interface has it, the hub adds it to one, which needs `CAP_NET_ADMIN`. Without it, filters do not redirect pods to
+    /// the hub.
     pub pod_address: Option<SocketAddr>,
-    /// More names and addresses for the serving certificate, such as the cluster IP of the Service `kubernetes`.
+    /// Additional names and addresses in the serving certificate, such as the cluster IP of the Service `kubernetes`.
     pub serving_names: Vec<String>,
-    /// The node's pool; without it the node's label `apps.openyurt.io/nodepool` says it.
+    /// The node's pool; by default the value of the node's label `apps.openyurt.io/nodepool`.
     pub pool_name: Option<String>,
-    /// What callers see differently from the cloud.
+    /// The filters that change what callers see.
     pub filters: FilterConfig,
-    /// The serving certificate, PEM; without it the hub makes a CA of its own beside the data.
+    /// The serving certificate, PEM; by default the hub issues one, see `serving_signer`.
     pub serving_certificate: Option<PathBuf>,
     /// The serving certificate's key, PEM.
     pub serving_key: Option<PathBuf>,
-    /// Who signs the serving certificate where none is given.
+    /// Who signs the serving certificate if none is given.
     pub serving_signer: ServingSigner,
-    /// A file with a bootstrap token, alone or in a bootstrap kubeconfig: with it the hub gets a client
-    /// certificate of its own for the node, instead of the one in `upstream`, keeps it beside the data, renews it,
-    /// and wipes the file when it has the first.
+    /// A file with a bootstrap token, on its own or in a bootstrap kubeconfig. With it the hub requests the node's client
+    /// certificate itself instead of using the one in `upstream`, stores it in the data directory, renews it, and wipes
+    /// the file once it has the first certificate.
     pub bootstrap_token_file: Option<PathBuf>,
-    /// The CA of the callers' certificates, PEM; without it the CA of the API servers.
+    /// The CA that signs client certificates, PEM; by default the CA of the API servers.
     pub client_ca_file: Option<PathBuf>,
-    /// Where health and metrics are served, by plain HTTP; nowhere if `None`.
+    /// The address to serve health and metrics on, over plain HTTP; `None` to disable.
     pub admin_listen: Option<SocketAddr>,
-    /// Where the hub keeps its certificates; the store is given to [`Hub::new`](super::Hub::new).
+    /// The directory for the hub's certificates; the store is passed to [`Hub::new`](super::Hub::new).
     pub data_dir: PathBuf,
-    /// Where the system names the machine's latest start. After another one no pod of the node is taken for ready
-    /// until its kubelet says so.
+    /// The file with the machine's boot id. After a reboot no pod of the node counts as ready until its kubelet reports it
+    /// as ready.
     pub boot_id_file: PathBuf,
-    /// How long a mirror stays that nobody asks for, while the cloud is there and no restart needs it.
+    /// How long an unused mirror is kept while online, unless an offline restart of the node needs it.
     pub mirror_idle: Duration,
-    /// How long else stays what nobody uses, while the cloud is there: objects that were read by name and that
-    /// no pod on the node refers to, documents, verdicts.
+    /// How long other unused entries are kept while online: objects read by name that no pod on the node refers to,
+    /// discovery documents, authorization decisions.
     pub forget_after: Duration,
-    /// What is kept of objects that were read by name; what a restart needs is kept beyond.
+    /// The budget for objects read by name; those that an offline restart needs do not count.
     pub objects_by_name: Budget,
-    /// What is kept of discovery, OpenAPI and other documents.
+    /// The budget for discovery, OpenAPI and other documents.
     pub documents: Budget,
-    /// How many verdicts of the cloud on its callers are kept.
+    /// The maximum number of authorization decisions that are kept.
     pub verdicts: usize,
-    /// What is kept of any kind of object. Beyond it scopes are only forwarded, the least recently used first;
-    /// what a restart needs is kept beyond.
+    /// The budget for each resource. Scopes beyond it are forwarded only, the least recently used first; those that an
+    /// offline restart needs are always kept.
     pub per_kind: Budget,
-    /// What is kept of some kinds: plural and group, as in `deployments.apps`, or the plural alone.
+    /// Budgets of single resources, by plural and group, such as `deployments.apps`, or by the plural alone.
     pub kinds: BTreeMap<String, Budget>,
-    /// The largest object, in bytes of JSON, that a mirror takes. A kind with a larger one is only forwarded.
+    /// The largest object that is mirrored, in bytes of JSON. A resource with a larger one is forwarded only.
     pub object_limit: usize,
-    /// Events that a mirror keeps in memory for its watchers, and their bytes.
+    /// The maximum number of events that a mirror keeps in memory for its watchers.
     pub window_events: usize,
-    /// See `window_events`.
+    /// The maximum size of these events, in bytes.
     pub window_bytes: usize,
-    /// How long what the cloud said of a caller counts while it is away: who it is and what it may read.
+    /// How long authentication and authorization decisions of the API server are honoured while offline.
     pub verdict_limit: Duration,
-    /// How much one client may hold.
+    /// The limits on a single client.
     pub limits: Limits,
-    /// How often it is looked whether the node would survive a reboot without the cloud.
+    /// How often to check whether the node would survive a reboot while offline.
     pub autonomy_period: Duration,
-    /// Whether the cloud is told, by the Node's condition `Autonomy`. It needs the node's client certificate.
+    /// Whether to report the result in the Node's condition `Autonomy`, which needs the node's client certificate.
     pub autonomy_condition: bool,
-    /// How long running requests may go on after the shutdown began.
+    /// How long requests in flight may continue after shutdown begins.
     pub drain: Duration,
-    /// What time it is.
+    /// The wall clock.
     pub clock: fn() -> jiff::Timestamp,
 }
 
@@ -133,39 +134,39 @@ impl Config {
     }
 }
 
-/// What keeps a hub from starting or running.
+/// Why a hub cannot start, or has ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A listener's address cannot be had.
+    /// Could not bind a listener.
     #[error("listen on {address}")]
     Listen {
-        /// The address.
+        /// The address to bind.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The listeners cannot be used.
+    /// Could not accept connections.
     #[error("accept clients")]
     Accept(#[source] std::io::Error),
-    /// The address of the pods cannot be put on an interface.
+    /// Could not add the pods' address to an interface.
     #[error("set up the address at which pods reach the hub")]
     PodAddress(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The way to the API servers cannot be set up.
+    /// Could not set up the connections to the API servers.
     #[error("set up the way to the API servers")]
     Upstream(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The serving certificate cannot be had.
+    /// Could not load or issue the serving certificate.
     #[error("set up the serving certificate")]
     Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The store cannot be read.
+    /// Could not read the store.
     #[error("read the store")]
     Store(#[source] yurt_core::store::Error),
-    /// A task that the hub cannot be without has ended before it was told to.
+    /// An essential task ended before shutdown.
     #[error("run the task {task:?}")]
     Task {
-        /// Which one.
+        /// The name of the task.
         task: &'static str,
-        /// What it panicked of, or how it ended.
+        /// The panic, or how it ended.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }

@@ -12,21 +12,21 @@ use crate::tls::TlsError;
 pub struct UpstreamConfig {
     /// The API servers, each `https://host:port`.
     pub servers: Vec<Uri>,
-    /// The CA that signed their certificates, PEM; read again at every dial.
+    /// The CA of the API servers' certificates, PEM; read for every new connection.
     pub ca_file: PathBuf,
-    /// The node's client certificate, PEM; read again at every dial.
+    /// The node's client certificate, PEM; read for every new connection.
     pub client_certificate: Option<PathBuf>,
-    /// Its key, PEM; the same file if this is not set.
+    /// The certificate's key, PEM; by default in the same file as the certificate.
     pub client_key: Option<PathBuf>,
-    /// Who is asked first.
+    /// The order in which healthy API servers are used.
     pub order: Order,
-    /// After so long without a byte, a connection is asked for a sign of life.
+    /// How long a connection may be idle before a keep-alive ping is sent.
     pub keep_alive_interval: Duration,
-    /// After so long without the sign, it is dead.
+    /// How long to wait for the answer to a ping before the connection counts as dead.
     pub keep_alive_timeout: Duration,
-    /// How long a connection may take, TLS included.
+    /// The timeout for a new connection, TLS handshake included.
     pub connect_timeout: Duration,
-    /// How often a server that is down is tried.
+    /// How often to probe an API server that is down.
     pub probe_interval: Duration,
 }
 

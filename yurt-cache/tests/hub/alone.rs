@@ -1,33 +1,33 @@
 //! What the node itself can stand behind while the cloud is away, and that nothing of it is left afterwards.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use testbed::api::ApiConfig;
 use testbed::client::{Client, Watch};
 use yurt_cache::store::MemoryStore;
-use yurt_core::store::{Batch, Error, ErrorKind, Operation, Store};
-use yurt_core::testing::fault::{Call, Fate, Fault, FaultyStore, SlowStore};
+use yurt_core::store::Store;
+use yurt_core::testing::fault::{Call, SlowStore};
 
 use super::site::{Bed, NODE, SOON, events, eventually, names, revision};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
-const POD: &str = "/api/v1/namespaces/default/pods/till";
+pub(crate) const POD: &str = "/api/v1/namespaces/default/pods/till";
 const STATUS: &str = "/api/v1/namespaces/default/pods/till/status";
-const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/shop-1";
+pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+pub(crate) const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/shop-1";
 const EVENTS: &str = "/api/v1/namespaces/default/events";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 const CSI_DRIVERS: &str = "/apis/storage.k8s.io/v1/csidrivers";
 const STRATEGIC: &str = "strategic-merge";
 
 /// A bed whose node has one pod behind one Service, and whose kubelet and kube-proxy know them.
-async fn bed() -> Bed {
+pub(crate) async fn bed() -> Bed {
     bed_on(Arc::new(MemoryStore::new())).await
 }
 
-async fn bed_on(store: Arc<dyn Store>) -> Bed {
+pub(crate) async fn bed_on(store: Arc<dyn Store>) -> Bed {
     let bed = Bed::with(ApiConfig::default(), |site| site.with_store(store)).await;
     let cloud = bed.cloud();
     let pod = json!({
@@ -51,7 +51,7 @@ async fn bed_on(store: Arc<dyn Store>) -> Bed {
     bed
 }
 
-fn endpoint(ip: &str, ready: bool, uid: &Value) -> Value {
+pub(crate) fn endpoint(ip: &str, ready: bool, uid: &Value) -> Value {
     json!({
         "addresses": [ip],
         "conditions": {"ready": ready, "serving": ready, "terminating": false},
@@ -60,7 +60,7 @@ fn endpoint(ip: &str, ready: bool, uid: &Value) -> Value {
 }
 
 /// Reports a pod's address and readiness as a kubelet does.
-async fn report(client: &Client, ip: &str, ready: &str) -> testbed::client::Answer {
+pub(crate) async fn report(client: &Client, ip: &str, ready: &str) -> testbed::client::Answer {
     let patch = json!({"status": {
         "phase": "Running", "podIP": ip, "podIPs": [{"$patch": "replace"}, {"ip": ip}],
         "conditions": [{"type": "Ready", "status": ready}],
@@ -68,7 +68,7 @@ async fn report(client: &Client, ip: &str, ready: &str) -> testbed::client::Answ
     client.patch(STATUS, STRATEGIC, &patch).await.unwrap()
 }
 
-async fn watch(client: &Client, path: &str) -> Watch {
+pub(crate) async fn watch(client: &Client, path: &str) -> Watch {
     let list = client
         .get(&format!("{path}?resourceVersion=0"))
         .await
@@ -79,7 +79,7 @@ async fn watch(client: &Client, path: &str) -> Watch {
 }
 
 /// Returns the next object that a watch tells of.
-async fn next(watch: &mut Watch) -> Value {
+pub(crate) async fn next(watch: &mut Watch) -> Value {
     loop {
         let event = watch.next(SOON).await.unwrap().expect("the watch goes on");
         assert_ne!(event.kind, "ERROR", "{}", event.object);
@@ -228,147 +228,6 @@ async fn the_endpoints_of_a_service_follow_the_pods_that_really_run_here() {
 }
 
 #[tokio::test]
-async fn after_a_reboot_no_pod_is_ready_until_the_kubelet_says_so() {
-    let mut bed = bed().await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("boot_id");
-    let boot = |id: &str| write(&file, id);
-    boot("first");
-    let configured = file.clone();
-    bed.site
-        .adjust(move |config| config.boot_id_file = configured.clone());
-    bed.restart().await;
-    let mine = format!("/api/v1/pods?resourceVersion=0&fieldSelector=spec.nodeName%3D{NODE}");
-    bed.site.node().get(&mine).await.unwrap().expect(200);
-    let scope = format!("v1/pods where spec.nodeName={NODE}");
-    bed.site.is_live(&scope).await;
-    let uid = bed.site.node().get(POD).await.unwrap().json()["metadata"]["uid"].clone();
-    let elsewhere = endpoint("10.0.9.9", true, &json!("elsewhere"));
-    bed.cut().await;
-    for (id, ready) in [("first", true), ("second", false)] {
-        boot(id);
-        bed.restart().await;
-        bed.site.sees_the_cloud(false).await;
-        let expected = json!([endpoint("10.0.0.1", ready, &uid), elsewhere]);
-        assert_eq!(endpoints(&bed.site.node()).await, expected, "{id}");
-    }
-    let node = bed.site.node();
-    let mut slices = watch(&node, SLICES).await;
-    report(&node, "10.0.0.7", "False").await.expect(200);
-    report(&node, "10.0.0.7", "True").await.expect(200);
-    let ready = next(&mut slices).await;
-    let expected = json!([endpoint("10.0.0.7", true, &uid), elsewhere]);
-    assert_eq!(
-        ready["endpoints"], expected,
-        "nothing is told before the pod serves"
-    );
-    boot("third");
-    bed.mend().await;
-    bed.restart().await;
-    eventually(
-        "the cloud's word counts as soon as it is there",
-        async || endpoints(&bed.site.node()).await[0] == endpoint("10.0.0.1", true, &uid),
-    )
-    .await;
-}
-
-/// A bed of a machine that was started again while cut off, and where its boot id is.
-async fn rebooted(meanwhile: impl AsyncFnOnce(&Bed, &Value)) -> (Bed, tempfile::TempDir, Value) {
-    let (mut bed, folder, uid) = about_to_reboot(bed().await).await;
-    meanwhile(&bed, &uid).await;
-    write(&folder.path().join("boot_id"), "second");
-    bed.restart().await;
-    bed.site.sees_the_cloud(false).await;
-    let expected = endpoint("10.0.0.1", false, &uid);
-    assert_eq!(endpoints(&bed.site.node()).await[0], expected);
-    (bed, folder, uid)
-}
-
-/// A bed of a machine that was started once, cut off, where its boot id is, and the uid of its pod.
-async fn about_to_reboot(mut bed: Bed) -> (Bed, tempfile::TempDir, Value) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("boot_id");
-    write(&file, "first");
-    let configured = file.clone();
-    bed.site
-        .adjust(move |config| config.boot_id_file = configured.clone());
-    bed.restart().await;
-    let mine = format!("/api/v1/pods?resourceVersion=0&fieldSelector=spec.nodeName%3D{NODE}");
-    bed.site.node().get(&mine).await.unwrap().expect(200);
-    let scope = format!("v1/pods where spec.nodeName={NODE}");
-    bed.site.is_live(&scope).await;
-    let uid = bed.site.node().get(POD).await.unwrap().json()["metadata"]["uid"].clone();
-    bed.cut().await;
-    (bed, folder, uid)
-}
-
-/// Takes no write any more after the one that notes the machine's start, while it is armed.
-#[derive(Clone, Debug, Default)]
-struct FullOnceBooted {
-    is_armed: Arc<AtomicBool>,
-    is_full: Arc<AtomicBool>,
-}
-
-impl Fault for FullOnceBooted {
-    fn fate(&self, _: u64, batch: &Batch) -> Fate {
-        if !self.is_armed.load(Ordering::SeqCst) {
-            return Fate::Done;
-        }
-        if self.is_full.load(Ordering::SeqCst) {
-            return Fate::Refused(Error::new(ErrorKind::Full, "the disk is full"));
-        }
-        let is_boot = |one: &Operation| matches!(one, Operation::Put(key, _) if key == "i/boot");
-        let is_full = batch.operations().iter().any(is_boot);
-        self.is_full.store(is_full, Ordering::SeqCst);
-        Fate::Done
-    }
-}
-
-#[tokio::test]
-async fn a_reboot_is_not_forgotten_by_a_hub_that_ends_before_it_has_taken_it_in() {
-    let fault = FullOnceBooted::default();
-    let store = FaultyStore::new(MemoryStore::new(), fault.clone());
-    let (mut bed, folder, uid) = about_to_reboot(bed_on(Arc::new(store)).await).await;
-    write(&folder.path().join("boot_id"), "second");
-    fault.is_armed.store(true, Ordering::SeqCst);
-    bed.restart().await;
-    bed.site.sees_the_cloud(false).await;
-    fault.is_armed.store(false, Ordering::SeqCst);
-    bed.restart().await;
-    bed.site.sees_the_cloud(false).await;
-    let expected = endpoint("10.0.0.1", false, &uid);
-    assert_eq!(endpoints(&bed.site.node()).await[0], expected);
-}
-
-#[tokio::test]
-async fn what_was_ready_before_a_reboot_is_not_ready_again_when_the_cloud_says_that_it_is_not() {
-    let (bed, _folder, uid) = rebooted(async |bed, uid| {
-        // The cloud has noticed that the node is gone.
-        report(&bed.cloud(), "10.0.0.1", "False").await.expect(200);
-        let patch = json!({"endpoints": [endpoint("10.0.0.1", false, uid)]});
-        let merged = bed.cloud().patch(SLICE, "merge", &patch).await;
-        merged.unwrap().expect(200);
-    })
-    .await;
-    let node = bed.site.node();
-    let mut slices = watch(&node, SLICES).await;
-    bed.mend().await;
-    let cloud = bed.cloud().get(SLICE).await.unwrap().expect(200);
-    loop {
-        let seen = next(&mut slices).await;
-        assert_eq!(seen["endpoints"][0], endpoint("10.0.0.1", false, &uid));
-        if revision(&seen) >= revision(&cloud) {
-            break;
-        }
-    }
-    for _ in 0..50 {
-        let seen = endpoints(&node).await;
-        assert_eq!(seen[0], endpoint("10.0.0.1", false, &uid));
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test]
 async fn nobody_says_here_how_a_pod_of_another_node_is() {
     let bed = bed().await;
     let pod = json!({
@@ -402,7 +261,7 @@ async fn nobody_says_here_how_a_pod_of_another_node_is() {
 }
 
 /// Returns whom the Service's slice leads to.
-async fn endpoints(client: &Client) -> Value {
+pub(crate) async fn endpoints(client: &Client) -> Value {
     let list = client.get(&format!("{SLICES}?resourceVersion=0")).await;
     list.unwrap().expect(200)["items"][0]["endpoints"].clone()
 }
@@ -653,12 +512,4 @@ async fn a_status_reported_while_cut_off_takes_a_pod_out_of_a_scope_that_selects
     assert_eq!(names(&held), [""; 0]);
     bed.mend().await;
     assert_eq!(events(&mut watch, 1).await, ["ADDED till"]);
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test's file needs not survive a crash"
-)]
-fn write(path: &std::path::Path, text: &str) {
-    std::fs::write(path, text).unwrap();
 }

@@ -164,12 +164,16 @@ async fn the_least_recently_read_object_makes_room_and_what_pods_refer_to_does_n
     let secret = "/api/v1/namespaces/default/secrets/key";
     node.get(secret).await.unwrap().expect(200);
     let other = bed.site.bearer(ADMIN_TOKEN);
+    let seen = async || remembered(&bed, "object").await + forgotten(&bed, "object").await;
+    eventually("the secret is remembered", async || seen().await > 0.5).await;
+    let before = seen().await;
     for number in 0..12 {
         create(&bed.cloud(), &format!("m{number}"), 10).await;
         let path = format!("{MAPS}/m{number}");
         other.get(&path).await.unwrap().expect(200);
-        eventually("there is room", async || {
-            remembered(&bed, "object").await < 4.5
+        eventually("it is remembered, and there is room", async || {
+            let is_seen = seen().await > before + f64::from(number) + 0.5;
+            is_seen && remembered(&bed, "object").await < 4.5
         })
         .await;
     }

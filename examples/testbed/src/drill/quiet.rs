@@ -157,11 +157,14 @@ impl Quiet {
         self.slices(self.cluster.kubectl()).await
     }
 
-    /// Waits until the cloud has what the node has.
-    pub(super) async fn cloud_agrees(&self, here: &Ready) -> Result<(), Error> {
+    /// Waits until the cloud has what the node has: as the kubelet knows it then, which is surer of a pod's address when it
+    /// has run for a while.
+    pub(super) async fn cloud_agrees(&self) -> Result<(), Error> {
         eventually("the node's addresses in the cloud", PATIENCE, async || {
+            let here = self.now_ready().await?;
             let there = self.cloud().await.map_err(|error| error.to_string())?;
-            if there.ready == here.addresses {
+            if there.ready == here.addresses && here.addresses.len() == self.shop.replicas as usize
+            {
                 Ok(())
             } else {
                 Err(format!("{there:?}, on the node {:?}", here.addresses))

@@ -88,7 +88,7 @@ impl Rounding {
             .node
             .ready(&self.quiet.cluster, super::site::PATIENCE)
             .await?;
-        self.quiet.cloud_agrees(&ready).await
+        self.quiet.cloud_agrees().await
     }
 
     async fn round(

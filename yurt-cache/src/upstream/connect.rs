@@ -53,6 +53,8 @@ impl Shared {
                     });
                 }
                 changed.await;
+                // A runtime that ends drops each dial as it is begun: without a pause this would go on for ever.
+                tokio::task::yield_now().await;
             }
         };
         let found = timeout(self.config.connect_timeout * 2, found);

@@ -1,4 +1,4 @@
-//! As few heaps as there are processors to use them.
+//! Two heaps, however many threads.
 
 use std::{env, os::unix::process::CommandExt, process::Command};
 

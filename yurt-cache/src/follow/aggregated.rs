@@ -14,11 +14,9 @@ use super::definition;
 use super::registry::Registry;
 use crate::api::Resource;
 use crate::api::well_known::may_be_custom;
-use crate::body;
-use crate::codec::{field, inflate};
+use crate::codec::field;
 use crate::discovery;
 use crate::identity::Caller;
-use crate::upstream::client::JSON;
 
 /// What the kube-apiserver calls its description of custom resources
 /// (`apiextensions-apiserver/pkg/controller/openapi/builder/builder.go`).
@@ -111,18 +109,8 @@ impl Registry {
         }
         // Who may not read definitions may read descriptions, as every authenticated caller may.
         let path = format!("/openapi/v3/apis/{}/{}", resource.group, resource.version);
-        let response = caller.client(upstream).fetch(&path, JSON).await.ok()?;
-        if response.status() != StatusCode::OK {
-            return None;
-        }
-        let encoding = response
-            .headers()
-            .get(http::header::CONTENT_ENCODING)
-            .cloned();
-        let text = body::read(response.into_body(), discovery::LIMIT)
-            .await
-            .ok()?;
-        let title = title(&inflate(encoding.as_ref(), &text)?)?;
+        let text = definition::text(upstream, caller, &path, discovery::LIMIT).await;
+        let title = title(&text.ok()?)?;
         Some(title == CUSTOM || (is_kubernetes && title == OWN))
     }
 }

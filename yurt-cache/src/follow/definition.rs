@@ -34,6 +34,7 @@ struct Spec {
 #[serde(rename_all = "camelCase")]
 struct Version {
     name: String,
+    served: Option<bool>,
     #[serde(default)]
     additional_printer_columns: Vec<PrinterColumn>,
     #[serde(default)]
@@ -81,13 +82,26 @@ pub(super) async fn fetch(
     resource: &Resource,
 ) -> Result<Bytes, Option<StatusCode>> {
     let path = format!("{}/{}", definitions().path(None), name(resource));
-    let response = caller.client(upstream).fetch(&path, JSON).await;
+    text(upstream, caller, &path, LIMIT).await
+}
+
+/// Fetches a text, plain.
+///
+/// # Errors
+/// With the cloud's answer, if there was one that was no such text.
+pub(super) async fn text(
+    upstream: &Upstream,
+    caller: &Caller,
+    path: &str,
+    limit: usize,
+) -> Result<Bytes, Option<StatusCode>> {
+    let response = caller.client(upstream).fetch(path, JSON).await;
     let response = response.map_err(|_| None)?;
     if response.status() != StatusCode::OK {
         return Err(Some(response.status()));
     }
     let encoding = response.headers().get(CONTENT_ENCODING).cloned();
-    let text = body::read(response.into_body(), LIMIT).await;
+    let text = body::read(response.into_body(), limit).await;
     inflate(encoding.as_ref(), &text.map_err(|_| None)?).ok_or(None)
 }
 
@@ -95,10 +109,11 @@ fn name(resource: &Resource) -> String {
     format!("{}.{}", resource.plural, resource.group)
 }
 
-/// Returns whether a definition has this version.
+/// Returns whether a definition has this version, and it is served: another server may serve one that is not.
 pub(super) fn serves(text: &[u8], version: &str) -> bool {
     let definition = serde_json::from_slice::<Definition>(text);
-    definition.is_ok_and(|read| read.spec.versions.iter().any(|one| one.name == version))
+    let is_served = |one: &Version| one.name == version && one.served != Some(false);
+    definition.is_ok_and(|read| read.spec.versions.iter().any(is_served))
 }
 
 /// Takes over what the store remembers of a resource's definition. Blocks on the store.
@@ -146,6 +161,16 @@ impl Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_that_a_definition_does_not_serve_is_none_of_its() {
+        let text =
+            br#"{"spec":{"versions":[{"name":"v1","served":true},{"name":"v2","served":false}]}}"#;
+        for (version, expected) in [("v1", true), ("v2", false), ("v3", false)] {
+            assert_eq!(serves(text, version), expected, "{version}");
+        }
+        assert!(!serves(b"garbage", "v1"));
+    }
 
     #[test]
     fn a_definition_says_columns_and_selectable_fields_of_the_version() {

@@ -53,7 +53,7 @@ impl Shared {
                     });
                 }
                 changed.await;
-                // A runtime that ends drops each dial as it is begun: without a pause this would go on for ever.
+                // A dial that ends as it is begun wakes this at once: without a pause it would never leave its thread.
                 tokio::task::yield_now().await;
             }
         };

@@ -5,6 +5,7 @@ pub(crate) mod endpoint;
 mod patch;
 pub(crate) mod reconcile;
 pub(crate) mod truth;
+pub(crate) mod unheard;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};

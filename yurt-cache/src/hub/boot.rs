@@ -7,6 +7,7 @@ use yurt_core::store::{Batch, Result, Store};
 
 use crate::follow::registry::Registry;
 use crate::overlay::truth::Truth;
+use crate::overlay::unheard::Unheard;
 use crate::store::layout::BOOT;
 
 /// Takes up again what was known of the node's pods before the hub stopped. Blocks on the store.
@@ -16,13 +17,13 @@ pub(super) fn recall(
     node: &NodeName,
     boot_id_file: &Path,
 ) -> Truth {
-    let truth = Truth::recall(registry);
+    let truth = Truth::recall(registry, &Unheard::read(store));
     let taken_in = if_another(store, boot_id_file, || {
         tracing::info!("the machine was started again: no pod is ready until the kubelet says so");
         let taken_in = truth.start_anew(registry, node);
         taken_in
             .inspect_err(|error| tracing::warn!(%error, "endpoints may lead to pods of before"))
-            .is_ok()
+            .ok()
     });
     if let Err(error) = taken_in {
         tracing::warn!(%error, "whether the machine was started again is not known");
@@ -30,25 +31,31 @@ pub(super) fn recall(
     truth
 }
 
-/// Does what a start of the machine since the last call asks for, and then remembers this start, if that is done: a hub
-/// that ends before does it again. What cannot be read is no start, and neither is the first. Blocks on the store.
+/// Does what a start of the machine since the last call asks for, and then remembers this start and the pods that it
+/// concerns, if that is done: a hub that ends before does it again. What cannot be read is no start, and neither is the first. Blocks on the store.
 ///
 /// # Errors
 /// If the store cannot be read, or does not remember this start.
 fn if_another(
     store: &dyn Store,
     boot_id_file: &Path,
-    take_in: impl FnOnce() -> bool,
+    take_in: impl FnOnce() -> Option<Unheard>,
 ) -> Result<()> {
     let Ok(now) = std::fs::read_to_string(boot_id_file) else {
         return Ok(());
     };
     let now = now.trim().as_bytes();
     let before = store.get(BOOT.as_bytes())?;
-    if before.as_deref() == Some(now) || (before.is_some() && !take_in()) {
+    if before.as_deref() == Some(now) {
         return Ok(());
     }
     let mut batch = Batch::new();
+    if before.is_some() {
+        let Some(unheard) = take_in() else {
+            return Ok(());
+        };
+        unheard.write(&mut batch);
+    }
     batch.put(BOOT, now.to_vec());
     store.write(batch)
 }
@@ -86,7 +93,7 @@ mod tests {
         let mut is_asked = false;
         let take_in = || {
             is_asked = true;
-            can_be
+            can_be.then(Unheard::default)
         };
         if_another(store, file, take_in).unwrap();
         is_asked

@@ -158,6 +158,7 @@ impl Hub {
             truth: state.truth.clone(),
             outbox: state.outbox.clone(),
             upstream: upstream.clone(),
+            store: self.store.clone(),
         };
         running.start("reconcile", |stop| reconcile.run(stop));
         let sweeping = Sweeping::new(&self.config, &state);

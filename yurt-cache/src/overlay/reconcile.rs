@@ -7,8 +7,10 @@ use std::time::Duration;
 use futures_util::future::{join_all, select_all};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use yurt_core::store::Store;
 
 use super::truth::{Truth, concerned, endpoint_resources, nodes, pods};
+use super::unheard::Unheard;
 use crate::follow::registry::Registry;
 use crate::identity::Caller;
 use crate::outbox::Outbox;
@@ -25,6 +27,7 @@ pub(crate) struct Reconcile {
     pub(crate) truth: Arc<Truth>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) upstream: Upstream,
+    pub(crate) store: Arc<dyn Store>,
 }
 
 impl Reconcile {
@@ -68,6 +71,14 @@ impl Reconcile {
         if self.truth.assumes() {
             self.hear_of_pods().await;
         }
+        let this = self.clone();
+        blocking(move || {
+            if let Err(error) = Unheard::forget(&*this.store) {
+                tracing::warn!(%error, "pods may be held for unready after another start of the hub");
+            }
+            Ok::<(), Panicked>(())
+        })
+        .await?;
         let until = Instant::now() + GRACE;
         loop {
             let mirrors = concerned(&self.registry);

@@ -1,6 +1,6 @@
 //! What the node's own pods really are, as its kubelet reported it, and the endpoints that follow from that.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use yurt_core::name::NodeName;
 
 use super::OverlayError;
 use super::endpoint::{PodFacts, Pods, Unready, correct_endpoints, correct_slice};
+use super::unheard::Unheard;
 use crate::api::well_known::pods_scope;
 use crate::api::{ObjectKey, Resource, Within, split_key};
 use crate::codec::{ObjectMeta, field};
@@ -39,6 +40,27 @@ struct Held {
     from: From,
 }
 
+impl Held {
+    /// What the kubelet, or the cloud, said of a pod.
+    fn said(facts: PodFacts) -> Self {
+        Self {
+            facts,
+            from: From::Said,
+        }
+    }
+
+    /// What follows from the machine's start for a pod that was there before: it does not run.
+    fn assumed(facts: PodFacts) -> Self {
+        Self {
+            facts: PodFacts {
+                is_ready: false,
+                ..facts
+            },
+            from: From::Reboot,
+        }
+    }
+}
+
 /// Where it is known from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum From {
@@ -57,20 +79,27 @@ struct Named {
 }
 
 impl Truth {
-    /// Takes up again what was known before a restart: the pods whose status only this node knows. Blocks on the store.
-    pub(crate) fn recall(registry: &Registry) -> Self {
-        let truth = Self::default();
-        if let Some(kind) = registry.known_kind(&pods()) {
-            for key in kind.all_covered() {
-                let facts = newest(&kind, &key).and_then(|pod| PodFacts::read(&pod));
-                let held = facts.map(|facts| Held {
-                    facts,
-                    from: From::Said,
-                });
-                truth.pods.lock().extend(held.map(|held| (key, held)));
+    /// Takes up again what was known before a restart: the pods whose status only this node knows, and those of whom
+    /// the kubelet has not said anything since the machine's start. Blocks on the store.
+    pub(crate) fn recall(registry: &Registry, unheard: &Unheard) -> Self {
+        let Some(kind) = registry.known_kind(&pods()) else {
+            return Self::default();
+        };
+        let covered: BTreeSet<ObjectKey> = kind.all_covered().into_iter().collect();
+        let keys = unheard.keys().map(ObjectKey::from).chain(covered.clone());
+        let recalled = keys.filter_map(|key| {
+            let (number, pod) = newest_numbered(&kind, &key)?;
+            let facts = PodFacts::read(&pod)?;
+            if unheard.has(&key, number) {
+                return Some((key, Held::assumed(facts)));
             }
+            let is_covered = covered.contains(&key);
+            is_covered.then(|| (key, Held::said(facts)))
+        });
+        Self {
+            pods: Mutex::new(recalled.collect()),
+            ..Self::default()
         }
-        truth
     }
 
     /// Takes over what the kubelet has just said of a pod, and corrects its endpoints. Blocks on the store.
@@ -82,11 +111,7 @@ impl Truth {
     ) -> Result<(), OverlayError> {
         if let Some(facts) = PodFacts::read(pod) {
             let uid = hash(&facts.uid);
-            let held = Held {
-                facts,
-                from: From::Said,
-            };
-            self.pods.lock().insert(key.clone(), held);
+            self.pods.lock().insert(key.clone(), Held::said(facts));
             self.correct(registry, split_key(key).0, &[uid])?;
         }
         Ok(())
@@ -109,35 +134,34 @@ impl Truth {
     }
 
     /// Holds none of the node's pods for ready until its kubelet says so: the machine was started again, and nothing
-    /// that ran before does. Then kube-proxy begins with nobody that is gone. Blocks on the store.
+    /// that ran before does. Then kube-proxy begins with nobody that is gone. Returns the pods, for a hub that starts
+    /// later. Blocks on the store.
     pub(crate) fn start_anew(
         &self,
         registry: &Registry,
         node: &NodeName,
-    ) -> Result<(), OverlayError> {
+    ) -> Result<Unheard, OverlayError> {
+        let mut unheard = Unheard::default();
         let mirror = registry.find(&pods_scope(node));
         let Some(mirror) = mirror.filter(|mirror| mirror.is_synced()) else {
-            return Ok(());
+            return Ok(unheard);
         };
-        let view = mirror.view(Within::Everything);
-        for item in &view.snapshot.items {
-            let Ok(text) = view.snapshot.read(item) else {
+        let kind = registry.kind(&pods());
+        for item in &mirror.view(Within::Everything).snapshot.items {
+            let Some((number, text)) = newest_numbered(&kind, &item.key) else {
                 continue;
             };
             let is_here =
                 Pod::read(&text).is_some_and(|pod| pod.node.as_deref() == Some(node.as_str()));
             if let Some(facts) = PodFacts::read(&text).filter(|_| is_here) {
-                let held = Held {
-                    facts: PodFacts {
-                        is_ready: false,
-                        ..facts
-                    },
-                    from: From::Reboot,
-                };
-                self.pods.lock().insert(item.key.clone(), held);
+                self.pods
+                    .lock()
+                    .insert(item.key.clone(), Held::assumed(facts));
+                unheard.insert(&item.key, number);
             }
         }
-        self.correct_all(registry)
+        self.correct_all(registry)?;
+        Ok(unheard)
     }
 
     /// Returns whether anything is held true that nobody has said.
@@ -159,8 +183,7 @@ impl Truth {
             };
             if held.from == From::Reboot {
                 // What was only assumed gives way at once, and the endpoints with it.
-                held.facts = seen;
-                held.from = From::Said;
+                *held = Held::said(seen);
                 return true;
             }
             !seen.is_terminating && seen != held.facts
@@ -252,11 +275,13 @@ pub(crate) fn nodes() -> Resource {
 
 /// What cannot be read is as if it were not there; the store says of damage by itself.
 fn newest(kind: &Kind, key: &ObjectKey) -> Option<Bytes> {
+    newest_numbered(kind, key).map(|(_, body)| body)
+}
+
+/// The same with its version's number.
+fn newest_numbered(kind: &Kind, key: &ObjectKey) -> Option<(u64, Bytes)> {
     let (namespace, name) = split_key(key);
-    kind.newest(namespace, name, None)
-        .ok()
-        .flatten()
-        .map(|(_, body)| body)
+    kind.newest(namespace, name, None).ok().flatten()
 }
 
 /// Returns whom a slice, or an Endpoints object, names.

@@ -61,6 +61,9 @@ pub(crate) const CONTACT: &str = "i/contact";
 /// The machine's start that a hub saw last. See `hub::boot`.
 pub(crate) const BOOT: &str = "i/boot";
 
+/// The pods of whom the kubelet has not said anything since that start. See `overlay::unheard`.
+pub(crate) const UNHEARD: &str = "i/unheard";
+
 /// Events that wait for the cloud: `e/<number>`. See `outbox`.
 pub(crate) const EVENTS: &str = "e/";
 
@@ -83,6 +86,7 @@ mod tests {
             CLUSTER,
             CONTACT,
             BOOT,
+            UNHEARD,
             EVENTS,
             FILTER_CONTEXT,
         ];

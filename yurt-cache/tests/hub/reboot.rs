@@ -19,8 +19,8 @@ async fn rebooted(meanwhile: impl AsyncFnOnce(&Bed, &Value)) -> (Bed, tempfile::
     write(&folder.path().join("boot_id"), "second");
     bed.restart().await;
     bed.site.sees_the_cloud(false).await;
-    let expected = endpoint("10.0.0.1", false, &uid);
-    assert_eq!(endpoints(&bed.site.node()).await[0], expected);
+    let seen = endpoints(&bed.site.node()).await;
+    assert_eq!(seen[0]["conditions"]["ready"], false);
     (bed, folder, uid)
 }
 
@@ -117,6 +117,36 @@ async fn a_reboot_is_not_forgotten_by_a_hub_that_ends_before_it_has_taken_it_in(
     bed.site.sees_the_cloud(false).await;
     let expected = endpoint("10.0.0.1", false, &uid);
     assert_eq!(endpoints(&bed.site.node()).await[0], expected);
+}
+
+#[tokio::test]
+async fn a_hub_that_starts_again_after_a_reboot_knows_still_of_whom_the_kubelet_has_not_said_anything()
+ {
+    // Both where the cloud knows all that the kubelet said before, and where only this node does.
+    for address in ["10.0.0.1", "10.0.0.7"] {
+        let (mut bed, _folder, uid) = rebooted(async |bed, _| {
+            if address != "10.0.0.1" {
+                report(&bed.site.node(), address, "True").await.expect(200);
+            }
+        })
+        .await;
+        bed.restart().await;
+        bed.site.sees_the_cloud(false).await;
+        let seen = endpoints(&bed.site.node()).await;
+        assert_eq!(seen[0]["conditions"]["ready"], false, "{address}");
+        bed.mend().await;
+        eventually("the cloud's word counts at once", async || {
+            let seen = endpoints(&bed.site.node()).await;
+            let is_ready = seen[0]["conditions"]["ready"] == true;
+            let cloud = endpoint("10.0.0.1", true, &uid);
+            assert!(
+                !is_ready || seen[0] == cloud,
+                "of before the reboot: {seen}"
+            );
+            is_ready
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// A stream to a server: on an open connection, else on one dialled once for all who wait.
-    /// Nothing if the server went down meanwhile, or has no stream to give for long.
+    /// Nothing if the dial failed, the server went down meanwhile, or it has no stream to give for long.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         index: usize,
@@ -39,10 +39,14 @@ impl Shared {
             return None;
         };
         let pool = server.pool(credential);
+        let failed = pool.failed_dials();
         let found = async {
             loop {
                 let changed = pool.changed();
-                if let Some(permit) = pool.take(self.files.generation()) {
+                let permit = pool.take(self.files.generation());
+                // A runtime that ends drops each dial as it is begun: who dialled again and again would never leave its
+                // thread. One that fails may be left of the server's life before.
+                if permit.is_some() || pool.failed_dials() > failed + 1 {
                     return permit;
                 }
                 if let Some(dialing) = pool.begin_dial() {
@@ -53,12 +57,10 @@ impl Shared {
                     });
                 }
                 changed.await;
-                // A dial that ends as it is begun wakes this at once: without a pause it would never leave its thread.
-                tokio::task::yield_now().await;
             }
         };
         let found = timeout(self.config.connect_timeout * 2, found);
-        life.run_until_cancelled(found).await?.ok()
+        life.run_until_cancelled(found).await?.ok()?
     }
 
     /// Dials for those who wait; a failure is the server's.

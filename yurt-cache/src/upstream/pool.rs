@@ -121,6 +121,10 @@ pub(super) struct Pool {
 struct Inner {
     connections: Vec<Arc<Connection>>,
     is_dialing: bool,
+    /// How many connections have come so far.
+    added: u64,
+    /// How many dials have ended without one.
+    failed_dials: u64,
 }
 
 impl Pool {
@@ -155,12 +159,23 @@ impl Pool {
             return None;
         }
         inner.is_dialing = true;
-        Some(Dialing(self.clone()))
+        Some(Dialing {
+            pool: self.clone(),
+            added: inner.added,
+        })
+    }
+
+    /// How many dials have ended without a connection.
+    pub(super) fn failed_dials(&self) -> u64 {
+        self.inner.lock().failed_dials
     }
 
     /// Adds a connection.
     pub(super) fn add(&self, connection: Arc<Connection>) {
-        self.inner.lock().connections.push(connection);
+        let mut inner = self.inner.lock();
+        inner.connections.push(connection);
+        inner.added += 1;
+        drop(inner);
         self.changed.notify_waiters();
     }
 
@@ -189,12 +204,19 @@ impl Pool {
 
 /// The right to dial for a pool, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Dialing(Arc<Pool>);
+pub(super) struct Dialing {
+    pool: Arc<Pool>,
+    /// How many connections had come when it began.
+    added: u64,
+}
 
 impl Drop for Dialing {
     fn drop(&mut self) {
-        self.0.inner.lock().is_dialing = false;
-        self.0.changed.notify_waiters();
+        let mut inner = self.pool.inner.lock();
+        inner.is_dialing = false;
+        inner.failed_dials += u64::from(inner.added == self.added);
+        drop(inner);
+        self.pool.changed.notify_waiters();
     }
 }
 
@@ -286,12 +308,18 @@ mod tests {
         assert!(pool.take(0).is_none());
     }
 
-    #[test]
-    fn one_dial_at_a_time() {
+    #[tokio::test]
+    async fn one_dial_at_a_time_and_one_without_a_connection_has_failed() {
         let pool = Arc::new(Pool::default());
         let dialing = pool.begin_dial();
         assert!(dialing.is_some() && pool.begin_dial().is_none());
         drop(dialing);
-        assert!(pool.begin_dial().is_some());
+        assert_eq!(pool.failed_dials(), 1);
+        let dialing = pool.begin_dial();
+        assert!(dialing.is_some());
+        let (connection, _peer) = connection(0).await;
+        pool.add(connection);
+        drop(dialing);
+        assert_eq!(pool.failed_dials(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! Against an API server and a link that breaks, on real sockets.
 
 mod cloud;
+mod ending;
 mod relay;
 
 use std::sync::atomic::Ordering;

@@ -166,14 +166,18 @@ pub(crate) fn mark(response: &mut Response<Body>, served_from: &'static str) {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> yurt_core::store::Result<T> + Send + 'static,
 ) -> Result<T, Status> {
-    let done = tasks::blocking(work).await;
-    done.map_err(|error| match error.kind() {
+    tasks::blocking(work).await.map_err(unread)
+}
+
+/// What is said where the store does not give what it has.
+fn unread(error: yurt_core::store::Error) -> Status {
+    match error.kind() {
         // It is fetched again as soon as the cloud is there.
         ErrorKind::Damaged => {
             Status::unavailable(format!("the node's store is damaged: {error}"), Some(RETRY))
         }
         _ => Status::internal(&format!("read the node's store: {error}")),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::write::Writer;
-use super::{Reading, Token, blocking, json};
+use super::{Reading, Token, blocking, json, unread};
 use crate::api::request::{Options, Revision};
 use crate::api::{Freshness, ObjectKey, Selection};
 use crate::authorize::Permit;
@@ -25,7 +25,8 @@ const PORTION: usize = 128 << 10;
 /// Answers a LIST from a synced mirror.
 ///
 /// # Errors
-/// The status that the server would give: a revision to come or gone by, a token that is too old.
+/// The status that the server would give: a revision to come or gone by, a token that is too old. 500 or 503 if the
+/// store does not give the objects.
 pub(crate) async fn list(
     _permit: Permit,
     reading: Reading<'_>,
@@ -74,7 +75,7 @@ pub(crate) async fn list(
         .as_ref()
         .map(|(token, remaining)| (token.as_str(), *remaining));
     let head = writer.head(revision, paging);
-    let items = stream_items(mirror.clone(), snapshot, head, writer);
+    let items = stream_items(mirror.clone(), snapshot, head, writer).await?;
     Ok(json(StatusCode::OK, items))
 }
 
@@ -184,8 +185,15 @@ struct Sending {
     is_done: bool,
 }
 
-fn stream_items(mirror: Arc<Mirror>, snapshot: Snapshot, head: Bytes, writer: Writer) -> Body {
-    let sending = Sending {
+/// Reads the first items before anything is answered, so that a store that does not give them is a refusal; the others
+/// while they are sent.
+async fn stream_items(
+    mirror: Arc<Mirror>,
+    snapshot: Snapshot,
+    head: Bytes,
+    writer: Writer,
+) -> Result<Body, Status> {
+    let mut sending = Sending {
         mirror,
         snapshot: Arc::new(snapshot),
         at: 0,
@@ -193,30 +201,36 @@ fn stream_items(mirror: Arc<Mirror>, snapshot: Snapshot, head: Bytes, writer: Wr
         writer,
         is_done: false,
     };
-    let chunks = stream::unfold(sending, |mut sending| async move {
+    let first = sending.next().await?;
+    if sending.is_done {
+        return Ok(body::full(first));
+    }
+    let others = stream::unfold(sending, |mut sending| async move {
         if sending.is_done {
             return None;
         }
         let chunk = sending.next().await;
-        if chunk.is_err() {
-            sending.is_done = true;
-            sending.mirror.check_damage();
-        }
+        let chunk = chunk.map_err(|status| body::BoxError::from(status.message));
         Some((chunk.map(Frame::data), sending))
     });
-    StreamBody::new(chunks).boxed_unsync()
+    let first = stream::once(async { Ok(Frame::data(first)) });
+    Ok(StreamBody::new(first.chain(others)).boxed_unsync())
 }
 
 impl Sending {
-    async fn next(&mut self) -> Result<Bytes, body::BoxError> {
+    async fn next(&mut self) -> Result<Bytes, Status> {
         let (snapshot, at, head, writer) = (
             self.snapshot.clone(),
             self.at,
             self.head.take(),
             self.writer.clone(),
         );
-        let work = move || portion(&snapshot, at, head, &writer);
-        let (chunk, at) = tasks::blocking(work).await?;
+        let read = tasks::blocking(move || portion(&snapshot, at, head, &writer)).await;
+        if read.is_err() {
+            self.is_done = true;
+            self.mirror.check_damage();
+        }
+        let (chunk, at) = read?;
         self.at = at;
         self.is_done = at >= self.snapshot.items.len();
         Ok(chunk)
@@ -229,19 +243,21 @@ fn portion(
     mut at: usize,
     head: Option<Bytes>,
     writer: &Writer,
-) -> Result<(Bytes, usize), body::BoxError> {
+) -> Result<(Bytes, usize), Status> {
     let mut chunk = BytesMut::with_capacity(PORTION + (16 << 10));
     chunk.extend(head);
     while at < snapshot.items.len() && chunk.len() < PORTION {
-        let body = snapshot.read(&snapshot.items[at])?;
+        let body = snapshot.read(&snapshot.items[at]).map_err(unread)?;
         if at > 0 {
             chunk.put_u8(b',');
         }
         let Sifted::Shown(body) = writer.sift(&body)? else {
-            return Err("an object of the list is hidden after all".into());
+            return Err(Status::internal(
+                "an object of the list is hidden after all",
+            ));
         };
         if !writer.item(&body, &mut chunk) {
-            return Err("an object of the list cannot be shaped".into());
+            return Err(Status::internal("an object of the list cannot be shaped"));
         }
         at += 1;
     }

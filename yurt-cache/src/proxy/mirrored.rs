@@ -109,8 +109,9 @@ impl Proxy {
         self.learn(caller, scope);
         match self.write(permit, &mirror, asked).await {
             Ok(response) => Ok(Some((response, ServedFrom::Mirror))),
-            // The mirror has moved on, or is gone; the cloud goes on where a page ended.
-            Err(status) if is_gone(&status) && sieve.is_none() => Ok(None),
+            // The mirror has moved on, or is gone, or its store does not give what it has; the cloud does, and goes on
+            // where a page ended.
+            Err(status) if is_lost(&status) && sieve.is_none() => Ok(None),
             Err(status) => Err(status),
         }
     }
@@ -252,9 +253,6 @@ fn starts_at(api: &ApiRequest) -> ListAt {
     }
 }
 
-fn is_gone(status: &Status) -> bool {
-    matches!(
-        status.code,
-        StatusCode::GONE | StatusCode::SERVICE_UNAVAILABLE
-    )
+fn is_lost(status: &Status) -> bool {
+    status.code == StatusCode::GONE || status.code.is_server_error()
 }

@@ -1,7 +1,7 @@
 //! How much of the hub one caller may hold. Whoever takes more than its share is refused and costs the others
 //! nothing; the node itself is not bounded.
 
-mod door;
+mod connections;
 mod shares;
 
 use std::net::IpAddr;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::door::{Door, Entered, Entry, TooManyConnections};
-pub(crate) use self::shares::{Begun, Place, Shares, What};
+pub(crate) use self::connections::{ConnectionGuard, Connections, Entered, TooManyConnections};
+pub(crate) use self::shares::{Admission, RequestClass, RequestGuard, Shares};
 
 /// Limits on the node's clients. The node itself, identified by its certificate, is not limited.
 ///
@@ -21,7 +21,7 @@ pub(crate) use self::shares::{Begun, Place, Shares, What};
 pub struct Limits {
     /// Maximum number of unauthenticated connections in total. Another one replaces the oldest connection of the address
     /// with the most, so that idle connections cannot lock anyone out.
-    pub strangers: usize,
+    pub anonymous_connections: usize,
     /// Maximum number of authenticated connections in total.
     pub connections: usize,
     /// Maximum number of connections of one caller.
@@ -41,7 +41,7 @@ impl Default for Limits {
     /// speaks HTTP/1.1 needs a connection for each watch and request.
     fn default() -> Self {
         Self {
-            strangers: 256,
+            anonymous_connections: 256,
             connections: 2_048,
             caller_connections: 160,
             caller_requests: 32,
@@ -54,19 +54,19 @@ impl Default for Limits {
 
 /// Whose share is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Holder {
+pub(crate) enum Tenant {
     /// The node itself.
     Node,
     /// A caller whom the cloud has recognised, by its id.
     Caller(Arc<str>),
     /// Who at this address is not recognised yet.
-    Stranger(IpAddr),
+    Anonymous(IpAddr),
 }
 
 /// Who makes a request, and over what.
 #[derive(Clone, Debug)]
-pub(crate) struct Guest {
-    pub(crate) holder: Holder,
-    /// Ends the guest's connection.
+pub(crate) struct Requester {
+    pub(crate) tenant: Tenant,
+    /// Ends the requester's connection.
     pub(crate) end: CancellationToken,
 }

@@ -57,8 +57,8 @@ pub(crate) enum Refused {
     Overrun,
     /// Too many connections of a caller.
     Connections,
-    /// A stranger had to make room for another.
-    Stranger,
+    /// An anonymous connection had to make room for another.
+    Anonymous,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -167,7 +167,7 @@ impl Metrics {
             Refused::Watches => "watches",
             Refused::Overrun => "overrun",
             Refused::Connections => "connections",
-            Refused::Stranger => "stranger",
+            Refused::Anonymous => "anonymous",
         };
         self.refused.get_or_create(&RefusedLabels { reason }).inc();
     }

@@ -43,7 +43,7 @@ use crate::discovery::Documents;
 use crate::filter::sieve::Filters;
 use crate::follow::registry::Registry;
 use crate::identity::{Authenticator, Caller};
-use crate::limits::{Guest, Shares};
+use crate::limits::{Requester, Shares};
 use crate::metrics::{Metrics, ServedFrom};
 use crate::outbox::Outbox;
 use crate::overlay::truth::Truth;
@@ -83,7 +83,7 @@ impl Proxy {
     pub(crate) async fn serve(
         self: &Arc<Self>,
         caller: Caller,
-        guest: &Guest,
+        requester: &Requester,
         request: Request<Incoming>,
     ) -> Answer {
         let began = Instant::now();
@@ -94,7 +94,7 @@ impl Proxy {
         let api = ApiRequest::read(request.method(), request.uri(), request.headers());
         let mut exchange = Exchange::new(caller, api);
         exchange.sieve = self.sieve(&exchange).await;
-        let (place, placed) = self.place(guest, &exchange.api).await;
+        let (place, placed) = self.place(requester, &exchange.api).await;
         exchange.place = place;
         let checked = placed.and_then(|()| self.check_length(&exchange.api, request.headers()));
         let answered = match checked {

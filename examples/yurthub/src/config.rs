@@ -96,7 +96,7 @@ pub(crate) struct Flags {
     caller_rate: Option<String>,
     /// Connections of who has not shown yet who it is [default: 256]
     #[arg(long, value_name = "NUMBER")]
-    strangers: Option<String>,
+    anonymous_connections: Option<String>,
     /// Bytes of a request's body [default: 3145728]
     #[arg(long, value_name = "BYTES")]
     body_limit: Option<String>,

@@ -20,7 +20,7 @@ use crate::api::{elapsed, human};
 use crate::autonomy::Verdict;
 use crate::body::{self, Body};
 use crate::follow::registry::Registry;
-use crate::limits::{Door, Limits};
+use crate::limits::{Connections, Limits};
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 use crate::upstream::{Reach, Upstream};
@@ -49,9 +49,9 @@ pub(super) async fn serve(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin listener cannot be used"),
     };
-    // Nobody says who it is here: all are strangers, of whom the oldest makes room.
-    let door = Door::new(Limits {
-        strangers: CONNECTIONS,
+    // Nobody says who it is here: all connections are anonymous, of which the oldest makes room.
+    let connections = Connections::new(Limits {
+        anonymous_connections: CONNECTIONS,
         ..Limits::default()
     });
     loop {
@@ -69,7 +69,7 @@ pub(super) async fn serve(
             }
         };
         let (admin, stop) = (admin.clone(), stop.child_token());
-        let (entry, _) = door.enter(address.ip(), stop.clone());
+        let (entry, _) = connections.enter(address.ip(), stop.clone());
         tasks.spawn(async move {
             let _entry = entry;
             let service = service_fn(|request| {

@@ -1,4 +1,4 @@
-//! The door for clients: TLS, who is it, then the proxy. One slow or hostile client costs only itself.
+//! The connections for clients: TLS, who is it, then the proxy. One slow or hostile client costs only itself.
 
 mod lingering;
 mod visit;
@@ -29,7 +29,7 @@ use crate::answer::{self, RETRY};
 use crate::body::{self, Body};
 use crate::codec::Status;
 use crate::identity::{Authenticator, Caller, subject};
-use crate::limits::{Door, Entered, Entry, Guest, Holder, TooManyConnections};
+use crate::limits::{ConnectionGuard, Connections, Entered, Requester, Tenant, TooManyConnections};
 use crate::metrics::{Metrics, Refused, ServedFrom};
 use crate::proxy::Proxy;
 use crate::tasks::{Tasks, contained};
@@ -58,7 +58,7 @@ const RECEIVE_WINDOWS: u32 = 256 << 10;
 /// than all that one caller may have.
 const STREAMS_OF_NODE: u32 = 1_000;
 
-/// What the door needs.
+/// What the listener needs.
 #[derive(Clone)]
 pub(super) struct Listening {
     pub(super) tls: Arc<rustls::ServerConfig>,
@@ -66,7 +66,7 @@ pub(super) struct Listening {
     pub(super) proxy: Arc<Proxy>,
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) door: Arc<Door>,
+    pub(super) connections: Arc<Connections>,
     /// Requests at a time on one connection of a client that is not the node.
     pub(super) streams: u32,
     pub(super) tasks: Tasks,
@@ -117,9 +117,9 @@ impl Listening {
                 Ok((stream, address)) => {
                     let listening = self.clone();
                     let end = self.end.child_token();
-                    let (entry, entered) = self.door.enter(address.ip(), end.clone());
+                    let (entry, entered) = self.connections.enter(address.ip(), end.clone());
                     if entered == Entered::InsteadOfAnother {
-                        self.metrics.refused(Refused::Stranger);
+                        self.metrics.refused(Refused::Anonymous);
                     }
                     connections.spawn(async move {
                         let connection = Box::pin(listening.connection(stream, entry));
@@ -149,7 +149,7 @@ impl Listening {
         Ok(())
     }
 
-    async fn connection(self, stream: TcpStream, entry: Entry) {
+    async fn connection(self, stream: TcpStream, entry: ConnectionGuard) {
         let Some(stream) = self.shake_hands(stream).await else {
             return;
         };
@@ -159,7 +159,7 @@ impl Listening {
             Peer::Unnamed | Peer::Foreign => self.streams,
         };
         if let Peer::Node = peer
-            && entry.belongs_to(&Holder::Node).is_err()
+            && entry.belongs_to(&Tenant::Node).is_err()
         {
             return;
         }
@@ -208,7 +208,7 @@ impl Listening {
         }
         let handshake = TlsAcceptor::from(self.tls.clone()).accept(stream);
         let handshake = tokio::time::timeout(PATIENCE, handshake);
-        // Who is not in yet when the door closes stays outside.
+        // Who is not in yet when the hub ends stays outside.
         match self.shutdown.run_until_cancelled(handshake).await? {
             Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => tracing::debug!(%error, "a client's handshake failed"),
@@ -277,22 +277,24 @@ impl Listening {
         visit: &Visit,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        let holder = self.holder(&caller, visit);
-        if let Err(TooManyConnections) = visit.entry.belongs_to(&holder) {
+        let tenant = self.tenant(&caller, visit);
+        if let Err(TooManyConnections) = visit.entry.belongs_to(&tenant) {
             self.metrics.refused(Refused::Connections);
             visit.leave();
             let message = "this caller has too many connections to this node";
             return answer::status(&Status::too_many_requests(message, RETRY));
         }
-        let guest = Guest {
-            holder,
+        let requester = Requester {
+            tenant,
             end: visit.entry.end().clone(),
         };
         let id: Arc<str> = caller.id().into();
-        let (response, from) = self.proxy.serve(caller, &guest, request).await;
-        if matches!(guest.holder, Holder::Stranger(_)) && is_recognised(from, response.status()) {
-            self.door.recognise(&id);
-            if let Err(TooManyConnections) = visit.entry.belongs_to(&Holder::Caller(id)) {
+        let (response, from) = self.proxy.serve(caller, &requester, request).await;
+        if matches!(requester.tenant, Tenant::Anonymous(_))
+            && is_recognised(from, response.status())
+        {
+            self.connections.recognise(&id);
+            if let Err(TooManyConnections) = visit.entry.belongs_to(&Tenant::Caller(id)) {
                 visit.leave();
             }
         }
@@ -300,15 +302,16 @@ impl Listening {
     }
 
     /// Whose share a caller's requests are counted to.
-    fn holder(&self, caller: &Caller, visit: &Visit) -> Holder {
+    fn tenant(&self, caller: &Caller, visit: &Visit) -> Tenant {
         match caller {
-            Caller::Node => Holder::Node,
+            Caller::Node => Tenant::Node,
             Caller::Token(_)
-                if self.door.has_recognised(caller.id()) || self.authenticator.is_known(caller) =>
+                if self.connections.has_recognised(caller.id())
+                    || self.authenticator.is_known(caller) =>
             {
-                Holder::Caller(caller.id().into())
+                Tenant::Caller(caller.id().into())
             }
-            Caller::Token(_) => Holder::Stranger(visit.entry.address()),
+            Caller::Token(_) => Tenant::Anonymous(visit.entry.address()),
         }
     }
 }

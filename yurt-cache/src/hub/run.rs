@@ -14,7 +14,7 @@ use super::sweep::Sweeping;
 use super::{Error, Hub, admin, listen};
 use crate::filter::follow::{Given, Surroundings};
 use crate::identity::{Authenticator, Figures, NodeVerifier, contact, issuer};
-use crate::limits::{Door, Shares};
+use crate::limits::{Connections, Shares};
 use crate::metrics::Metrics;
 use crate::outbox;
 use crate::overlay::reconcile::Reconcile;
@@ -204,7 +204,7 @@ impl Hub {
             proxy: running.proxy.clone(),
             authenticator: running.state.authenticator.clone(),
             metrics: running.metrics.clone(),
-            door: Door::new(self.config.limits.clone()),
+            connections: Connections::new(self.config.limits.clone()),
             streams: self.config.limits.streams(),
             tasks: running.tasks.clone(),
             shutdown: running.shutdown.clone(),

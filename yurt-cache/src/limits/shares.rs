@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Holder, Limits};
+use super::{Limits, Tenant};
 
 /// Refusals that wait for one caller; each is a request that costs next to nothing.
 const REFUSALS: usize = 256;
@@ -20,7 +20,7 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// What is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum RequestClass {
     /// A request that ends soon.
     Request,
     /// A watch, or another one that lasts.
@@ -33,7 +33,7 @@ pub(crate) enum What {
 #[derive(Debug)]
 pub(crate) struct Shares {
     limits: Limits,
-    held: Mutex<HashMap<Holder, Share>>,
+    held: Mutex<HashMap<Tenant, Share>>,
 }
 
 #[derive(Debug, Default)]
@@ -47,26 +47,26 @@ struct Share {
 
 /// What becomes of a request.
 #[derive(Debug)]
-pub(crate) enum Begun {
+pub(crate) enum Admission {
     /// It has its place; its turn is after this long.
-    Placed(Place, Duration),
+    Admitted(RequestGuard, Duration),
     /// The caller holds its share already: it is told so, but not at once, lest it asks again at once.
-    Refused(Place),
+    Refused(RequestGuard),
     /// The caller goes on asking while it is refused.
     Overrun,
 }
 
 /// A request's place; it is free again when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct RequestGuard {
     _held: Option<Arc<Held>>,
 }
 
 #[derive(Debug)]
 struct Held {
     shares: Arc<Shares>,
-    holder: Holder,
-    what: What,
+    tenant: Tenant,
+    class: RequestClass,
 }
 
 impl Shares {
@@ -78,17 +78,22 @@ impl Shares {
     }
 
     /// Gives a request its place, if its maker has one left.
-    pub(crate) fn begin(self: &Arc<Self>, holder: &Holder, what: What, now: Instant) -> Begun {
-        if *holder == Holder::Node {
-            return Begun::Placed(Place { _held: None }, Duration::ZERO);
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        class: RequestClass,
+        now: Instant,
+    ) -> Admission {
+        if *tenant == Tenant::Node {
+            return Admission::Admitted(RequestGuard { _held: None }, Duration::ZERO);
         }
-        let place = |what| {
+        let place = |class| {
             let held = Held {
                 shares: self.clone(),
-                holder: holder.clone(),
-                what,
+                tenant: tenant.clone(),
+                class,
             };
-            Place {
+            RequestGuard {
                 _held: Some(Arc::new(held)),
             }
         };
@@ -96,22 +101,22 @@ impl Shares {
         if held.len() >= IDLE_SHARES {
             held.retain(|_, share| share.is_held() || share.due.is_some_and(|due| due > now));
         }
-        let share = held.entry(holder.clone()).or_default();
-        if share.count(what) < self.limits.of(what) {
+        let share = held.entry(tenant.clone()).or_default();
+        if share.count(class) < self.limits.of(class) {
             let wait = share.take_turn(self.limits.caller_rate, now);
-            *share.count_mut(what) += 1;
-            return Begun::Placed(place(what), wait);
+            *share.count_mut(class) += 1;
+            return Admission::Admitted(place(class), wait);
         }
         if share.refusals < REFUSALS {
             share.refusals += 1;
-            return Begun::Refused(place(What::Refusal));
+            return Admission::Refused(place(RequestClass::Refusal));
         }
-        Begun::Overrun
+        Admission::Overrun
     }
 
-    fn release(&self, holder: &Holder, what: What) {
-        if let Some(share) = self.held.lock().get_mut(holder) {
-            let count = share.count_mut(what);
+    fn release(&self, tenant: &Tenant, class: RequestClass) {
+        if let Some(share) = self.held.lock().get_mut(tenant) {
+            let count = share.count_mut(class);
             *count = count.saturating_sub(1);
         }
     }
@@ -123,11 +128,11 @@ impl Limits {
         u32::try_from(self.caller_requests + self.caller_watches).unwrap_or(u32::MAX)
     }
 
-    fn of(&self, what: What) -> usize {
-        match what {
-            What::Request => self.caller_requests,
-            What::Watch => self.caller_watches,
-            What::Refusal => REFUSALS,
+    fn of(&self, class: RequestClass) -> usize {
+        match class {
+            RequestClass::Request => self.caller_requests,
+            RequestClass::Watch => self.caller_watches,
+            RequestClass::Refusal => REFUSALS,
         }
     }
 }
@@ -137,19 +142,19 @@ impl Share {
         self.requests + self.watches + self.refusals > 0
     }
 
-    fn count(&self, what: What) -> usize {
-        match what {
-            What::Request => self.requests,
-            What::Watch => self.watches,
-            What::Refusal => self.refusals,
+    fn count(&self, class: RequestClass) -> usize {
+        match class {
+            RequestClass::Request => self.requests,
+            RequestClass::Watch => self.watches,
+            RequestClass::Refusal => self.refusals,
         }
     }
 
-    fn count_mut(&mut self, what: What) -> &mut usize {
-        match what {
-            What::Request => &mut self.requests,
-            What::Watch => &mut self.watches,
-            What::Refusal => &mut self.refusals,
+    fn count_mut(&mut self, class: RequestClass) -> &mut usize {
+        match class {
+            RequestClass::Request => &mut self.requests,
+            RequestClass::Watch => &mut self.watches,
+            RequestClass::Refusal => &mut self.refusals,
         }
     }
 
@@ -163,7 +168,7 @@ impl Share {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.shares.release(&self.holder, self.what);
+        self.shares.release(&self.tenant, self.class);
     }
 }
 
@@ -180,15 +185,15 @@ mod tests {
         })
     }
 
-    fn caller(name: &str) -> Holder {
-        Holder::Caller(name.into())
+    fn caller(name: &str) -> Tenant {
+        Tenant::Caller(name.into())
     }
 
     /// The place if there is one.
-    fn begin(shares: &Arc<Shares>, holder: &Holder, what: What) -> Option<Place> {
-        match shares.begin(holder, what, Instant::now()) {
-            Begun::Placed(place, _) => Some(place),
-            Begun::Refused(_) | Begun::Overrun => None,
+    fn begin(shares: &Arc<Shares>, tenant: &Tenant, class: RequestClass) -> Option<RequestGuard> {
+        match shares.begin(tenant, class, Instant::now()) {
+            Admission::Admitted(place, _) => Some(place),
+            Admission::Refused(_) | Admission::Overrun => None,
         }
     }
 
@@ -196,25 +201,25 @@ mod tests {
     fn a_share_is_full_for_its_holder_alone_until_a_place_is_free() {
         let shares = shares();
         let (a, b) = (caller("a"), caller("b"));
-        let first = begin(&shares, &a, What::Request).unwrap();
-        let _second = begin(&shares, &a, What::Request).unwrap();
-        assert!(begin(&shares, &a, What::Request).is_none());
-        let _watch = begin(&shares, &a, What::Watch).unwrap();
-        assert!(begin(&shares, &a, What::Watch).is_none());
-        begin(&shares, &b, What::Request).unwrap();
-        begin(&shares, &b, What::Watch).unwrap();
+        let first = begin(&shares, &a, RequestClass::Request).unwrap();
+        let _second = begin(&shares, &a, RequestClass::Request).unwrap();
+        assert!(begin(&shares, &a, RequestClass::Request).is_none());
+        let _watch = begin(&shares, &a, RequestClass::Watch).unwrap();
+        assert!(begin(&shares, &a, RequestClass::Watch).is_none());
+        begin(&shares, &b, RequestClass::Request).unwrap();
+        begin(&shares, &b, RequestClass::Watch).unwrap();
         let copy = first.clone();
         drop(first);
-        assert!(begin(&shares, &a, What::Request).is_none());
+        assert!(begin(&shares, &a, RequestClass::Request).is_none());
         drop(copy);
-        begin(&shares, &a, What::Request).unwrap();
+        begin(&shares, &a, RequestClass::Request).unwrap();
     }
 
     #[test]
     fn the_node_is_not_bounded() {
         let shares = shares();
         let all: Vec<_> = (0..1_000)
-            .map(|_| begin(&shares, &Holder::Node, What::Watch).unwrap())
+            .map(|_| begin(&shares, &Tenant::Node, RequestClass::Watch).unwrap())
             .collect();
         assert_eq!(all.len(), 1_000);
         assert!(shares.held.lock().is_empty());
@@ -224,21 +229,24 @@ mod tests {
     fn who_goes_on_asking_while_it_is_refused_is_told_apart() {
         let shares = shares();
         let a = caller("a");
-        let _held = begin(&shares, &a, What::Watch).unwrap();
+        let _held = begin(&shares, &a, RequestClass::Watch).unwrap();
         let now = Instant::now();
         let refused: Vec<_> = (0..REFUSALS)
-            .map(|_| shares.begin(&a, What::Watch, now))
+            .map(|_| shares.begin(&a, RequestClass::Watch, now))
             .collect();
         assert!(
             refused
                 .iter()
-                .all(|begun| matches!(begun, Begun::Refused(_)))
+                .all(|begun| matches!(begun, Admission::Refused(_)))
         );
-        assert!(matches!(shares.begin(&a, What::Watch, now), Begun::Overrun));
+        assert!(matches!(
+            shares.begin(&a, RequestClass::Watch, now),
+            Admission::Overrun
+        ));
         drop(refused);
         assert!(matches!(
-            shares.begin(&a, What::Watch, now),
-            Begun::Refused(_)
+            shares.begin(&a, RequestClass::Watch, now),
+            Admission::Refused(_)
         ));
     }
 
@@ -246,9 +254,9 @@ mod tests {
     fn beyond_a_burst_requests_come_at_the_rate() {
         let shares = shares();
         let (a, now) = (caller("a"), Instant::now());
-        let wait = |now| match shares.begin(&a, What::Request, now) {
-            Begun::Placed(_, wait) => wait.as_millis(),
-            Begun::Refused(_) | Begun::Overrun => panic!("nothing is held"),
+        let wait = |now| match shares.begin(&a, RequestClass::Request, now) {
+            Admission::Admitted(_, wait) => wait.as_millis(),
+            Admission::Refused(_) | Admission::Overrun => panic!("nothing is held"),
         };
         let waits: Vec<_> = (0..14).map(|_| wait(now)).collect();
         assert_eq!(waits[..11], [0; 11]);
@@ -261,10 +269,10 @@ mod tests {
         let shares = shares();
         let now = Instant::now();
         for number in 0..IDLE_SHARES {
-            shares.begin(&caller(&number.to_string()), What::Request, now);
+            shares.begin(&caller(&number.to_string()), RequestClass::Request, now);
         }
         let later = now + Duration::from_secs(10);
-        shares.begin(&caller("last"), What::Request, later);
+        shares.begin(&caller("last"), RequestClass::Request, later);
         assert_eq!(shares.held.lock().len(), 1);
     }
 }

@@ -11,44 +11,44 @@ use super::{Proxy, upload};
 use crate::answer::RETRY;
 use crate::api::request::{ApiRequest, Verb, is_decodable};
 use crate::codec::Status;
-use crate::limits::{Begun, Guest, Place, What};
+use crate::limits::{Admission, RequestClass, RequestGuard, Requester};
 use crate::metrics::Refused;
 
 /// How long a caller that asks too much waits for the refusal.
 const REFUSED_AFTER: Duration = Duration::from_secs(1);
 
 impl Proxy {
-    /// Waits for the guest's turn, if it has a place left.
+    /// Waits for the requester's turn, if it has a place left.
     pub(super) async fn place(
         &self,
-        guest: &Guest,
+        requester: &Requester,
         api: &ApiRequest,
-    ) -> (Option<Place>, Result<(), Status>) {
-        let what = if api.lasts() {
-            What::Watch
+    ) -> (Option<RequestGuard>, Result<(), Status>) {
+        let class = if api.lasts() {
+            RequestClass::Watch
         } else {
-            What::Request
+            RequestClass::Request
         };
-        match self.shares.begin(&guest.holder, what, Instant::now()) {
-            Begun::Placed(place, turn) => {
+        match self.shares.begin(&requester.tenant, class, Instant::now()) {
+            Admission::Admitted(place, turn) => {
                 // A timer of nothing still waits for the next millisecond.
                 if !turn.is_zero() {
                     tokio::time::sleep(turn).await;
                 }
                 (Some(place), Ok(()))
             }
-            Begun::Refused(place) => {
-                self.metrics.refused(match what {
-                    What::Request | What::Refusal => Refused::Requests,
-                    What::Watch => Refused::Watches,
+            Admission::Refused(place) => {
+                self.metrics.refused(match class {
+                    RequestClass::Request | RequestClass::Refusal => Refused::Requests,
+                    RequestClass::Watch => Refused::Watches,
                 });
                 tokio::time::sleep(REFUSED_AFTER).await;
-                (Some(place), Err(too_many(what)))
+                (Some(place), Err(too_many(class)))
             }
-            Begun::Overrun => {
+            Admission::Overrun => {
                 self.metrics.refused(Refused::Overrun);
-                guest.end.cancel();
-                (None, Err(too_many(what)))
+                requester.end.cancel();
+                (None, Err(too_many(class)))
             }
         }
     }
@@ -90,10 +90,12 @@ fn drops_impersonation(headers: &HeaderMap) -> bool {
     })
 }
 
-fn too_many(what: What) -> Status {
-    let message = match what {
-        What::Request | What::Refusal => "this caller has too many requests under way on this node",
-        What::Watch => "this caller has too many watches and streams on this node",
+fn too_many(class: RequestClass) -> Status {
+    let message = match class {
+        RequestClass::Request | RequestClass::Refusal => {
+            "this caller has too many requests under way on this node"
+        }
+        RequestClass::Watch => "this caller has too many watches and streams on this node",
     };
     Status::too_many_requests(message, RETRY)
 }

@@ -6,7 +6,7 @@ use crate::authorize::Access;
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::filter::sieve::Sieve;
 use crate::identity::Caller;
-use crate::limits::Place;
+use crate::limits::RequestGuard;
 
 /// One request on its way through the hub. The link to the cloud is no part of it: it may break underway.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct Exchange {
     /// The filters that the answer has to pass.
     pub(crate) sieve: Option<Sieve>,
     /// Its share of the hub, as long as it lasts.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<RequestGuard>,
 }
 
 impl Exchange {

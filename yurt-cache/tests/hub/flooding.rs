@@ -174,7 +174,7 @@ async fn who_goes_on_asking_while_it_is_refused_loses_its_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_say_nothing_keep_nobody_out() {
-    let bed = bed(|config| config.limits.strangers = 8).await;
+    let bed = bed(|config| config.limits.anonymous_connections = 8).await;
     let mut silent = Vec::new();
     for _ in 0..30 {
         silent.push(bed.site.raw(None).await.unwrap());
@@ -185,7 +185,7 @@ async fn connections_that_say_nothing_keep_nobody_out() {
         silent.push(bed.site.raw(None).await.unwrap());
     }
     known.get("/version").await.unwrap().expect(200);
-    assert!(refusals(&bed.site, "stranger").await > 40.0);
+    assert!(refusals(&bed.site, "anonymous").await > 40.0);
     // Long before it would be for its silence.
     let mut first = silent.remove(0);
     let read = tokio::time::timeout(SOON / 3, first.read(&mut [0])).await;

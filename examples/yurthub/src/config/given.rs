@@ -41,7 +41,7 @@ pub(super) const KEYS: [(&str, &str); 26] = [
     ("callerRequests", "--caller-requests"),
     ("callerWatches", "--caller-watches"),
     ("callerRate", "--caller-rate"),
-    ("strangers", "--strangers"),
+    ("anonymousConnections", "--anonymous-connections"),
     ("bodyLimit", "--body-limit"),
     ("log", "--log"),
 ];
@@ -135,7 +135,7 @@ impl Given {
             one(flags.caller_requests),
             one(flags.caller_watches),
             one(flags.caller_rate),
-            one(flags.strangers),
+            one(flags.anonymous_connections),
             one(flags.body_limit),
             one(flags.log),
         ];
@@ -244,13 +244,14 @@ impl Given {
         let requests = self.optional("callerRequests", check::count);
         let watches = self.optional("callerWatches", check::count);
         let rate = self.optional("callerRate", check::count);
-        let strangers = self.optional("strangers", check::count);
+        let anonymous_connections = self.optional("anonymousConnections", check::count);
         let body = self.optional("bodyLimit", check::count);
         limits.caller_connections = connections.unwrap_or(limits.caller_connections);
         limits.caller_requests = requests.unwrap_or(limits.caller_requests);
         limits.caller_watches = watches.unwrap_or(limits.caller_watches);
         limits.caller_rate = rate.unwrap_or(limits.caller_rate);
-        limits.strangers = strangers.unwrap_or(limits.strangers);
+        limits.anonymous_connections =
+            anonymous_connections.unwrap_or(limits.anonymous_connections);
         limits.body_bytes = body.unwrap_or(limits.body_bytes);
         limits
     }

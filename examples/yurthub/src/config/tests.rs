@@ -74,7 +74,7 @@ callerConnections: many
 callerRequests: -1
 callerWatches: 0
 callerRate: 5000000000
-strangers: 1.5
+anonymousConnections: 1.5
 bodyLimit: 3Mi
 mirrorIdle: soon
 forgetAfter: 1y
@@ -116,7 +116,7 @@ DIR/config.yaml: callerConnections: \"many\" is not a whole number above 0
 DIR/config.yaml: callerRequests: \"-1\" is not a whole number above 0
 DIR/config.yaml: callerWatches: \"0\" is not a whole number above 0
 DIR/config.yaml: callerRate: \"5000000000\" is not a whole number above 0
-DIR/config.yaml: strangers: \"1.5\" is not a whole number above 0
+DIR/config.yaml: anonymousConnections: \"1.5\" is not a whole number above 0
 DIR/config.yaml: bodyLimit: \"3Mi\" is not a whole number above 0
 DIR/config.yaml: mirrorIdle: \"soon\" is not a time such as 30s, 5m, 12h or 7d
 DIR/config.yaml: forgetAfter: \"1y\" is not a time such as 30s, 5m, 12h or 7d

@@ -4,12 +4,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{IDLE, PATIENCE};
-use crate::limits::Entry;
+use crate::limits::ConnectionGuard;
 
 /// A connection that is open.
 #[derive(Debug)]
 pub(super) struct Visit {
-    pub(super) entry: Entry,
+    pub(super) entry: ConnectionGuard,
     /// Requests whose answers have not ended.
     running: watch::Sender<usize>,
     leave: CancellationToken,
@@ -20,7 +20,7 @@ pub(super) struct Visit {
 pub(super) struct Running(watch::Sender<usize>);
 
 impl Visit {
-    pub(super) fn new(entry: Entry) -> Self {
+    pub(super) fn new(entry: ConnectionGuard) -> Self {
         Self {
             entry,
             running: watch::Sender::new(0),
@@ -39,7 +39,7 @@ impl Visit {
         self.leave.cancel();
     }
 
-    /// Resolves when nothing has gone on for too long; a stranger has less time, the node all of it.
+    /// Resolves when nothing has gone on for too long; an anonymous connection has less time, the node all of it.
     pub(super) async fn is_over(&self) {
         let mut running = self.running.subscribe();
         loop {
@@ -47,7 +47,7 @@ impl Visit {
                 () = self.leave.cancelled() => return,
                 _idle = running.wait_for(|count| *count == 0) => {}
             }
-            let patience = if self.entry.is_stranger() {
+            let patience = if self.entry.is_anonymous() {
                 PATIENCE
             } else {
                 IDLE
@@ -74,13 +74,13 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::limits::{Door, Holder, Limits};
+    use crate::limits::{Connections, Limits, Tenant};
 
-    fn visit(holder: Option<Holder>) -> Visit {
-        let door = Door::new(Limits::default());
-        let (entry, _) = door.enter([127, 0, 0, 1].into(), CancellationToken::new());
-        if let Some(holder) = holder {
-            entry.belongs_to(&holder).unwrap();
+    fn visit(tenant: Option<Tenant>) -> Visit {
+        let connections = Connections::new(Limits::default());
+        let (entry, _) = connections.enter([127, 0, 0, 1].into(), CancellationToken::new());
+        if let Some(tenant) = tenant {
+            entry.belongs_to(&tenant).unwrap();
         }
         Visit::new(entry)
     }
@@ -96,9 +96,9 @@ mod tests {
     async fn an_idle_connection_ends_the_sooner_the_less_is_known_of_it() {
         let about = |limit: Duration| limit..limit + Duration::from_millis(10);
         assert!(about(PATIENCE).contains(&lasts(&visit(None)).await.unwrap()));
-        let caller = visit(Some(Holder::Caller("a".into())));
+        let caller = visit(Some(Tenant::Caller("a".into())));
         assert!(about(IDLE).contains(&lasts(&caller).await.unwrap()));
-        assert_eq!(lasts(&visit(Some(Holder::Node))).await, None);
+        assert_eq!(lasts(&visit(Some(Tenant::Node))).await, None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Connections, counted by who is at the other end: strangers together, callers each, the node not at all.
+//! Connections, counted by who is at the other end: the anonymous together, callers each, the node not at all.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -8,33 +8,33 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use yurt_core::admission::{Admission, Ticket};
 
-use super::{Holder, Limits};
+use super::{Limits, Tenant};
 
 /// Callers that are remembered as recognised; beyond, all are forgotten and recognised again by their next answer.
 const RECOGNISED: usize = 10_000;
 
 /// All connections of a listener.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Connections {
     limits: Limits,
     inside: Mutex<Inside>,
 }
 
 #[derive(Debug)]
 struct Inside {
-    strangers: Admission<IpAddr, CancellationToken>,
+    anonymous: Admission<IpAddr, CancellationToken>,
     callers: HashMap<Arc<str>, usize>,
     recognised: HashSet<Arc<str>>,
 }
 
 /// One connection; its place is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    door: Arc<Door>,
+pub(crate) struct ConnectionGuard {
+    connections: Arc<Connections>,
     address: IpAddr,
     ticket: Ticket,
     end: CancellationToken,
-    owner: Mutex<Option<Holder>>,
+    owner: Mutex<Option<Tenant>>,
 }
 
 /// Whether there was room.
@@ -48,10 +48,10 @@ pub(crate) enum Entered {
 #[derive(Debug)]
 pub(crate) struct TooManyConnections;
 
-impl Door {
+impl Connections {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         let inside = Inside {
-            strangers: Admission::new(limits.strangers),
+            anonymous: Admission::new(limits.anonymous_connections),
             callers: HashMap::new(),
             recognised: HashSet::new(),
         };
@@ -61,16 +61,16 @@ impl Door {
         })
     }
 
-    /// Lets a stranger in. If there are too many, the oldest of the address that has the most has to go; `end`
+    /// Lets an anonymous connection in. If there are too many, the oldest of the address that has the most has to go; `end`
     /// is how this one is told.
     pub(crate) fn enter(
         self: &Arc<Self>,
         address: IpAddr,
         end: CancellationToken,
-    ) -> (Entry, Entered) {
-        let (ticket, evicted) = self.inside.lock().strangers.enter(address, end.clone());
-        let entry = Entry {
-            door: self.clone(),
+    ) -> (ConnectionGuard, Entered) {
+        let (ticket, evicted) = self.inside.lock().anonymous.enter(address, end.clone());
+        let entry = ConnectionGuard {
+            connections: self.clone(),
             address,
             ticket,
             end,
@@ -101,7 +101,7 @@ impl Door {
     }
 }
 
-impl Entry {
+impl ConnectionGuard {
     /// Ends the connection from within.
     pub(crate) fn end(&self) -> &CancellationToken {
         &self.end
@@ -113,42 +113,42 @@ impl Entry {
     }
 
     /// Returns whether it is not known yet who is at the other end.
-    pub(crate) fn is_stranger(&self) -> bool {
+    pub(crate) fn is_anonymous(&self) -> bool {
         self.owner.lock().is_none()
     }
 
     /// Returns whether the node itself is at the other end.
     pub(crate) fn is_node(&self) -> bool {
-        *self.owner.lock() == Some(Holder::Node)
+        *self.owner.lock() == Some(Tenant::Node)
     }
 
-    /// Gives the connection to the first holder who proves to be no stranger.
-    pub(crate) fn belongs_to(&self, holder: &Holder) -> Result<(), TooManyConnections> {
+    /// Gives the connection to the first tenant who proves who it is.
+    pub(crate) fn belongs_to(&self, tenant: &Tenant) -> Result<(), TooManyConnections> {
         let mut owner = self.owner.lock();
-        if owner.is_some() || matches!(holder, Holder::Stranger(_)) {
+        if owner.is_some() || matches!(tenant, Tenant::Anonymous(_)) {
             return Ok(());
         }
-        let mut inside = self.door.inside.lock();
-        if let Holder::Caller(id) = holder {
+        let mut inside = self.connections.inside.lock();
+        if let Tenant::Caller(id) = tenant {
             let all: usize = inside.callers.values().sum();
             let count = inside.callers.get(id).copied().unwrap_or_default();
-            let limits = &self.door.limits;
+            let limits = &self.connections.limits;
             if count >= limits.caller_connections || all >= limits.connections {
                 return Err(TooManyConnections);
             }
             inside.callers.insert(id.clone(), count + 1);
         }
-        inside.strangers.leave(self.ticket);
-        *owner = Some(holder.clone());
+        inside.anonymous.leave(self.ticket);
+        *owner = Some(tenant.clone());
         Ok(())
     }
 }
 
-impl Drop for Entry {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        let mut inside = self.door.inside.lock();
-        inside.strangers.leave(self.ticket);
-        let Some(Holder::Caller(id)) = self.owner.get_mut() else {
+        let mut inside = self.connections.inside.lock();
+        inside.anonymous.leave(self.ticket);
+        let Some(Tenant::Caller(id)) = self.owner.get_mut() else {
             return;
         };
         if let Some(count) = inside.callers.get_mut(id) {
@@ -164,93 +164,97 @@ impl Drop for Entry {
 mod tests {
     use super::*;
 
-    fn door() -> Arc<Door> {
-        Door::new(Limits {
-            strangers: 4,
+    fn connections() -> Arc<Connections> {
+        Connections::new(Limits {
+            anonymous_connections: 4,
             connections: 3,
             caller_connections: 2,
             ..Limits::default()
         })
     }
 
-    fn enter(door: &Arc<Door>, last: u8) -> Entry {
+    fn enter(connections: &Arc<Connections>, last: u8) -> ConnectionGuard {
         let address = [10, 0, 0, last].into();
-        door.enter(address, CancellationToken::new()).0
+        connections.enter(address, CancellationToken::new()).0
     }
 
-    fn caller(name: &str) -> Holder {
-        Holder::Caller(name.into())
+    fn caller(name: &str) -> Tenant {
+        Tenant::Caller(name.into())
     }
 
-    fn is_out(entry: &Entry) -> bool {
+    fn is_out(entry: &ConnectionGuard) -> bool {
         entry.end().is_cancelled()
     }
 
     #[test]
-    fn a_stranger_too_many_takes_the_place_of_the_oldest_of_the_greediest() {
-        let door = door();
-        let quiet = enter(&door, 1);
-        let greedy = [enter(&door, 2), enter(&door, 2), enter(&door, 2)];
-        let late = enter(&door, 3);
+    fn an_anonymous_connection_too_many_takes_the_place_of_the_oldest_of_the_greediest() {
+        let connections = connections();
+        let quiet = enter(&connections, 1);
+        let greedy = [
+            enter(&connections, 2),
+            enter(&connections, 2),
+            enter(&connections, 2),
+        ];
+        let late = enter(&connections, 3);
         assert!(!is_out(&quiet) && is_out(&greedy[0]) && !is_out(&greedy[1]));
-        let _more = [enter(&door, 2), enter(&door, 2)];
+        let _more = [enter(&connections, 2), enter(&connections, 2)];
         assert!(!is_out(&quiet) && !is_out(&late));
         assert!(is_out(&greedy[1]) && is_out(&greedy[2]));
     }
 
     #[test]
-    fn who_is_known_is_no_stranger_any_more() {
-        let door = door();
-        let node = enter(&door, 1);
-        node.belongs_to(&Holder::Node).unwrap();
-        let known = enter(&door, 1);
+    fn who_is_known_is_not_anonymous_any_more() {
+        let connections = connections();
+        let node = enter(&connections, 1);
+        node.belongs_to(&Tenant::Node).unwrap();
+        let known = enter(&connections, 1);
         known.belongs_to(&caller("a")).unwrap();
-        let _strangers: Vec<_> = (0..20).map(|_| enter(&door, 1)).collect();
+        let _anonymous: Vec<_> = (0..20).map(|_| enter(&connections, 1)).collect();
         assert!(!is_out(&node) && !is_out(&known));
-        assert!(!known.is_stranger());
+        assert!(!known.is_anonymous());
     }
 
     #[test]
     fn a_caller_has_no_more_connections_than_its_share_and_callers_no_more_than_theirs() {
-        let door = door();
-        let entries: Vec<_> = (0..5).map(|_| enter(&door, 1)).collect();
+        let connections = connections();
+        let entries: Vec<_> = (0..5).map(|_| enter(&connections, 1)).collect();
         entries[0].belongs_to(&caller("a")).unwrap();
         entries[1].belongs_to(&caller("a")).unwrap();
         entries[2].belongs_to(&caller("a")).unwrap_err();
         entries[2].belongs_to(&caller("b")).unwrap();
         entries[3].belongs_to(&caller("c")).unwrap_err();
-        assert_eq!(door.inside.lock().callers.len(), 2);
-        entries[3].belongs_to(&Holder::Node).unwrap();
+        assert_eq!(connections.inside.lock().callers.len(), 2);
+        entries[3].belongs_to(&Tenant::Node).unwrap();
         drop(entries);
-        let again = enter(&door, 1);
+        let again = enter(&connections, 1);
         again.belongs_to(&caller("a")).unwrap();
     }
 
     #[test]
     fn a_connection_belongs_to_its_first_holder() {
-        let door = door();
-        let entry = enter(&door, 1);
+        let connections = connections();
+        let entry = enter(&connections, 1);
         entry
-            .belongs_to(&Holder::Stranger(entry.address()))
+            .belongs_to(&Tenant::Anonymous(entry.address()))
             .unwrap();
-        assert!(entry.is_stranger());
+        assert!(entry.is_anonymous());
         entry.belongs_to(&caller("a")).unwrap();
         entry.belongs_to(&caller("b")).unwrap();
-        assert_eq!(door.inside.lock().callers.len(), 1);
+        assert_eq!(connections.inside.lock().callers.len(), 1);
         drop(entry);
-        assert!(door.inside.lock().callers.is_empty());
-        assert!(door.inside.lock().strangers.is_empty());
+        assert!(connections.inside.lock().callers.is_empty());
+        assert!(connections.inside.lock().anonymous.is_empty());
     }
 
     #[test]
     fn who_was_recognised_is_known_again() {
-        let door = door();
-        assert!(!door.has_recognised("a"));
-        door.recognise("a");
-        assert!(door.has_recognised("a"));
+        let connections = connections();
+        assert!(!connections.has_recognised("a"));
+        connections.recognise("a");
+        assert!(connections.has_recognised("a"));
         for number in 0..RECOGNISED {
-            door.recognise(&number.to_string());
+            connections.recognise(&number.to_string());
         }
-        assert!(door.inside.lock().recognised.len() <= RECOGNISED);
+        assert!(connections.inside.lock().recognised.len() <= RECOGNISED);
     }
 }

@@ -1,6 +1,7 @@
 //! What a caller sees of an object that means something else at the edge: pods find the hub where the API
 //! server was, traffic stays in the pool. Pure surgery on JSON trees, in a fixed order; never the network.
 
+pub(crate) mod chain;
 mod config;
 pub(crate) mod context;
 mod discardcloudservice;
@@ -12,7 +13,6 @@ mod nodeportisolation;
 pub(crate) mod seen;
 mod serviceenvupdater;
 mod servicetopology;
-pub(crate) mod sieve;
 #[cfg(test)]
 mod tests;
 

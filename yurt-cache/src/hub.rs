@@ -21,7 +21,7 @@ use yurt_core::store::Store;
 
 use self::certificates::Certificates;
 use self::interface::PodAddress;
-use crate::identity::Mint;
+use crate::identity::LocalIssuer;
 use crate::store::synced::Flushing;
 use crate::tls;
 use crate::upstream::Upstream;
@@ -44,7 +44,7 @@ pub struct Hub {
     upstream: Upstream,
     certificates: Certificates,
     verifier: Arc<dyn ClientCertVerifier>,
-    mint: Arc<Mint>,
+    local_issuer: Arc<LocalIssuer>,
 }
 
 impl Hub {
@@ -62,7 +62,7 @@ impl Hub {
         let roots = tls::read_roots(client_ca).map_err(|error| Error::Certificate(error.into()))?;
         let verifier =
             tls::client_verifier(roots).map_err(|error| Error::Certificate(error.into()))?;
-        let mint = Mint::load_or_make(&config.data_dir, &config.node_name)
+        let local_issuer = LocalIssuer::load_or_make(&config.data_dir, &config.node_name)
             .map_err(|error| Error::Certificate(error.into()))?;
         let mut listeners = config
             .listen
@@ -90,7 +90,7 @@ impl Hub {
             upstream,
             certificates,
             verifier,
-            mint: Arc::new(mint),
+            local_issuer: Arc::new(local_issuer),
         })
     }
 

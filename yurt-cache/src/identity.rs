@@ -2,24 +2,24 @@
 
 mod authenticator;
 mod caller;
+mod collector;
 pub(crate) mod contact;
-mod figures;
-mod issued;
+mod issued_tokens;
 pub(crate) mod issuer;
+mod judge;
 mod keys;
-mod mint;
-mod seen;
-mod standing;
+mod local_issuer;
 pub(crate) mod subject;
 pub(crate) mod token;
+mod token_cache;
 mod trust;
 mod verifier;
 
 pub(crate) use authenticator::Authenticator;
 pub(crate) use caller::{Caller, Token};
-pub(crate) use figures::Figures;
-pub(crate) use issued::Order;
-pub(crate) use mint::{Mint, Minted};
-pub(crate) use standing::later;
+pub(crate) use collector::IdentityCollector;
+pub(crate) use issued_tokens::TokenKey;
+pub(crate) use judge::later;
+pub(crate) use local_issuer::{LocalIssuer, LocalToken};
 pub(crate) use token::{Account, BoundPod};
 pub(crate) use verifier::NodeVerifier;

@@ -1,8 +1,8 @@
 //! Events that happened while the cloud was away, kept until it is back: bounded, the oldest dropped and counted.
 
+mod collector;
 mod deliver;
 mod event;
-mod figures;
 mod queue;
 
 use std::ops::ControlFlow;
@@ -17,8 +17,8 @@ use self::queue::Queue;
 use crate::store::layout::EVENTS;
 use crate::tasks::blocking;
 
+pub(crate) use self::collector::OutboxCollector;
 pub(crate) use self::event::Event;
-pub(crate) use self::figures::Figures;
 
 /// The longest event that is kept: the server takes messages of 1 kB, and notes of as much.
 const LONGEST: usize = 32 << 10;

@@ -2,9 +2,9 @@
 //! the endpoints of Services. Bytes in, bytes out; where it is kept is the mirrors' affair.
 
 pub(crate) mod endpoint;
+pub(crate) mod local_pods;
 mod patch;
 pub(crate) mod reconcile;
-pub(crate) mod truth;
 pub(crate) mod unheard;
 
 use bytes::Bytes;

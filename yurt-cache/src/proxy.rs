@@ -3,6 +3,7 @@
 mod by_name;
 mod entrance;
 pub(crate) mod exchange;
+mod filtered;
 mod fit;
 mod forward;
 mod headers;
@@ -12,7 +13,6 @@ mod mirrored;
 mod outgoing;
 mod remember;
 pub(crate) mod route;
-mod sifted;
 mod stored;
 pub(crate) mod tee;
 mod token_request;
@@ -40,13 +40,13 @@ use crate::authorize::{Verdicts, local_write};
 use crate::body::{self, Body};
 use crate::codec::Status;
 use crate::discovery::Documents;
-use crate::filter::sieve::Filters;
+use crate::filter::chain::Filters;
 use crate::follow::registry::Registry;
 use crate::identity::{Authenticator, Caller};
 use crate::limits::{Requester, Shares};
 use crate::metrics::{Metrics, ServedFrom};
 use crate::outbox::Outbox;
-use crate::overlay::truth::Truth;
+use crate::overlay::local_pods::LocalPods;
 use crate::tasks::Tasks;
 use crate::upstream::{Link, Upstream};
 
@@ -59,7 +59,7 @@ pub(crate) struct Proxy {
     pub(crate) verdicts: Arc<Verdicts>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) documents: Documents,
-    pub(crate) truth: Arc<Truth>,
+    pub(crate) local_pods: Arc<LocalPods>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) filters: Arc<Filters>,
     pub(crate) metrics: Arc<Metrics>,
@@ -93,7 +93,7 @@ impl Proxy {
         }
         let api = ApiRequest::read(request.method(), request.uri(), request.headers());
         let mut exchange = Exchange::new(caller, api);
-        exchange.sieve = self.sieve(&exchange).await;
+        exchange.chain = self.chain(&exchange).await;
         let (place, placed) = self.place(requester, &exchange.api).await;
         exchange.place = place;
         let checked = placed.and_then(|()| self.check_length(&exchange.api, request.headers()));

@@ -250,7 +250,7 @@ impl Upstream {
                 Ok(requests) => requests,
                 Err(source) => {
                     // It may be HTTP/1.1 alone that fails.
-                    server.alarm.notify_one();
+                    server.probe_now.notify_one();
                     failed = SendError::Dial {
                         server: name,
                         source,
@@ -301,20 +301,20 @@ impl Upstream {
     ) -> Result<hyper::client::conn::http1::SendRequest<Body>, DialError> {
         let shared = &self.0;
         let server = shared.set.server(index);
-        let (_, life) = shared.set.state(index);
+        let (_, epoch) = shared.set.state(index);
         let within = shared.config.connect_timeout;
         let dialled = async {
             let tls = shared.read_files(credential, Protocol::Http1).await?;
             dial::http1(&server.address, tls).await
         };
-        let (requests, driver) = life
+        let (requests, driver) = epoch
             .run_until_cancelled(timeout(within, dialled))
             .await
             .ok_or(DialError::GivenUp)?
             .map_err(|_| DialError::TimedOut(within))??;
         shared.tasks.spawn(async move {
             // Its error reaches whoever waits for the response or reads the body.
-            let _ = life.run_until_cancelled(driver).await;
+            let _ = epoch.run_until_cancelled(driver).await;
         });
         Ok(requests)
     }

@@ -15,7 +15,7 @@ use crate::api::{Freshness, ObjectKey, Selection};
 use crate::authorize::Permit;
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status};
-use crate::filter::sieve::{SiftError, Sifted};
+use crate::filter::chain::{FilterChainError, Filtered};
 use crate::mirror::{Mirror, Snapshot};
 use crate::tasks;
 
@@ -63,7 +63,7 @@ pub(crate) async fn list(
     let cut = limit(options, fresh).and_then(|limit| cut(&mut snapshot, limit));
     let paging = cut.map(|(last, remaining)| {
         // Through filters the cloud cannot go on, nor while it is away.
-        let is_local = writer.sieve().is_some() || !is_of_server;
+        let is_local = writer.chain().is_some() || !is_of_server;
         let token = if is_local {
             Token::text(revision, &last)
         } else {
@@ -132,8 +132,8 @@ async fn select(
     if !selection.is_by_key() {
         snapshot = filter(snapshot, selection.clone()).await?;
     }
-    if writer.sieve().is_some() {
-        snapshot = sift(snapshot, writer.clone()).await?;
+    if writer.chain().is_some() {
+        snapshot = apply(snapshot, writer.clone()).await?;
     }
     Ok(snapshot)
 }
@@ -159,15 +159,15 @@ async fn filter(mut snapshot: Snapshot, selection: Selection) -> Result<Snapshot
 
 /// Leaves the items that the caller may see. Reads them all, so that a filter that cannot decide refuses the
 /// list before its first byte.
-async fn sift(mut snapshot: Snapshot, writer: Writer) -> Result<Snapshot, Status> {
+async fn apply(mut snapshot: Snapshot, writer: Writer) -> Result<Snapshot, Status> {
     let sifted = blocking(move || {
         let mut kept = Vec::new();
         for item in std::mem::take(&mut snapshot.items) {
             let body = snapshot.read(&item)?;
-            match writer.sift(&body) {
-                Ok(Sifted::Shown(_)) => kept.push(item),
-                Ok(Sifted::Hidden) => {}
-                Err(error) => return Ok(Err::<Snapshot, SiftError>(error)),
+            match writer.apply(&body) {
+                Ok(Filtered::Shown(_)) => kept.push(item),
+                Ok(Filtered::Hidden) => {}
+                Err(error) => return Ok(Err::<Snapshot, FilterChainError>(error)),
             }
         }
         snapshot.items = kept;
@@ -251,7 +251,7 @@ fn portion(
         if at > 0 {
             chunk.put_u8(b',');
         }
-        let Sifted::Shown(body) = writer.sift(&body)? else {
+        let Filtered::Shown(body) = writer.apply(&body)? else {
             return Err(Status::internal(
                 "an object of the list is hidden after all",
             ));

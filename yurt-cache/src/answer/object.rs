@@ -13,7 +13,7 @@ use crate::api::request::{Path, Revision};
 use crate::authorize::Permit;
 use crate::body::{self, Body};
 use crate::codec::{Status, Subject, TypeMeta, with_type_meta};
-use crate::filter::sieve::Sifted;
+use crate::filter::chain::Filtered;
 use crate::mirror::kind::{Covering, Kind};
 
 /// What the node has of one object, before anybody has decided who may see it.
@@ -76,7 +76,7 @@ impl Found<'_> {
         }
         let form = kind.form().unwrap_or_else(|| Arc::new(form_of(&stored)));
         let writer = writer(&kind, form);
-        let Sifted::Shown(object) = writer.sift(&with_type_meta(&stored, &writer.form))? else {
+        let Filtered::Shown(object) = writer.apply(&with_type_meta(&stored, &writer.form))? else {
             return Err(hidden(self.path));
         };
         let shaped = writer

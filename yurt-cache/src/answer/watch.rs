@@ -24,8 +24,8 @@ use crate::api::request::{Options, Revision};
 use crate::authorize::Permit;
 use crate::body::{self, Body};
 use crate::codec::{self, EventType, Status};
+use crate::filter::chain::FilterChain;
 use crate::filter::seen::Seen;
-use crate::filter::sieve::Sieve;
 use crate::mirror::window::{Event, Step};
 use crate::mirror::{Counted, Mirror, Read};
 
@@ -67,7 +67,7 @@ pub(crate) fn watch(
     let first_bookmark = BOOKMARKS
         .mul_f64(0.9 + 0.2 * fastrand::f64())
         .min(lasts.saturating_sub((lasts / 2).min(Duration::from_secs(2))));
-    let may_hide = writer.sieve().is_some_and(Sieve::may_hide);
+    let may_hide = writer.chain().is_some_and(FilterChain::may_hide);
     let is_resumed = !matches!(&stage, Stage::Replay(replay) if replay.is_state());
     let watching = Watching {
         seen: may_hide.then(Seen::default),

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::api::request::Shape;
 use crate::api::well_known::may_be_custom;
 use crate::codec::{self, Column, EventType, IncludeObject, ObjectMeta, TypeMeta, with_type_meta};
-use crate::filter::sieve::{Sieve, SiftError, Sifted};
+use crate::filter::chain::{FilterChain, FilterChainError, Filtered};
 use crate::mirror::kind::Kind;
 
 /// Writes objects of one kind in one shape.
@@ -18,7 +18,7 @@ pub(crate) struct Writer {
     columns: Arc<Vec<Column>>,
     include: IncludeObject,
     now: jiff::Timestamp,
-    sieve: Option<Sieve>,
+    chain: Option<FilterChain>,
     /// Its resource has a definition, and no type of the server's own.
     is_custom: bool,
 }
@@ -50,34 +50,34 @@ impl Writer {
             columns: Arc::new(columns),
             include: include.and_then(IncludeObject::parse).unwrap_or_default(),
             now,
-            sieve: None,
+            chain: None,
             is_custom: may_be_custom(&kind.resource),
         }
     }
 
     /// Returns a writer for who sees objects through filters.
-    pub(crate) fn through(mut self, sieve: Option<Sieve>) -> Self {
-        self.sieve = sieve;
+    pub(crate) fn through(mut self, chain: Option<FilterChain>) -> Self {
+        self.chain = chain;
         self
     }
 
     /// Returns the filters that objects have to pass before they are written.
-    pub(crate) fn sieve(&self) -> Option<&Sieve> {
-        self.sieve.as_ref()
+    pub(crate) fn chain(&self) -> Option<&FilterChain> {
+        self.chain.as_ref()
     }
 
     /// Lets the filters know what is known now.
     pub(crate) fn renew(&mut self) {
-        if let Some(sieve) = &mut self.sieve {
-            sieve.renew();
+        if let Some(chain) = &mut self.chain {
+            chain.renew();
         }
     }
 
     /// Returns an object of a list or a watch as the caller may see it.
-    pub(crate) fn sift(&self, object: &Bytes) -> Result<Sifted, SiftError> {
-        match &self.sieve {
-            None => Ok(Sifted::Shown(object.clone())),
-            Some(sieve) => sieve.sift(object),
+    pub(crate) fn apply(&self, object: &Bytes) -> Result<Filtered, FilterChainError> {
+        match &self.chain {
+            None => Ok(Filtered::Shown(object.clone())),
+            Some(chain) => chain.apply(object),
         }
     }
 
@@ -166,7 +166,7 @@ impl Writer {
 
     /// Returns whether events can be sent as the mirror has them.
     pub(crate) fn is_plain(&self) -> bool {
-        self.shape == Shape::Object && self.sieve.is_none()
+        self.shape == Shape::Object && self.chain.is_none()
     }
 
     fn row(&self, body: &Bytes) -> Option<Bytes> {

@@ -54,7 +54,7 @@ struct Kept {
 
 impl Enrolment {
     /// Keeps it until `stop`.
-    pub(crate) async fn keep(self, upstream: Upstream, stop: CancellationToken) {
+    pub(crate) async fn run(self, upstream: Upstream, stop: CancellationToken) {
         let this = Arc::new(self);
         let keeping = async {
             let mut last = None;

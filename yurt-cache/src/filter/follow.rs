@@ -16,11 +16,11 @@ use yurt_core::store::{Batch, Store};
 
 use self::source::{Source, labelled};
 use crate::api::{ObjectKey, Resource, Scope, Within};
+use crate::filter::chain::Filters;
 use crate::filter::context::{
     Affected, Context, Facts, Pool, Services, nodes_of_bucket, nodes_of_pool, pool_of_node,
     service_facts,
 };
-use crate::filter::sieve::Filters;
 use crate::filter::{FilterConfig, FilterName, is_affected, may_concern};
 use crate::follow::local::LocalError;
 use crate::follow::registry::Registry;
@@ -53,7 +53,7 @@ pub(crate) struct Given {
 }
 
 /// The task that keeps the filters' context.
-pub(crate) struct Surroundings {
+pub(crate) struct ContextFollower {
     registry: Arc<Registry>,
     store: Arc<dyn Store>,
     filters: Arc<Filters>,
@@ -69,7 +69,7 @@ pub(crate) struct Surroundings {
     buckets: Option<Source<Vec<String>>>,
 }
 
-impl Surroundings {
+impl ContextFollower {
     /// Reads what filters knew last. Blocks on the store.
     pub(crate) fn open(given: Given, registry: Arc<Registry>, store: Arc<dyn Store>) -> Self {
         let Given {

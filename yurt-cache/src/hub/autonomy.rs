@@ -86,8 +86,8 @@ impl Autonomy {
     }
 
     /// Returns what tells the metrics.
-    pub(super) fn told(&self) -> Told {
-        Told(self.latest.clone())
+    pub(super) fn collector(&self) -> AutonomyCollector {
+        AutonomyCollector(self.latest.clone())
     }
 
     /// Looks again and again, and when the link comes and goes, until `stop`.
@@ -204,9 +204,9 @@ impl fmt::Debug for Autonomy {
 
 /// What the metrics tell: the latest look.
 #[derive(Debug)]
-pub(super) struct Told(Arc<Mutex<Report>>);
+pub(super) struct AutonomyCollector(Arc<Mutex<Report>>);
 
-impl Collector for Told {
+impl Collector for AutonomyCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let report = self.0.lock().clone();
         if let Some(until) = report.until {

@@ -6,7 +6,7 @@ use yurt_core::name::NodeName;
 use yurt_core::store::{Batch, Result, Store};
 
 use crate::follow::registry::Registry;
-use crate::overlay::truth::Truth;
+use crate::overlay::local_pods::LocalPods;
 use crate::overlay::unheard::Unheard;
 use crate::store::layout::BOOT;
 
@@ -16,11 +16,11 @@ pub(super) fn recall(
     store: &dyn Store,
     node: &NodeName,
     boot_id_file: &Path,
-) -> Truth {
-    let truth = Truth::recall(registry, &Unheard::read(store));
+) -> LocalPods {
+    let local_pods = LocalPods::recall(registry, &Unheard::read(store));
     let taken_in = if_another(store, boot_id_file, || {
         tracing::info!("the machine was started again: no pod is ready until the kubelet says so");
-        let taken_in = truth.start_anew(registry, node);
+        let taken_in = local_pods.start_anew(registry, node);
         taken_in
             .inspect_err(|error| tracing::warn!(%error, "endpoints may lead to pods of before"))
             .ok()
@@ -28,7 +28,7 @@ pub(super) fn recall(
     if let Err(error) = taken_in {
         tracing::warn!(%error, "whether the machine was started again is not known");
     }
-    truth
+    local_pods
 }
 
 /// Does what a start of the machine since the last call asks for, and then remembers this start and the pods that it

@@ -61,7 +61,7 @@ impl Certificates {
     }
 
     /// Keeps them fresh until `stop`.
-    pub(super) fn keep(
+    pub(super) fn start(
         &self,
         config: &Config,
         upstream: &Upstream,
@@ -80,7 +80,7 @@ impl Certificates {
             let reloaded = upstream.clone();
             let taken = Box::new(move |_: Identity| reloaded.reload());
             let client = enrolment(Purpose::Client, config.bootstrap_token_file.clone(), taken);
-            let client = client.keep(upstream.clone(), stop.clone());
+            let client = client.run(upstream.clone(), stop.clone());
             children.spawn("client certificate", client);
         }
         if self.authority.is_none() {
@@ -99,7 +99,7 @@ impl Certificates {
                 let presented = self.presented();
                 let taken = Box::new(move |identity: Identity| present(&presented, &identity));
                 let serving = enrolment(Purpose::Serving(self.names.clone()), None, taken);
-                let serving = serving.keep(upstream.clone(), stop.clone());
+                let serving = serving.run(upstream.clone(), stop.clone());
                 children.spawn("serving certificate", serving);
             }
         }

@@ -12,11 +12,11 @@ use super::interface::{InterfaceError, PodAddress};
 use super::state::State;
 use super::sweep::Sweeping;
 use super::{Error, Hub, admin, listen};
-use crate::filter::follow::{Given, Surroundings};
-use crate::identity::{Authenticator, Figures, NodeVerifier, contact, issuer};
+use crate::filter::follow::{ContextFollower, Given};
+use crate::identity::{Authenticator, IdentityCollector, NodeVerifier, contact, issuer};
 use crate::limits::{Connections, Shares};
 use crate::metrics::Metrics;
-use crate::outbox;
+use crate::outbox::OutboxCollector;
 use crate::overlay::reconcile::Reconcile;
 use crate::proxy::Proxy;
 use crate::tasks::{Children, Ended, Tasks, blocking};
@@ -54,12 +54,17 @@ impl Hub {
         let tasks = Tasks::default();
         let state = self.open(&tasks, &stop).await?;
         let tls = self.tls(state.authenticator.clone())?;
-        let surroundings = self.surroundings(&state).await?;
+        let filter_context = self.filter_context(&state).await?;
         let metrics = self.metrics(&state);
         // Its own, so that a hub that has to end can say so to its listeners.
         let shutdown = shutdown.child_token();
         let mut running = Running {
-            proxy: self.proxy(&state, &surroundings, &metrics, (&tasks, &shutdown, &stop)),
+            proxy: self.proxy(
+                &state,
+                &filter_context,
+                &metrics,
+                (&tasks, &shutdown, &stop),
+            ),
             state,
             metrics,
             children: Children::default(),
@@ -69,7 +74,7 @@ impl Hub {
         };
         // Before the listeners go to those who serve them.
         let (clients, admin) = (self.local_addrs(), self.admin_addr());
-        running.start("surroundings", |stop| surroundings.run(stop));
+        running.start("filter context", |stop| filter_context.run(stop));
         self.start(&mut running);
         let ca_file = self.certificates.authority();
         tracing::info!(?clients, ?admin, ?ca_file, "the hub serves");
@@ -87,7 +92,7 @@ impl Hub {
             .map_err(|error| Error::Certificate(error.into()))
     }
 
-    async fn surroundings(&self, state: &State) -> Result<Surroundings, Error> {
+    async fn filter_context(&self, state: &State) -> Result<ContextFollower, Error> {
         let given = Given {
             node: self.config.node_name.clone(),
             pool_name: self.config.pool_name.clone(),
@@ -95,7 +100,7 @@ impl Hub {
             hub: self.pod_addr(),
         };
         let (mirrors, store) = (state.registry.clone(), self.store.clone());
-        let open = move || Ok(Surroundings::open(given, mirrors, store));
+        let open = move || Ok(ContextFollower::open(given, mirrors, store));
         blocking(open).await.map_err(Error::Store)
     }
 
@@ -106,15 +111,15 @@ impl Hub {
             self.upstream.clone(),
             self.store.clone(),
         );
-        metrics.collect(Box::new(Figures(state.authenticator.clone())));
-        metrics.collect(Box::new(outbox::Figures(state.outbox.clone())));
+        metrics.collect(Box::new(IdentityCollector(state.authenticator.clone())));
+        metrics.collect(Box::new(OutboxCollector(state.outbox.clone())));
         Arc::new(metrics)
     }
 
     fn proxy(
         &self,
         state: &State,
-        surroundings: &Surroundings,
+        filter_context: &ContextFollower,
         metrics: &Arc<Metrics>,
         (tasks, shutdown, stop): (&Tasks, &CancellationToken, &CancellationToken),
     ) -> Arc<Proxy> {
@@ -125,9 +130,9 @@ impl Hub {
             verdicts: state.verdicts.clone(),
             documents: state.documents.clone(),
             authenticator: state.authenticator.clone(),
-            truth: state.truth.clone(),
+            local_pods: state.local_pods.clone(),
             outbox: state.outbox.clone(),
-            filters: surroundings.filters().clone(),
+            filters: filter_context.filters().clone(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             stop: shutdown.clone(),
@@ -148,25 +153,25 @@ impl Hub {
         running.start("flushing", |stop| flushing.run(stop));
         let (contact, clock) = (state.authenticator.contact.clone(), self.config.clock);
         running.start("contact", |stop| {
-            contact::keep(contact, upstream.clone(), clock, stop)
+            contact::run(contact, upstream.clone(), clock, stop)
         });
         running.start("issuer", |stop| {
-            issuer::keep(state.authenticator.clone(), upstream.clone(), stop)
+            issuer::run(state.authenticator.clone(), upstream.clone(), stop)
         });
         let reconcile = Reconcile {
             registry: state.registry.clone(),
-            truth: state.truth.clone(),
+            local_pods: state.local_pods.clone(),
             outbox: state.outbox.clone(),
             upstream: upstream.clone(),
             store: self.store.clone(),
         };
         running.start("reconcile", |stop| reconcile.run(stop));
         let sweeping = Sweeping::new(&self.config, &state);
-        running.metrics.collect(Box::new(sweeping.told()));
+        running.metrics.collect(Box::new(sweeping.collector()));
         running.start("sweeping", |stop| sweeping.run(stop));
         let (children, stop) = (&mut running.children, &running.stop);
         self.certificates
-            .keep(&self.config, &self.upstream, children, stop);
+            .start(&self.config, &self.upstream, children, stop);
         state.registry.start();
         if let Some(address) = self.pod_address.clone() {
             running.start("pod address", |stop| look_after(address, stop));
@@ -178,7 +183,7 @@ impl Hub {
         let state = running.state.clone();
         let autonomy = Autonomy::new(&self.config, state.clone(), self.flushing.clone());
         let autonomy = Arc::new(autonomy);
-        running.metrics.collect(Box::new(autonomy.told()));
+        running.metrics.collect(Box::new(autonomy.collector()));
         let looking = autonomy.clone();
         running.start("autonomy", |stop| looking.run(stop));
         let Some(listener) = self.admin.take() else {

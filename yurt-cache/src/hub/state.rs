@@ -13,7 +13,7 @@ use crate::follow::registry::Registry;
 use crate::identity::Authenticator;
 use crate::mirror::window::Limit;
 use crate::outbox::Outbox;
-use crate::overlay::truth::Truth;
+use crate::overlay::local_pods::LocalPods;
 use crate::tasks::{Tasks, blocking};
 use crate::upstream::Upstream;
 
@@ -24,7 +24,7 @@ pub(super) struct State {
     pub(super) registry: Arc<Registry>,
     pub(super) verdicts: Arc<Verdicts>,
     pub(super) authenticator: Arc<Authenticator>,
-    pub(super) truth: Arc<Truth>,
+    pub(super) local_pods: Arc<LocalPods>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) documents: Documents,
 }
@@ -49,14 +49,14 @@ impl Hub {
         let (mirrors, bounds, verdicts) = sweep::retention(&self.config);
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
         let (clock, limit) = (self.config.clock, self.config.verdict_limit);
-        let (mint, upstream) = (self.mint.clone(), self.upstream.clone());
+        let (local_issuer, upstream) = (self.local_issuer.clone(), self.upstream.clone());
         let node = self.config.node_name.clone();
         let boot_id_file = self.config.boot_id_file.clone();
         let open = move || {
             let now = Instant::now();
             let documents = Documents::open(store.clone(), bounds, now)?;
             let authenticator =
-                Authenticator::open(store.clone(), tasks.clone(), clock, limit, mint)?;
+                Authenticator::open(store.clone(), tasks.clone(), clock, limit, local_issuer)?;
             let authenticator = Arc::new(authenticator);
             let verdicts = Verdicts::open(
                 store.clone(),
@@ -67,10 +67,10 @@ impl Hub {
             )?;
             let registry =
                 Registry::open(store.clone(), (window, mirrors), follower, tasks, stop, now)?;
-            let truth = boot::recall(&registry, &*store, &node, &boot_id_file);
+            let local_pods = boot::recall(&registry, &*store, &node, &boot_id_file);
             Ok(State {
                 upstream,
-                truth: Arc::new(truth),
+                local_pods: Arc::new(local_pods),
                 outbox: Arc::new(Outbox::open(store)?),
                 registry: Arc::new(registry),
                 verdicts: Arc::new(verdicts),

@@ -149,8 +149,8 @@ impl Sweeping {
     }
 
     /// Returns what tells the metrics.
-    pub(super) fn told(&self) -> Told {
-        Told {
+    pub(super) fn collector(&self) -> SweepCollector {
+        SweepCollector {
             registry: Arc::clone(&self.registry),
             documents: self.documents.clone(),
             verdicts: self.verdicts.clone(),
@@ -161,14 +161,14 @@ impl Sweeping {
 
 /// How much is kept, read at each scrape.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct SweepCollector {
     registry: Arc<Registry>,
     documents: Documents,
     verdicts: Arc<Verdicts>,
     gone: Counts,
 }
 
-impl Collector for Told {
+impl Collector for SweepCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::result::Result<(), fmt::Error> {
         self.gone.encode(encoder.encode_descriptor(
             "forgotten",

@@ -15,11 +15,11 @@ use yurt_core::store::{Batch, Result, Store};
 
 use super::caller::{Caller, Identified, Issuer, Subject, Token};
 use super::contact::Contact;
-use super::issued::Issued;
-use super::mint::{self, Mint, Purpose};
-use super::seen::Seen;
-use super::standing::{Denied, Moment, judge};
+use super::issued_tokens::IssuedTokens;
+use super::judge::{Denied, JudgedAt, judge};
+use super::local_issuer::{self, LocalIssuer, Purpose};
 use super::token::Jwt;
+use super::token_cache::TokenCache;
 use super::trust::{SavedTrust, Trust, Vouch};
 use crate::codec::Status;
 use crate::store::layout::CLUSTER;
@@ -35,11 +35,11 @@ const VERIFIED: usize = 1_024;
 #[derive(Debug)]
 pub(crate) struct Authenticator {
     pub(crate) contact: Arc<Contact>,
-    pub(super) seen: Seen,
+    pub(super) token_cache: TokenCache,
     /// Tokens that the cloud made for this node's pods.
-    pub(crate) issued: Issued,
+    pub(crate) issued: IssuedTokens,
     /// Makes tokens for them while it is away.
-    pub(crate) mint: Arc<Mint>,
+    pub(crate) local_issuer: Arc<LocalIssuer>,
     pub(super) minted: AtomicU64,
     /// Handshakes of the node with a certificate that is not valid now.
     pub(super) forgiven: AtomicU64,
@@ -62,7 +62,7 @@ impl Authenticator {
         tasks: Tasks,
         clock: fn() -> Timestamp,
         limit: Duration,
-        mint: Arc<Mint>,
+        local_issuer: Arc<LocalIssuer>,
     ) -> Result<Self> {
         // What is damaged is fetched again.
         let saved = store.get(CLUSTER.as_bytes()).ok().flatten();
@@ -70,9 +70,9 @@ impl Authenticator {
         let cluster = saved.and_then(Trust::from_saved).map(Arc::new);
         Ok(Self {
             contact: Arc::new(Contact::open(store.clone())?),
-            seen: Seen::open(store.clone(), tasks.clone())?,
-            issued: Issued::open(store.clone(), tasks.clone())?,
-            mint,
+            token_cache: TokenCache::open(store.clone(), tasks.clone())?,
+            issued: IssuedTokens::open(store.clone(), tasks.clone())?,
+            local_issuer,
             minted: AtomicU64::new(0),
             forgiven: AtomicU64::new(0),
             store,
@@ -124,7 +124,7 @@ impl Authenticator {
     }
 
     fn vouch(&self, jwt: &Jwt<'_>) -> (Vouch, Issuer) {
-        let own = self.mint.trust();
+        let own = self.local_issuer.trust();
         if jwt.claims.issuer == own.issuer() {
             // A key of an earlier life of the node is nobody's.
             let vouch = match own.vouch(jwt) {
@@ -145,7 +145,7 @@ impl Authenticator {
     /// 401 afterwards.
     pub(crate) fn check_own(&self, is_online: bool) -> std::result::Result<(), Status> {
         let back_for = self.back_for(Instant::now());
-        if is_online && back_for.is_some_and(|back_for| back_for > mint::LIFETIME) {
+        if is_online && back_for.is_some_and(|back_for| back_for > local_issuer::LIFETIME) {
             return Err(Self::asks_for_renewal());
         }
         Ok(())
@@ -178,7 +178,7 @@ impl Authenticator {
                 Err(refusal(Denied::ExpiredSince))
             };
         }
-        let standing = self.seen.standing(token.digest());
+        let standing = self.token_cache.standing(token.digest());
         let is_vouched = token.subject().is_some();
         match judge(token.validity(), is_vouched, standing, moment) {
             Ok(()) => {
@@ -200,7 +200,8 @@ impl Authenticator {
     /// recognised: its pod cannot get another one.
     fn accept_alive(&self, token: &Token, now: Timestamp) {
         if token.expires().is_some_and(|expires| expires >= now) {
-            self.seen.accept(token.digest(), token.expires(), now, None);
+            self.token_cache
+                .accept(token.digest(), token.expires(), now, None);
         }
     }
 
@@ -211,7 +212,7 @@ impl Authenticator {
         };
         let now = (self.clock)();
         let is_alive = token.expires().is_none_or(|expires| expires >= now);
-        let recognised = self.seen.recognised(token.digest());
+        let recognised = self.token_cache.recognised(token.digest());
         is_alive && recognised.is_some_and(|recognised| recognised.elapsed() < RECOGNISED_FOR)
     }
 
@@ -221,7 +222,7 @@ impl Authenticator {
             return;
         };
         let now = (self.clock)();
-        self.seen
+        self.token_cache
             .accept(token.digest(), token.expires(), now, Some(Instant::now()));
         match self.cluster() {
             None => {
@@ -245,7 +246,8 @@ impl Authenticator {
         // One for somebody else does not become one for us.
         if token.subject().is_some() {
             let now = (self.clock)();
-            self.seen.accept(token.digest(), token.expires(), now, None);
+            self.token_cache
+                .accept(token.digest(), token.expires(), now, None);
         }
     }
 
@@ -306,7 +308,7 @@ impl Authenticator {
         };
         let now = (self.clock)();
         let is_vouched = token.subject().is_some();
-        self.seen
+        self.token_cache
             .refuse(token.digest(), token.expires(), now, is_vouched);
         let mut guide = self.guide.lock();
         if guide.as_ref() == Some(caller) {
@@ -355,8 +357,8 @@ impl Authenticator {
         self.contact.back_for(now)
     }
 
-    pub(super) fn moment(&self) -> Moment {
-        Moment {
+    pub(super) fn moment(&self) -> JudgedAt {
+        JudgedAt {
             now: (self.clock)(),
             contact: self.contact.last(),
             limit: self.limit,

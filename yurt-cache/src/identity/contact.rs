@@ -142,7 +142,7 @@ async fn written(write: impl FnOnce() -> Result<()> + Send + 'static) {
 }
 
 /// Notes every contact until `stop`.
-pub(crate) async fn keep(
+pub(crate) async fn run(
     contact: Arc<Contact>,
     upstream: Upstream,
     clock: fn() -> Timestamp,

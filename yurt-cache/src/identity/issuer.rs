@@ -51,7 +51,7 @@ struct Configuration {
 }
 
 /// Keeps the keys fresh until `stop`.
-pub(crate) async fn keep(
+pub(crate) async fn run(
     authenticator: Arc<Authenticator>,
     upstream: Upstream,
     stop: CancellationToken,

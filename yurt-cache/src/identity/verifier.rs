@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use yurt_core::name::NodeName;
 
 use super::Authenticator;
-use super::standing::{Moment, SLACK, later};
+use super::judge::{JudgedAt, SLACK, later};
 use super::subject::{Validity, peer_node_name, peer_validity};
 
 /// How long after the link came back the node may renew what expired meanwhile.
@@ -71,7 +71,7 @@ impl NodeVerifier {
 
 /// Returns as of when a certificate that is not valid now is to be verified, if it is forgiven. `back_for` is how
 /// long the cloud has been there, `None` while it is not.
-fn forgive(validity: Validity, moment: Moment, back_for: Option<Duration>) -> Option<Timestamp> {
+fn forgive(validity: Validity, moment: JudgedAt, back_for: Option<Duration>) -> Option<Timestamp> {
     let now = moment.time();
     if validity.not_before > validity.not_after {
         return None;
@@ -198,7 +198,7 @@ mod tests {
             (-3_600, None, Some(at(CUT))),
             (-CUT, None, Some(at(CUT))),
         ] {
-            let moment = Moment {
+            let moment = JudgedAt {
                 now: at(CUT + now),
                 contact: Some(at(CUT)),
                 limit: day * 30,
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_certificate_from_the_future_is_not_valid_unless_the_clock_must_be_wrong() {
-        let moment = Moment {
+        let moment = JudgedAt {
             now: at(0),
             contact: Some(at(CUT)),
             limit: Duration::from_secs(86_400),
@@ -225,7 +225,7 @@ mod tests {
         let forgiven = |not_before| forgive(from(not_before), moment, None);
         assert_eq!(forgiven(CUT + 60), Some(at(CUT + 60)));
         assert_eq!(forgiven(CUT + DAY), None);
-        let never = Moment {
+        let never = JudgedAt {
             contact: None,
             ..moment
         };

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use yurt_core::store::Store;
 
-use super::truth::{Truth, concerned, endpoint_resources, nodes, pods};
+use super::local_pods::{LocalPods, concerned, endpoint_resources, nodes, pods};
 use super::unheard::Unheard;
 use crate::follow::registry::Registry;
 use crate::identity::Caller;
@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(crate) struct Reconcile {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) truth: Arc<Truth>,
+    pub(crate) local_pods: Arc<LocalPods>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) upstream: Upstream,
     pub(crate) store: Arc<dyn Store>,
@@ -68,7 +68,7 @@ impl Reconcile {
             Ok::<(), Panicked>(())
         })
         .await?;
-        if self.truth.assumes() {
+        if self.local_pods.assumes() {
             self.hear_of_pods().await;
         }
         let this = self.clone();
@@ -85,8 +85,8 @@ impl Reconcile {
             let mut changes: Vec<_> = mirrors.iter().map(|mirror| mirror.changed()).collect();
             let this = self.clone();
             let is_ahead = blocking(move || {
-                let is_ahead = this.truth.agree(&this.registry);
-                if let Err(error) = this.truth.correct_all(&this.registry) {
+                let is_ahead = this.local_pods.agree(&this.registry);
+                if let Err(error) = this.local_pods.correct_all(&this.registry) {
                     tracing::warn!(%error, "endpoints cannot be kept true");
                 }
                 Ok::<_, Panicked>(is_ahead || this.is_covered())
@@ -103,7 +103,7 @@ impl Reconcile {
         }
         let this = self.clone();
         blocking(move || {
-            this.truth.clear();
+            this.local_pods.clear();
             this.uncover(&endpoint_resources());
             Ok(())
         })

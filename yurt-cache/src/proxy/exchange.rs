@@ -4,7 +4,7 @@ use crate::api::Scope;
 use crate::api::request::{ApiRequest, Path, Target, Verb};
 use crate::authorize::Access;
 use crate::codec::{FieldSelector, LabelSelector, Status};
-use crate::filter::sieve::Sieve;
+use crate::filter::chain::FilterChain;
 use crate::identity::Caller;
 use crate::limits::RequestGuard;
 
@@ -16,7 +16,7 @@ pub(crate) struct Exchange {
     /// What it lists or watches, if it does; or why that cannot be read.
     pub(crate) scope: Result<Option<Scope>, Status>,
     /// The filters that the answer has to pass.
-    pub(crate) sieve: Option<Sieve>,
+    pub(crate) chain: Option<FilterChain>,
     /// Its share of the hub, as long as it lasts.
     pub(crate) place: Option<RequestGuard>,
 }
@@ -27,7 +27,7 @@ impl Exchange {
             caller,
             scope: scope(&api),
             api,
-            sieve: None,
+            chain: None,
             place: None,
         }
     }

@@ -68,10 +68,10 @@ impl Proxy {
         let path = written.path;
         let name = path.name.clone().unwrap_or_default();
         let key = key(path.namespace.as_deref().unwrap_or_default(), &name);
-        let (resource, registry, truth) = (
+        let (resource, registry, local_pods) = (
             path.resource.clone(),
             self.registry.clone(),
-            self.truth.clone(),
+            self.local_pods.clone(),
         );
         let (is_dry_run, node) = (api.options.is_dry_run, self.node.clone());
         let work = move || {
@@ -93,7 +93,7 @@ impl Proxy {
                 return Ok(tried.or(shown));
             }
             if let Some(pod) = shown.as_ref().filter(|_| resource.plural == "pods") {
-                truth.note(&registry, &key, pod)?;
+                local_pods.note(&registry, &key, pod)?;
             }
             Ok(shown)
         };

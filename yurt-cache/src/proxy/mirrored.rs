@@ -71,7 +71,7 @@ impl Proxy {
             fresh,
         } = asked;
         let Exchange {
-            caller, api, sieve, ..
+            caller, api, chain, ..
         } = exchange;
         self.check_claim(caller, &asked.access()).await?;
         let arrived = Instant::now();
@@ -85,7 +85,7 @@ impl Proxy {
         match self.wait_for(&mirror, caller, wanted, arrived).await {
             Waited::Ready => {}
             // Filters need a mirror, and whoever takes any version takes the one that is not proven.
-            Waited::Forward if sieve.is_some() && fresh == Freshness::Any && mirror.is_synced() => {
+            Waited::Forward if chain.is_some() && fresh == Freshness::Any && mirror.is_synced() => {
             }
             Waited::Forward => return Ok(None),
             Waited::CutOff => {
@@ -94,7 +94,7 @@ impl Proxy {
             }
         }
         let lost = lost(&mirror, api);
-        if let (Some(_), Some(from)) = (sieve, lost) {
+        if let (Some(_), Some(from)) = (chain, lost) {
             // The cloud could go on, but not through the filters.
             return Err(Status::expired_watch(from, mirror.revision()));
         }
@@ -111,7 +111,7 @@ impl Proxy {
             Ok(response) => Ok(Some((response, ServedFrom::Mirror))),
             // The mirror has moved on, or is gone, or its store does not give what it has; the cloud does, and goes on
             // where a page ended.
-            Err(status) if is_lost(&status) && sieve.is_none() => Ok(None),
+            Err(status) if is_lost(&status) && chain.is_none() => Ok(None),
             Err(status) => Err(status),
         }
     }
@@ -172,7 +172,7 @@ impl Proxy {
         mirror: &Arc<Mirror>,
         asked: Asked<'_>,
     ) -> Result<Response<Body>, Status> {
-        let Exchange { api, sieve, .. } = asked.exchange;
+        let Exchange { api, chain, .. } = asked.exchange;
         let form = mirror
             .kind
             .form()
@@ -186,7 +186,7 @@ impl Proxy {
             mirror,
             selection: Selection::new(asked.scope, &mirror.scope),
             options: &api.options,
-            writer: Writer::new(&mirror.kind, form, shape, include, now).through(sieve.clone()),
+            writer: Writer::new(&mirror.kind, form, shape, include, now).through(chain.clone()),
         };
         if api.verb == Verb::Watch {
             return Ok(watch::watch(permit, reading, self.stop.clone()));

@@ -78,14 +78,14 @@ fn prefer(
     headers: &mut HeaderMap,
 ) -> bool {
     let api = &exchange.api;
-    let is_sifted = exchange.sieve.is_some();
-    let is_looked_at = is_sifted || (remember != Remember::Nothing && api.verb != Verb::Write);
+    let is_filtered = exchange.chain.is_some();
+    let is_looked_at = is_filtered || (remember != Remember::Nothing && api.verb != Verb::Write);
     if is_looked_at {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     }
     let is_remembered = remember == Remember::Object && api.verb == Verb::Get;
-    if is_sifted || (is_remembered && api.shape == Some(Shape::Object)) {
+    if is_filtered || (is_remembered && api.shape == Some(Shape::Object)) {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     }
-    is_looked_at && (is_sifted || !accepts_gzip(came))
+    is_looked_at && (is_filtered || !accepts_gzip(came))
 }

@@ -92,13 +92,13 @@ fn online(exchange: &Exchange, have: Have) -> Route<'_> {
         (Target::Document | Target::Other, _) => return nothing,
         (Target::Resource(path), _) => path,
     };
-    if exchange.sieve.is_some() && request.shape.is_none() {
+    if exchange.chain.is_some() && request.shape.is_none() {
         return Route::NotAcceptable;
     }
     if path.subresource.is_some() || request.options.not_a_number.is_some() {
         return nothing;
     }
-    if exchange.sieve.is_some() {
+    if exchange.chain.is_some() {
         return filtered(request, scope, have);
     }
     match (request.verb, request.shape) {

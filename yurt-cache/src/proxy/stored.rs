@@ -68,7 +68,7 @@ impl Proxy {
         let now = (self.clock)();
         let include = api.options.include_object.as_deref();
         let mut response = found.show(permit, &api.options.revision, |kind, form| {
-            Writer::new(kind, form, shape, include, now).through(exchange.sieve.clone())
+            Writer::new(kind, form, shape, include, now).through(exchange.chain.clone())
         })?;
         self.warn_of_age(&mut response, link);
         Ok(response)

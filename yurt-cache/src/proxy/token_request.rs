@@ -22,7 +22,7 @@ use crate::api::well_known::pods_scope;
 use crate::authorize::Permit;
 use crate::body;
 use crate::codec::{Status, Subject, protobuf};
-use crate::identity::{Account, BoundPod, Minted, Order, later};
+use crate::identity::{Account, BoundPod, LocalToken, TokenKey, later};
 use crate::metrics::ServedFrom;
 use crate::tasks::blocking;
 use crate::upstream::Link;
@@ -179,7 +179,7 @@ impl Proxy {
     }
 
     /// Makes a token for a pod that runs here under that account.
-    fn mint(&self, path: &Path, asked: &Asked, order: &Order<'_>) -> Result<Bytes, Status> {
+    fn mint(&self, path: &Path, asked: &Asked, order: &TokenKey<'_>) -> Result<Bytes, Status> {
         if self.link() == Link::Up && !self.is_reach_unknown() {
             // One request broke, and the next may not: the cloud's token is better.
             return Err(Status::timeout(
@@ -211,7 +211,7 @@ impl Proxy {
         let now = self.authenticator.time();
         let minted = self
             .authenticator
-            .mint
+            .local_issuer
             .issue(&account, &bound, purpose, now)
             .ok_or_else(|| Status::internal("sign a token of the hub's own"))?;
         self.authenticator.count_minted();
@@ -239,7 +239,7 @@ impl Proxy {
 
 impl Pod {
     /// Returns whether a token for it may be given out on this node.
-    fn is_for(&self, order: &Order<'_>, node: &NodeName) -> bool {
+    fn is_for(&self, order: &TokenKey<'_>, node: &NodeName) -> bool {
         let account = match self.spec.service_account_name.as_str() {
             "" => "default",
             name => name,
@@ -272,10 +272,10 @@ impl Asked {
     }
 
     /// Returns under what the answer is kept; `None` unless it is for a pod.
-    fn order<'a>(&'a self, path: &'a Path) -> Option<Order<'a>> {
+    fn order<'a>(&'a self, path: &'a Path) -> Option<TokenKey<'a>> {
         let bound = self.bound_object_ref.as_ref()?;
         let is_pod = bound.kind == "Pod" && !bound.name.is_empty() && !bound.uid.is_empty();
-        is_pod.then_some(Order {
+        is_pod.then_some(TokenKey {
             namespace: path.namespace.as_deref()?,
             account: path.name.as_deref()?,
             uid: &bound.uid,
@@ -287,9 +287,9 @@ impl Asked {
 /// Writes a token as the server's answer.
 fn granted(
     path: &Path,
-    order: &Order<'_>,
+    order: &TokenKey<'_>,
     bound: &BoundPod,
-    minted: &Minted,
+    minted: &LocalToken,
     now: Timestamp,
 ) -> Bytes {
     let lifetime = minted.expires.as_second() - now.as_second();

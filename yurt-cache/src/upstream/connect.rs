@@ -35,7 +35,7 @@ impl Shared {
         credential: Credential,
     ) -> Option<Permit> {
         let server = self.set.server(index);
-        let (Health::Up, life) = self.set.state(index) else {
+        let (Health::Up, epoch) = self.set.state(index) else {
             return None;
         };
         let pool = server.pool(credential);
@@ -45,22 +45,22 @@ impl Shared {
                 let changed = pool.changed();
                 let permit = pool.take(self.files.generation());
                 // A runtime that ends drops each dial as it is begun: who dialled again and again would never leave its
-                // thread. One that fails may be left of the server's life before.
+                // thread. One that fails may be left of the server's epoch before.
                 if permit.is_some() || pool.failed_dials() > failed + 1 {
                     return permit;
                 }
                 if let Some(dialing) = pool.begin_dial() {
                     let shared = self.clone();
-                    let life = life.clone();
+                    let epoch = epoch.clone();
                     self.tasks.spawn(async move {
-                        shared.dial_more(index, credential, life, dialing).await;
+                        shared.dial_more(index, credential, epoch, dialing).await;
                     });
                 }
                 changed.await;
             }
         };
         let found = timeout(self.config.connect_timeout * 2, found);
-        life.run_until_cancelled(found).await?.ok()?
+        epoch.run_until_cancelled(found).await?.ok()?
     }
 
     /// Dials for those who wait; a failure is the server's.
@@ -68,36 +68,36 @@ impl Shared {
         self: Arc<Self>,
         index: usize,
         credential: Credential,
-        life: CancellationToken,
+        epoch: CancellationToken,
         dialing: Dialing,
     ) {
         let within = self.config.connect_timeout;
-        match self.dial(index, credential, &life, within).await {
+        match self.dial(index, credential, &epoch, within).await {
             Ok(connection) => self.set.server(index).pool(credential).add(connection),
-            Err(error) => self.set.mark_down(index, &life, &error),
+            Err(error) => self.set.mark_down(index, &epoch, &error),
         }
         drop(dialing);
     }
 
-    /// Opens a connection, which is driven from then on and closed when `life` ends.
+    /// Opens a connection, which is driven from then on and closed when `epoch` ends.
     pub(super) async fn dial(
         self: &Arc<Self>,
         index: usize,
         credential: Credential,
-        life: &CancellationToken,
+        epoch: &CancellationToken,
         within: Duration,
     ) -> Result<Arc<Connection>, DialError> {
         let tls = self.read_files(credential, Protocol::Http2).await?;
         let generation = tls.generation;
         let tasks = Tasks {
             all: tasks::Tasks::default(),
-            closed: life.child_token(),
+            closed: epoch.child_token(),
         };
         // A dial that is dropped half-way takes the tasks that hyper has spawned with it.
         let guard = tasks.closed.clone().drop_guard();
         let address = &self.set.server(index).address;
         let dialled = dial::http2(address, tls, credential, &self.config, tasks.clone());
-        let dialled = life
+        let dialled = epoch
             .run_until_cancelled(timeout(within, dialled))
             .await
             .ok_or(DialError::GivenUp)?
@@ -136,7 +136,7 @@ impl Shared {
     }
 }
 
-/// Carries a connection until it is over, and raises the alarm unless we closed it: at once if it broke,
+/// Carries a connection until it is over, and asks for a probe unless we closed it: at once if it broke,
 /// after a pause if the server ended it in order, as it does to connections that nobody uses.
 async fn drive(
     driver: Driver,
@@ -157,7 +157,7 @@ async fn drive(
         tracing::debug!(server = %server.address.authority, error, "a connection broke");
         // A request that was just being sent would otherwise wait for an answer for ever.
         connection.close();
-        server.alarm.notify_one();
+        server.probe_now.notify_one();
     }
     // After a GOAWAY what is in flight goes on, in hyper's own tasks.
     tasks.all.close();
@@ -168,7 +168,7 @@ async fn drive(
         .await
         .is_some()
     {
-        server.alarm.notify_one();
+        server.probe_now.notify_one();
     }
     connection.close();
 }

@@ -49,29 +49,29 @@ pub(super) async fn watch_over(shared: Arc<Shared>, index: usize) {
     let mut sweep = interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !shared.stop.is_cancelled() {
-        let (health, life) = shared.set.state(index);
+        let (health, epoch) = shared.set.state(index);
         match health {
-            Health::Unknown => settle(&shared, index, &life, shared.config.connect_timeout).await,
+            Health::Unknown => settle(&shared, index, &epoch, shared.config.connect_timeout).await,
             Health::Up => tokio::select! {
-                () = life.cancelled() => {}
-                () = server.alarm.notified() => settle(&shared, index, &life, CONFIRM_WITHIN).await,
+                () = epoch.cancelled() => {}
+                () = server.probe_now.notified() => settle(&shared, index, &epoch, CONFIRM_WITHIN).await,
                 _ = sweep.tick() => tidy(&shared, index).await,
             },
             Health::Down => {
-                let connection = revive(&shared, index, &life).await;
-                welcome(&shared, index, &life, connection);
+                let connection = revive(&shared, index, &epoch).await;
+                welcome(&shared, index, &epoch, connection);
             }
         }
     }
 }
 
 /// Probes once, and says what came of it.
-async fn settle(shared: &Arc<Shared>, index: usize, life: &CancellationToken, within: Duration) {
+async fn settle(shared: &Arc<Shared>, index: usize, epoch: &CancellationToken, within: Duration) {
     // Whoever wants a connection meanwhile waits for this one.
     let dialing = shared.set.server(index).pool(Credential::Node).begin_dial();
-    match probe(shared, index, life, within).await {
-        Ok(connection) => welcome(shared, index, life, connection),
-        Err(error) => shared.set.mark_down(index, life, &error),
+    match probe(shared, index, epoch, within).await {
+        Ok(connection) => welcome(shared, index, epoch, connection),
+        Err(error) => shared.set.mark_down(index, epoch, &error),
     }
     drop(dialing);
 }
@@ -80,7 +80,7 @@ async fn settle(shared: &Arc<Shared>, index: usize, life: &CancellationToken, wi
 ///
 /// A new probe starts at every interval, whatever became of the one before: a SYN that was lost in
 /// the cut is sent again after seconds only.
-async fn revive(shared: &Arc<Shared>, index: usize, life: &CancellationToken) -> Arc<Connection> {
+async fn revive(shared: &Arc<Shared>, index: usize, epoch: &CancellationToken) -> Arc<Connection> {
     let mut probes = JoinSet::new();
     loop {
         let pause = sleep(pick::jittered(shared.config.probe_interval, random()));
@@ -98,22 +98,22 @@ async fn revive(shared: &Arc<Shared>, index: usize, life: &CancellationToken) ->
                 },
             }
         }
-        let (shared, life) = (shared.clone(), life.clone());
+        let (shared, epoch) = (shared.clone(), epoch.clone());
         probes.spawn(async move {
             let within = shared.config.connect_timeout;
-            probe(&shared, index, &life, within).await
+            probe(&shared, index, &epoch, within).await
         });
     }
 }
 
 /// Puts a proven connection to use.
-fn welcome(shared: &Shared, index: usize, life: &CancellationToken, connection: Arc<Connection>) {
+fn welcome(shared: &Shared, index: usize, epoch: &CancellationToken, connection: Arc<Connection>) {
     shared
         .set
         .server(index)
         .pool(Credential::Node)
         .add(connection);
-    shared.set.mark_up(index, life);
+    shared.set.mark_up(index, epoch);
 }
 
 /// Dials anew and asks whether the server is ready; one that refuses to tell us is.
@@ -123,11 +123,11 @@ fn welcome(shared: &Shared, index: usize, life: &CancellationToken, connection: 
 async fn probe(
     shared: &Arc<Shared>,
     index: usize,
-    life: &CancellationToken,
+    epoch: &CancellationToken,
     within: Duration,
 ) -> Result<Arc<Connection>, ProbeError> {
     let connection = shared
-        .dial(index, Credential::Node, life, within)
+        .dial(index, Credential::Node, epoch, within)
         .await
         .map_err(ProbeError::Dial)?;
     if shared.config.client_certificate.is_none() {

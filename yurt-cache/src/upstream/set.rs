@@ -21,9 +21,9 @@ pub(super) struct Server {
     node: Arc<Pool>,
     bearer: Arc<Pool>,
     /// Cancelled when the server goes down, with every connection and dial of the time until then.
-    life: Mutex<CancellationToken>,
+    epoch: Mutex<CancellationToken>,
     /// Something broke: the server is to be probed.
-    pub(super) alarm: Notify,
+    pub(super) probe_now: Notify,
     pub(super) requests: AtomicU64,
     pub(super) failures: AtomicU64,
 }
@@ -50,14 +50,14 @@ pub(super) struct Set {
 }
 
 impl Set {
-    /// Knows nothing of the servers yet; `stop` ends every life.
+    /// Knows nothing of the servers yet; `stop` ends every epoch.
     pub(super) fn new(addresses: Vec<Address>, order: Order, stop: CancellationToken) -> Self {
         let server = |address| Server {
             address,
             node: Arc::default(),
             bearer: Arc::default(),
-            life: Mutex::new(stop.child_token()),
-            alarm: Notify::new(),
+            epoch: Mutex::new(stop.child_token()),
+            probe_now: Notify::new(),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         };
@@ -83,8 +83,8 @@ impl Set {
 
     /// What is known of one, and what ends when it goes down from that.
     pub(super) fn state(&self, index: usize) -> (Health, CancellationToken) {
-        let life = self.servers[index].life.lock();
-        (self.health.lock()[index], life.clone())
+        let epoch = self.servers[index].epoch.lock();
+        (self.health.lock()[index], epoch.clone())
     }
 
     /// Whom to ask next, and whom after that.
@@ -111,31 +111,31 @@ impl Set {
         .collect()
     }
 
-    /// Notes that a server answered during that life; too late if the life is over.
-    pub(super) fn mark_up(&self, index: usize, life: &CancellationToken) {
-        let _current = self.servers[index].life.lock();
-        if !life.is_cancelled() && self.mark(index, Health::Up) {
+    /// Notes that a server answered during that epoch; too late if the epoch is over.
+    pub(super) fn mark_up(&self, index: usize, epoch: &CancellationToken) {
+        let _current = self.servers[index].epoch.lock();
+        if !epoch.is_cancelled() && self.mark(index, Health::Up) {
             info!(server = %self.servers[index].address.authority, "the API server is up");
         }
     }
 
-    /// Notes that a server failed during that life, and closes its connections; old news if the
-    /// life is over.
+    /// Notes that a server failed during that epoch, and closes its connections; old news if the
+    /// epoch is over.
     pub(super) fn mark_down(
         &self,
         index: usize,
-        life: &CancellationToken,
+        epoch: &CancellationToken,
         reason: &(dyn std::error::Error + 'static),
     ) {
         let server = &self.servers[index];
         {
-            let mut current = server.life.lock();
-            if life.is_cancelled() || !self.mark(index, Health::Down) {
+            let mut current = server.epoch.lock();
+            if epoch.is_cancelled() || !self.mark(index, Health::Down) {
                 return;
             }
             *current = self.stop.child_token();
-            // Under the lock: who comes second must find the life over.
-            life.cancel();
+            // Under the lock: who comes second must find the epoch over.
+            epoch.cancel();
         }
         warn!(server = %server.address.authority, reason, "the API server is down");
     }

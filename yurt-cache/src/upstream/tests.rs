@@ -529,8 +529,8 @@ async fn a_server_without_http2_is_said_to_be_one() {
     let authority = Authority::new();
     let server = ApiServer::without_alpn(&authority).await;
     let upstream = Upstream::new(config(&authority, &[server.addr]), Need::Required).unwrap();
-    let life = CancellationToken::new();
-    let dialled = upstream.0.dial(0, Credential::Node, &life, PATIENCE).await;
+    let epoch = CancellationToken::new();
+    let dialled = upstream.0.dial(0, Credential::Node, &epoch, PATIENCE).await;
     let refused = matches!(dialled, Err(DialError::WrongProtocol(Protocol::Http2)));
     assert!(refused, "{dialled:?}");
 }

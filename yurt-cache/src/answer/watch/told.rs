@@ -8,8 +8,8 @@ use super::super::blocking;
 use super::super::write::Writer;
 use crate::api::{ObjectKey, Selection};
 use crate::codec::{EventType, Status};
+use crate::filter::chain::{FilterChainError, Filtered};
 use crate::filter::seen::{Seen, Told};
-use crate::filter::sieve::{SiftError, Sifted};
 use crate::mirror::{Mirror, View};
 
 /// Why an event cannot be told.
@@ -17,11 +17,11 @@ use crate::mirror::{Mirror, View};
 pub(super) enum Untold {
     /// Nobody knows what the client knows of the object.
     Expired,
-    Undecided(SiftError),
+    Undecided(FilterChainError),
 }
 
-impl From<SiftError> for Untold {
-    fn from(error: SiftError) -> Self {
+impl From<FilterChainError> for Untold {
+    fn from(error: FilterChainError) -> Self {
         Self::Undecided(error)
     }
 }
@@ -35,9 +35,9 @@ pub(super) fn tell(
     (key, revision, object): (&ObjectKey, u64, &Bytes),
     out: &mut BytesMut,
 ) -> Result<(), Untold> {
-    let (object, is_hidden) = match writer.sift(object)? {
-        Sifted::Shown(object) => (object, false),
-        Sifted::Hidden => (object.clone(), true),
+    let (object, is_hidden) = match writer.apply(object)? {
+        Filtered::Shown(object) => (object, false),
+        Filtered::Hidden => (object.clone(), true),
     };
     let told = match seen {
         Some(seen) => seen.tell(event_type, key, revision, is_hidden),
@@ -68,9 +68,9 @@ pub(super) async fn survey(
         let mut seen = Seen::away_until(now);
         for item in snapshot.items.iter().filter(|item| item.order <= revision) {
             let body = snapshot.read(item)?;
-            match writer.sift(&body) {
-                Ok(Sifted::Hidden) => seen.hide(item.key.clone()),
-                Ok(Sifted::Shown(_)) => {}
+            match writer.apply(&body) {
+                Ok(Filtered::Hidden) => seen.hide(item.key.clone()),
+                Ok(Filtered::Shown(_)) => {}
                 Err(error) => return Ok(Err(error)),
             }
         }

@@ -7,8 +7,8 @@ use crate::api::Resource;
 use crate::authorize::local_write;
 use crate::codec::{FieldSelector, LabelSelector};
 use crate::filter::FilterConfig;
+use crate::filter::chain::Filters;
 use crate::filter::context::Context;
-use crate::filter::sieve::Filters;
 use crate::identity::Caller;
 
 fn read(method: Method, uri: &str, accept: &str) -> Exchange {
@@ -452,8 +452,8 @@ fn what_filters_look_at_comes_from_a_mirror_or_as_one_object_and_always_as_json(
     ] {
         let mut request = read(method.clone(), &format!("{path}{query}"), accept);
         let resource = &request.api.path().unwrap().resource;
-        request.sieve = filters.between(&Caller::Node, resource);
-        assert!(request.sieve.is_some());
+        request.chain = filters.for_caller(&Caller::Node, resource);
+        assert!(request.chain.is_some());
         assert_eq!(
             route(&request, Link::Up, have, None),
             expected,

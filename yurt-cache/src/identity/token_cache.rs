@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use yurt_core::store::{Result, Store};
 
-use super::standing::Standing;
+use super::judge::TokenStatus;
 use crate::store::layout;
 use crate::store::table::{Place, Rows, Table};
 use crate::tasks::Tasks;
@@ -23,7 +23,7 @@ const PLACE: Place = Place {
 
 /// The tokens, by digest.
 #[derive(Debug)]
-pub(crate) struct Seen(Table<Entry>);
+pub(crate) struct TokenCache(Table<Entry>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
@@ -34,7 +34,7 @@ struct Entry {
     recognised: Option<Instant>,
 }
 
-impl Seen {
+impl TokenCache {
     /// Opens what the store remembers. Blocks on the store.
     pub(crate) fn open(store: Arc<dyn Store>, tasks: Tasks) -> Result<Self> {
         let read = |value: &Bytes| Entry::parse(value);
@@ -47,11 +47,11 @@ impl Seen {
     }
 
     /// Returns what is remembered of a token.
-    pub(crate) fn standing(&self, digest: &str) -> Standing {
+    pub(crate) fn standing(&self, digest: &str) -> TokenStatus {
         match self.0.rows().get(digest) {
-            None => Standing::Stranger,
-            Some(entry) if entry.is_refused => Standing::Refused,
-            Some(_) => Standing::Seen,
+            None => TokenStatus::Unknown,
+            Some(entry) if entry.is_refused => TokenStatus::Refused,
+            Some(_) => TokenStatus::Seen,
         }
     }
 
@@ -103,9 +103,9 @@ impl Seen {
         is_vouched: bool,
     ) {
         match self.standing(digest) {
-            Standing::Refused => return,
-            Standing::Stranger if !is_vouched => return,
-            Standing::Stranger | Standing::Seen => {}
+            TokenStatus::Refused => return,
+            TokenStatus::Unknown if !is_vouched => return,
+            TokenStatus::Unknown | TokenStatus::Seen => {}
         }
         let entry = Entry {
             is_refused: true,
@@ -188,15 +188,15 @@ mod tests {
         text.into()
     }
 
-    async fn written(seen: Seen, store: &Arc<dyn Store>) -> Seen {
+    async fn written(seen: TokenCache, store: &Arc<dyn Store>) -> TokenCache {
         seen.0.written().await;
-        Seen::open(store.clone(), Tasks::default()).unwrap()
+        TokenCache::open(store.clone(), Tasks::default()).unwrap()
     }
 
     #[tokio::test]
     async fn the_clouds_word_is_remembered_over_a_restart() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let seen = Seen::open(store.clone(), Tasks::default()).unwrap();
+        let seen = TokenCache::open(store.clone(), Tasks::default()).unwrap();
         let now = Some(Instant::now());
         seen.accept(&digest("good"), Some(at(9)), at(1), now);
         seen.accept(&digest("revoked"), None, at(1), now);
@@ -205,10 +205,10 @@ mod tests {
         seen.refuse(&digest("genuine"), None, at(2), true);
         let seen = written(seen, &store).await;
         for (text, standing) in [
-            ("good", Standing::Seen),
-            ("revoked", Standing::Refused),
-            ("garbage", Standing::Stranger),
-            ("genuine", Standing::Refused),
+            ("good", TokenStatus::Seen),
+            ("revoked", TokenStatus::Refused),
+            ("garbage", TokenStatus::Unknown),
+            ("genuine", TokenStatus::Refused),
         ] {
             assert_eq!(seen.standing(text), standing, "{text}");
         }
@@ -218,18 +218,18 @@ mod tests {
     #[tokio::test]
     async fn only_the_cloud_takes_back_what_it_refused() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let seen = Seen::open(store, Tasks::default()).unwrap();
+        let seen = TokenCache::open(store, Tasks::default()).unwrap();
         seen.refuse(&digest("t"), None, at(1), true);
         seen.accept(&digest("t"), None, at(2), None);
-        assert_eq!(seen.standing("t"), Standing::Refused);
+        assert_eq!(seen.standing("t"), TokenStatus::Refused);
         seen.accept(&digest("t"), None, at(2), Some(Instant::now()));
-        assert_eq!(seen.standing("t"), Standing::Seen);
+        assert_eq!(seen.standing("t"), TokenStatus::Seen);
     }
 
     #[tokio::test]
     async fn what_is_over_makes_room_for_what_is_not() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let seen = Seen::open(store.clone(), Tasks::default()).unwrap();
+        let seen = TokenCache::open(store.clone(), Tasks::default()).unwrap();
         for number in 0..TOKENS {
             let number = i64::try_from(number).unwrap();
             let expires = if number % 2 == 0 { at(5) } else { at(500) };
@@ -238,9 +238,9 @@ mod tests {
         seen.accept(&digest("new"), Some(at(500)), at(100), None);
         let seen = written(seen, &store).await;
         assert_eq!(seen.len(), TOKENS / 2 + 1);
-        assert_eq!(seen.standing("0"), Standing::Stranger);
-        assert_eq!(seen.standing("1"), Standing::Seen);
-        assert_eq!(seen.standing("new"), Standing::Seen);
+        assert_eq!(seen.standing("0"), TokenStatus::Unknown);
+        assert_eq!(seen.standing("1"), TokenStatus::Seen);
+        assert_eq!(seen.standing("new"), TokenStatus::Seen);
     }
 
     #[test]

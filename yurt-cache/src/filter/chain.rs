@@ -24,7 +24,7 @@ pub(crate) struct Filters {
 
 /// The filters between one caller and one resource, in their order.
 #[derive(Clone)]
-pub(crate) struct Sieve {
+pub(crate) struct FilterChain {
     filters: Arc<[Known]>,
     context: Arc<Context>,
     contexts: watch::Receiver<Arc<Context>>,
@@ -38,7 +38,7 @@ struct Known {
 
 /// An object after the filters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Sifted {
+pub(crate) enum Filtered {
     /// As it was, or changed.
     Shown(Bytes),
     Hidden,
@@ -47,7 +47,7 @@ pub(crate) enum Sifted {
 /// Which filter could not decide, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the filter {filter} cannot decide what may be seen here")]
-pub(crate) struct SiftError {
+pub(crate) struct FilterChainError {
     filter: FilterName,
     source: Undecided,
 }
@@ -62,7 +62,7 @@ impl Filters {
     }
 
     /// Returns the filters between a caller and a resource; `None` if there are none.
-    pub(crate) fn between(&self, caller: &Caller, resource: &Resource) -> Option<Sieve> {
+    pub(crate) fn for_caller(&self, caller: &Caller, resource: &Resource) -> Option<FilterChain> {
         let has_hub = self.contexts.borrow().hub.is_some();
         let may_act = |filter: &dyn Filter| {
             filter.concerns(resource) && (has_hub || filter.needs() != Need::Hub)
@@ -91,7 +91,7 @@ impl Filters {
         }
         let contexts = self.contexts.subscribe();
         let context = contexts.borrow().clone();
-        Some(Sieve {
+        Some(FilterChain {
             filters: filters.into(),
             context,
             contexts,
@@ -123,7 +123,7 @@ fn name_of(caller: &Caller) -> Option<CallerName> {
     }
 }
 
-impl Sieve {
+impl FilterChain {
     /// Takes over what is known now.
     pub(crate) fn renew(&mut self) {
         self.context = self.contexts.borrow().clone();
@@ -154,14 +154,14 @@ impl Sieve {
     ///
     /// # Errors
     /// If a filter cannot decide; then nobody may see the object.
-    pub(crate) fn sift(&self, object: &Bytes) -> Result<Sifted, SiftError> {
+    pub(crate) fn apply(&self, object: &Bytes) -> Result<Filtered, FilterChainError> {
         let mut tree: Option<Value> = None;
         let mut is_changed = false;
         for Known { name, filter } in &*self.filters {
             if tree.is_none() && !filter.may_concern(object, &self.context) {
                 continue;
             }
-            let failed = |source| SiftError {
+            let failed = |source| FilterChainError {
                 filter: *name,
                 source,
             };
@@ -175,25 +175,25 @@ impl Sieve {
             match filter.apply(tree, &self.context).map_err(failed)? {
                 Outcome::Keep => {}
                 Outcome::Changed => is_changed = true,
-                Outcome::Drop => return Ok(Sifted::Hidden),
+                Outcome::Drop => return Ok(Filtered::Hidden),
             }
         }
-        Ok(Sifted::Shown(match tree.filter(|_| is_changed) {
+        Ok(Filtered::Shown(match tree.filter(|_| is_changed) {
             Some(tree) => tree.to_string().into(),
             None => object.clone(),
         }))
     }
 }
 
-impl fmt::Debug for Sieve {
+impl fmt::Debug for FilterChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.filters.iter().map(|known| known.name.as_str());
         f.debug_list().entries(names).finish()
     }
 }
 
-impl From<SiftError> for Status {
-    fn from(error: SiftError) -> Self {
+impl From<FilterChainError> for Status {
+    fn from(error: FilterChainError) -> Self {
         tracing::warn!(%error, reason = %error.source, "a request is refused");
         Self::unavailable(format!("{error}: {}", error.source), None)
     }

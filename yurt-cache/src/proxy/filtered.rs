@@ -15,7 +15,7 @@ use crate::answer::write::Writer;
 use crate::api::request::{ApiRequest, Path, Shape, Verb};
 use crate::body::{self, Body};
 use crate::codec::Status;
-use crate::filter::sieve::{Sieve, Sifted};
+use crate::filter::chain::{FilterChain, Filtered};
 
 /// How long a request waits until what filters have to know of the surroundings is known.
 const READY_WAIT: Duration = Duration::from_secs(3);
@@ -26,12 +26,12 @@ const DONE: &str =
 
 impl Proxy {
     /// Returns the filters that the answer has to pass.
-    pub(super) async fn sieve(&self, exchange: &Exchange) -> Option<Sieve> {
+    pub(super) async fn chain(&self, exchange: &Exchange) -> Option<FilterChain> {
         let path = exchange.api.path().filter(|path| is_object(path))?;
-        let mut sieve = self.filters.between(&exchange.caller, &path.resource)?;
+        let mut chain = self.filters.for_caller(&exchange.caller, &path.resource)?;
         // Ready or not: what cannot be decided is refused where it comes up.
-        let _ready_or_not = timeout(READY_WAIT, sieve.ready()).await;
-        Some(sieve)
+        let _ready_or_not = timeout(READY_WAIT, chain.ready()).await;
+        Some(chain)
     }
 
     /// Filters what the cloud answered.
@@ -41,7 +41,7 @@ impl Proxy {
         response: Response<Body>,
     ) -> Result<Response<Body>, Status> {
         let api = &exchange.api;
-        let (Some(sieve), Some(path)) = (&exchange.sieve, api.path()) else {
+        let (Some(chain), Some(path)) = (&exchange.chain, api.path()) else {
             return Ok(response);
         };
         if !response.status().is_success() {
@@ -49,7 +49,7 @@ impl Proxy {
         }
         let refused = |why: &str| {
             Status::unavailable(
-                format!("what the filters {sieve:?} have to look at {why}"),
+                format!("what the filters {chain:?} have to look at {why}"),
                 None,
             )
         };
@@ -63,26 +63,26 @@ impl Proxy {
         let (mut head, body) = response.into_parts();
         let text = body::read(body, self.object_limit).await;
         let text = text.map_err(|error| refused(&format!("cannot be read: {error}")))?;
-        let shown = self.sift_text(api, path, sieve, text)?;
+        let shown = self.filter_text(api, path, chain, text)?;
         head.headers.remove(CONTENT_LENGTH);
         Ok(Response::from_parts(head, body::full(shown)))
     }
 
-    fn sift_text(
+    fn filter_text(
         &self,
         api: &ApiRequest,
         path: &Path,
-        sieve: &Sieve,
+        chain: &FilterChain,
         text: Bytes,
     ) -> Result<Bytes, Status> {
         let is_write = api.verb == Verb::Write;
         if is_write && path.name.is_none() && is_list(&text) {
             return Ok(DONE.into());
         }
-        let object = match sieve.sift(&text) {
-            Ok(Sifted::Shown(object)) => object,
-            Ok(Sifted::Hidden) if is_write => return Ok(DONE.into()),
-            Ok(Sifted::Hidden) => return Err(hidden(path)),
+        let object = match chain.apply(&text) {
+            Ok(Filtered::Shown(object)) => object,
+            Ok(Filtered::Hidden) if is_write => return Ok(DONE.into()),
+            Ok(Filtered::Hidden) => return Err(hidden(path)),
             Err(error) if is_write => {
                 let message = format!("the request was carried out, but {error}");
                 return Err(Status::internal(&message));

@@ -15,8 +15,8 @@ use yurt_core::credentials::{CredentialsError, read_file};
 use yurt_core::files;
 use yurt_core::name::NodeName;
 
+use super::judge::later;
 use super::keys::ecdsa_raw;
-use super::standing::later;
 use super::token::{Account, BoundPod};
 use super::trust::{SavedTrust, Trust};
 
@@ -29,10 +29,10 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 #[error("make the key of the hub's own tokens")]
-pub(crate) struct MintError(#[source] rcgen::Error);
+pub(crate) struct LocalIssuerError(#[source] rcgen::Error);
 
 /// A key that signs tokens for this hub.
-pub(crate) struct Mint {
+pub(crate) struct LocalIssuer {
     issuer: String,
     key: KeyPair,
     key_id: String,
@@ -49,14 +49,14 @@ pub(crate) enum Purpose {
 }
 
 /// A token and its end.
-pub(crate) struct Minted {
+pub(crate) struct LocalToken {
     pub(crate) token: String,
     pub(crate) expires: Timestamp,
 }
 
-impl Mint {
+impl LocalIssuer {
     /// Takes the key that an earlier start left in `dir`, or makes one; blocks on the disk.
-    pub(crate) fn load_or_make(dir: &Path, node: &NodeName) -> Result<Self, MintError> {
+    pub(crate) fn load_or_make(dir: &Path, node: &NodeName) -> Result<Self, LocalIssuerError> {
         let key = match load(&dir.join(KEY_FILE)) {
             Some(key) => key,
             None => make(dir)?,
@@ -95,7 +95,7 @@ impl Mint {
         pod: &BoundPod,
         purpose: Purpose,
         now: Timestamp,
-    ) -> Option<Minted> {
+    ) -> Option<LocalToken> {
         let expires = later(now, LIFETIME);
         let audience = match purpose {
             Purpose::Api => self.issuer.clone(),
@@ -116,7 +116,7 @@ impl Mint {
             },
         });
         let token = self.sign(&claims)?;
-        Some(Minted { token, expires })
+        Some(LocalToken { token, expires })
     }
 
     fn sign(&self, claims: &Value) -> Option<String> {
@@ -144,8 +144,8 @@ fn load(path: &Path) -> Option<KeyPair> {
     key
 }
 
-fn make(dir: &Path) -> Result<KeyPair, MintError> {
-    let key = KeyPair::generate().map_err(MintError)?;
+fn make(dir: &Path) -> Result<KeyPair, LocalIssuerError> {
+    let key = KeyPair::generate().map_err(LocalIssuerError)?;
     if let Err(error) = files::replace(dir, &[(KEY_FILE, &key.serialize_pem(), 0o600)]) {
         let error: &(dyn std::error::Error + 'static) = &error;
         tracing::warn!(
@@ -156,9 +156,9 @@ fn make(dir: &Path) -> Result<KeyPair, MintError> {
     Ok(key)
 }
 
-impl fmt::Debug for Mint {
+impl fmt::Debug for LocalIssuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mint")
+        f.debug_struct("LocalIssuer")
             .field("issuer", &self.issuer)
             .field("key", &format_args!("…"))
             .finish_non_exhaustive()
@@ -175,8 +175,8 @@ mod tests {
     use super::super::trust::Vouch;
     use super::*;
 
-    fn mint(dir: &TempDir, node: &str) -> Mint {
-        Mint::load_or_make(dir.path(), &node.parse().unwrap()).unwrap()
+    fn mint(dir: &TempDir, node: &str) -> LocalIssuer {
+        LocalIssuer::load_or_make(dir.path(), &node.parse().unwrap()).unwrap()
     }
 
     fn order() -> (Account, BoundPod) {
@@ -192,7 +192,7 @@ mod tests {
         (account, pod)
     }
 
-    fn issue(mint: &Mint, purpose: Purpose) -> String {
+    fn issue(mint: &LocalIssuer, purpose: Purpose) -> String {
         let (account, pod) = order();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let minted = mint.issue(&account, &pod, purpose, now).unwrap();
@@ -200,7 +200,7 @@ mod tests {
         minted.token
     }
 
-    fn vouch(mint: &Mint, token: &str) -> Vouch {
+    fn vouch(mint: &LocalIssuer, token: &str) -> Vouch {
         mint.trust().vouch(&Jwt::parse(token).unwrap())
     }
 

@@ -14,9 +14,9 @@ use super::Outbox;
 
 /// Reads the figures at each scrape.
 #[derive(Debug)]
-pub(crate) struct Figures(pub(crate) Arc<Outbox>);
+pub(crate) struct OutboxCollector(pub(crate) Arc<Outbox>);
 
-impl Collector for Figures {
+impl Collector for OutboxCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let (count, bytes) = self.0.size();
         for (name, help, value) in [

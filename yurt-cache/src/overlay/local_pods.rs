@@ -26,7 +26,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Pods that the node told of since the cut.
 #[derive(Debug, Default)]
-pub(crate) struct Truth {
+pub(crate) struct LocalPods {
     /// By the pod's key.
     pods: Mutex<HashMap<ObjectKey, Held>>,
     /// Whom the endpoints name, so that one pod's word costs its own endpoints and not all of its namespace.
@@ -78,7 +78,7 @@ struct Named {
     uids: Arc<[u64]>,
 }
 
-impl Truth {
+impl LocalPods {
     /// Takes up again what was known before a restart: the pods whose status only this node knows, and those of whom
     /// the kubelet has not said anything since the machine's start. Blocks on the store.
     pub(crate) fn recall(registry: &Registry, unheard: &Unheard) -> Self {

@@ -22,11 +22,11 @@ const PLACE: Place = Place {
 
 /// The answers: when the token of each ends. The answers themselves are in the store alone.
 #[derive(Debug)]
-pub(crate) struct Issued(Table<Timestamp>);
+pub(crate) struct IssuedTokens(Table<Timestamp>);
 
 /// What a token was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Order<'a> {
+pub(crate) struct TokenKey<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) account: &'a str,
     /// Of the pod that it is bound to.
@@ -34,7 +34,7 @@ pub(crate) struct Order<'a> {
     pub(crate) audiences: &'a [String],
 }
 
-impl Issued {
+impl IssuedTokens {
     /// Opens what the store remembers. Blocks on the store.
     pub(crate) fn open(store: Arc<dyn Store>, tasks: Tasks) -> Result<Self> {
         // What is damaged is asked for again.
@@ -45,7 +45,7 @@ impl Issued {
     /// Keeps an answer; what has expired goes.
     pub(crate) fn keep(
         &self,
-        order: &Order<'_>,
+        order: &TokenKey<'_>,
         expires: Timestamp,
         answer: &[u8],
         now: Timestamp,
@@ -65,7 +65,7 @@ impl Issued {
     }
 
     /// Returns the last answer to the same request whose token lives until `then`. Blocks on the store.
-    pub(crate) fn find(&self, order: &Order<'_>, then: Timestamp) -> Result<Option<Bytes>> {
+    pub(crate) fn find(&self, order: &TokenKey<'_>, then: Timestamp) -> Result<Option<Bytes>> {
         let key = order.key();
         let expires = self.0.rows().get(&*key).copied();
         if expires.is_none_or(|expires| expires <= then) {
@@ -80,7 +80,7 @@ impl Issued {
     }
 }
 
-impl Order<'_> {
+impl TokenKey<'_> {
     fn key(&self) -> String {
         let mut digest = Sha256::new();
         let mut audiences: Vec<&str> = self.audiences.iter().map(String::as_str).collect();
@@ -125,8 +125,8 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn order<'a>(uid: &'a str, audiences: &'a [String]) -> Order<'a> {
-        Order {
+    fn order<'a>(uid: &'a str, audiences: &'a [String]) -> TokenKey<'a> {
+        TokenKey {
             namespace: "shop",
             account: "till",
             uid,
@@ -134,15 +134,15 @@ mod tests {
         }
     }
 
-    async fn written(issued: Issued, store: &Arc<dyn Store>) -> Issued {
+    async fn written(issued: IssuedTokens, store: &Arc<dyn Store>) -> IssuedTokens {
         issued.0.written().await;
-        Issued::open(store.clone(), Tasks::default()).unwrap()
+        IssuedTokens::open(store.clone(), Tasks::default()).unwrap()
     }
 
     #[tokio::test]
     async fn the_last_answer_for_the_same_pod_and_audience_is_found_while_its_token_lives() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let issued = Issued::open(store.clone(), Tasks::default()).unwrap();
+        let issued = IssuedTokens::open(store.clone(), Tasks::default()).unwrap();
         let (vault, both) = (
             ["vault".to_owned()],
             ["vault".to_owned(), "bank".to_owned()],
@@ -152,7 +152,7 @@ mod tests {
         issued.keep(&order("u1", &vault), at(100), b"two", at(1));
         issued.keep(&order("u1", &both), at(100), b"three", at(1));
         let issued = written(issued, &store).await;
-        let find = |order: Order<'_>, then| issued.find(&order, at(then)).unwrap();
+        let find = |order: TokenKey<'_>, then| issued.find(&order, at(then)).unwrap();
         assert_eq!(find(order("u1", &[]), 50).as_deref(), Some(&b"one"[..]));
         assert_eq!(find(order("u1", &vault), 50).as_deref(), Some(&b"two"[..]));
         assert_eq!(
@@ -166,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn what_has_expired_leaves_and_the_number_is_bounded() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let issued = Issued::open(store.clone(), Tasks::default()).unwrap();
+        let issued = IssuedTokens::open(store.clone(), Tasks::default()).unwrap();
         issued.keep(&order("old", &[]), at(10), b"old", at(1));
         for number in 0..ANSWERS + 10 {
             issued.keep(&order(&number.to_string(), &[]), at(500), b"x", at(20));

@@ -22,8 +22,8 @@ const LEEWAY: Duration = Duration::from_secs(2 * 3_600);
 
 /// What the node remembers of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Stranger,
+pub(crate) enum TokenStatus {
+    Unknown,
     /// The cloud recognised it, or it was good by the cluster's keys, while it was alive.
     Seen,
     /// The cloud refused it.
@@ -32,7 +32,7 @@ pub(crate) enum Standing {
 
 /// When a token is judged.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
+pub(crate) struct JudgedAt {
     /// By the clock.
     pub(crate) now: Timestamp,
     /// When the cloud was there for the last time, as far as is known.
@@ -62,13 +62,13 @@ pub(crate) enum Denied {
 pub(crate) fn judge(
     validity: Option<Validity>,
     is_vouched: bool,
-    standing: Standing,
-    moment: Moment,
+    standing: TokenStatus,
+    moment: JudgedAt,
 ) -> Result<(), Denied> {
     match standing {
-        Standing::Refused => return Err(Denied::Refused),
-        Standing::Stranger if !is_vouched => return Err(Denied::Unknown),
-        Standing::Stranger | Standing::Seen => {}
+        TokenStatus::Refused => return Err(Denied::Refused),
+        TokenStatus::Unknown if !is_vouched => return Err(Denied::Unknown),
+        TokenStatus::Unknown | TokenStatus::Seen => {}
     }
     let now = moment.time();
     let Some(validity) = validity else {
@@ -90,8 +90,8 @@ pub(crate) fn judge(
         return Err(Denied::ExpiredBefore);
     }
     match standing {
-        Standing::Seen => moment.check_limit(now),
-        Standing::Stranger | Standing::Refused => {
+        TokenStatus::Seen => moment.check_limit(now),
+        TokenStatus::Unknown | TokenStatus::Refused => {
             if now <= later(validity.expires, LEEWAY) {
                 Ok(())
             } else {
@@ -101,7 +101,7 @@ pub(crate) fn judge(
     }
 }
 
-impl Moment {
+impl JudgedAt {
     /// Returns what time it is at least: a clock that was set back, or never set, does not go behind what is
     /// known to have been.
     pub(crate) fn time(&self) -> Timestamp {
@@ -138,8 +138,8 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn moment(now: i64) -> Moment {
-        Moment {
+    fn moment(now: i64) -> JudgedAt {
+        JudgedAt {
             now: at(now),
             contact: Some(at(CUT)),
             limit: Duration::from_secs(30 * 86_400),
@@ -156,21 +156,21 @@ mod tests {
 
     #[test]
     fn the_times_of_a_token_decide_while_the_cloud_is_away() {
-        use Standing::{Refused, Seen, Stranger};
+        use TokenStatus::{Refused, Seen, Unknown};
         let alive = until(CUT + HOUR);
         let table = [
             // Alive.
-            (CUT + 60, alive, true, Stranger, Ok(())),
+            (CUT + 60, alive, true, Unknown, Ok(())),
             (CUT + 60, alive, true, Seen, Ok(())),
             (CUT + 60, alive, false, Seen, Ok(())),
-            (CUT + 60, alive, false, Stranger, Err(Denied::Unknown)),
+            (CUT + 60, alive, false, Unknown, Err(Denied::Unknown)),
             (CUT + 60, alive, true, Refused, Err(Denied::Refused)),
             // Expired since the cut.
             (CUT + DAY, alive, true, Seen, Ok(())),
             (CUT + 29 * DAY, alive, false, Seen, Ok(())),
             (CUT + 31 * DAY, alive, true, Seen, Err(Denied::Limit)),
-            (CUT + 2 * HOUR, alive, true, Stranger, Ok(())),
-            (CUT + DAY, alive, true, Stranger, Err(Denied::ExpiredSince)),
+            (CUT + 2 * HOUR, alive, true, Unknown, Ok(())),
+            (CUT + DAY, alive, true, Unknown, Err(Denied::ExpiredSince)),
             // Expired before the cut.
             (
                 CUT + 1,
@@ -183,7 +183,7 @@ mod tests {
                 CUT + 1,
                 until(CUT - 1),
                 true,
-                Stranger,
+                Unknown,
                 Err(Denied::ExpiredBefore),
             ),
             (
@@ -204,7 +204,7 @@ mod tests {
             // Opaque, of another issuer.
             (CUT + 29 * DAY, None, false, Seen, Ok(())),
             (CUT + 31 * DAY, None, false, Seen, Err(Denied::Limit)),
-            (CUT + 1, None, false, Stranger, Err(Denied::Unknown)),
+            (CUT + 1, None, false, Unknown, Err(Denied::Unknown)),
         ];
         for (now, validity, is_vouched, standing, expected) in table {
             let judged = judge(validity, is_vouched, standing, moment(now));
@@ -227,30 +227,30 @@ mod tests {
             (2 * HOUR, "two ahead"),
             (-CUT, "1970"),
         ] {
-            for standing in [Standing::Seen, Standing::Stranger] {
+            for standing in [TokenStatus::Seen, TokenStatus::Unknown] {
                 let judged = judge(fresh, true, standing, moment(CUT + 60 + skew));
                 assert_eq!(judged, Ok(()), "{standing:?} {word}");
             }
         }
         // What had expired stays expired, whatever the clock says.
         for skew in [-HOUR, -CUT, HOUR] {
-            let judged = judge(until(CUT - 1), true, Standing::Seen, moment(CUT + skew));
+            let judged = judge(until(CUT - 1), true, TokenStatus::Seen, moment(CUT + skew));
             assert_eq!(judged, Err(Denied::ExpiredBefore));
         }
     }
 
     #[test]
     fn a_node_that_has_never_met_the_cloud_goes_by_its_clock() {
-        let moment = Moment {
+        let moment = JudgedAt {
             contact: None,
             ..moment(CUT)
         };
         assert_eq!(
-            judge(until(CUT + 1), true, Standing::Stranger, moment),
+            judge(until(CUT + 1), true, TokenStatus::Unknown, moment),
             Ok(())
         );
         assert_eq!(
-            judge(None, false, Standing::Stranger, moment),
+            judge(None, false, TokenStatus::Unknown, moment),
             Err(Denied::Unknown)
         );
     }

@@ -14,9 +14,9 @@ use super::Authenticator;
 
 /// Reads the figures at each scrape.
 #[derive(Debug)]
-pub(crate) struct Figures(pub(crate) Arc<Authenticator>);
+pub(crate) struct IdentityCollector(pub(crate) Arc<Authenticator>);
 
-impl Collector for Figures {
+impl Collector for IdentityCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let gauges = [
             (
@@ -27,7 +27,7 @@ impl Collector for Figures {
             (
                 "tokens_seen",
                 "Bearer tokens that are remembered",
-                i64::try_from(self.0.seen.len()).unwrap_or(i64::MAX),
+                i64::try_from(self.0.token_cache.len()).unwrap_or(i64::MAX),
             ),
         ];
         for (name, help, value) in gauges {

@@ -85,7 +85,7 @@ impl Verdicts {
     ///
     /// # Errors
     /// As `check` and `check_offline`.
-    pub(crate) async fn may(
+    pub(crate) async fn authorize(
         self: &Arc<Self>,
         caller: &Caller,
         access: &Access,

@@ -134,7 +134,7 @@ pub(crate) enum Check {
 
 /// What a check says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Outcome {
     Holds,
     Fails,
     Unknown,
@@ -144,7 +144,7 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) check: Check,
-    pub(crate) verdict: Verdict,
+    pub(crate) outcome: Outcome,
     /// What is so, without figures that change by themselves.
     pub(crate) sentence: String,
     /// The figures that do, for who asks just now; may be empty.
@@ -161,22 +161,22 @@ pub(crate) struct Report {
 
 impl Report {
     /// Returns what all checks say together.
-    pub(crate) fn verdict(&self) -> Verdict {
-        let has = |verdict| self.findings.iter().any(|one| one.verdict == verdict);
-        if has(Verdict::Fails) {
-            Verdict::Fails
-        } else if has(Verdict::Unknown) || self.findings.is_empty() {
-            Verdict::Unknown
+    pub(crate) fn outcome(&self) -> Outcome {
+        let has = |outcome| self.findings.iter().any(|one| one.outcome == outcome);
+        if has(Outcome::Fails) {
+            Outcome::Fails
+        } else if has(Outcome::Unknown) || self.findings.is_empty() {
+            Outcome::Unknown
         } else {
-            Verdict::Holds
+            Outcome::Holds
         }
     }
 
-    /// Returns the findings with this verdict.
-    pub(crate) fn with(&self, verdict: Verdict) -> impl Iterator<Item = &Finding> {
+    /// Returns the findings with this outcome.
+    pub(crate) fn with(&self, outcome: Outcome) -> impl Iterator<Item = &Finding> {
         self.findings
             .iter()
-            .filter(move |one| one.verdict == verdict)
+            .filter(move |one| one.outcome == outcome)
     }
 }
 
@@ -203,10 +203,10 @@ impl Check {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in &self.findings {
-            let (mark, word) = match finding.verdict {
-                Verdict::Holds => ('+', "ok"),
-                Verdict::Fails => ('-', "failed"),
-                Verdict::Unknown => ('?', "unknown"),
+            let (mark, word) = match finding.outcome {
+                Outcome::Holds => ('+', "ok"),
+                Outcome::Fails => ('-', "failed"),
+                Outcome::Unknown => ('?', "unknown"),
             };
             write!(f, "[{mark}] {} {word}: ", finding.check.as_str())?;
             f.write_str(&finding.sentence)?;
@@ -215,10 +215,10 @@ impl fmt::Display for Report {
             }
             f.write_str("\n")?;
         }
-        f.write_str(match self.verdict() {
-            Verdict::Holds => "autonomy check passed\n",
-            Verdict::Fails => "autonomy check failed\n",
-            Verdict::Unknown => "autonomy check not decided\n",
+        f.write_str(match self.outcome() {
+            Outcome::Holds => "autonomy check passed\n",
+            Outcome::Fails => "autonomy check failed\n",
+            Outcome::Unknown => "autonomy check not decided\n",
         })
     }
 }

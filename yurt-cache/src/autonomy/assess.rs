@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use yurt_core::store::ErrorKind;
 
 use super::{
-    Certificate, CertificateFact, Check, Facts, Finding, Report, ScopeFact, ScopeState, StoreFact,
-    TokenFact, User, Verdict,
+    Certificate, CertificateFact, Check, Facts, Finding, Outcome, Report, ScopeFact, ScopeState,
+    StoreFact, TokenFact, User,
 };
 use crate::api::{elapsed, human};
 
@@ -47,10 +47,10 @@ pub(crate) fn assess(facts: &Facts, now: Timestamp) -> Report {
     }
 }
 
-fn finding(check: Check, verdict: Verdict, sentence: impl Into<String>) -> Finding {
+fn finding(check: Check, outcome: Outcome, sentence: impl Into<String>) -> Finding {
     Finding {
         check,
-        verdict,
+        outcome,
         sentence: sentence.into(),
         detail: String::new(),
     }
@@ -59,9 +59,9 @@ fn finding(check: Check, verdict: Verdict, sentence: impl Into<String>) -> Findi
 /// Says that all is well, or what of it is not.
 fn unless(check: Check, wrong: &[String], well: impl Into<String>, intro: &str) -> Finding {
     if wrong.is_empty() {
-        finding(check, Verdict::Holds, well)
+        finding(check, Outcome::Holds, well)
     } else {
-        finding(check, Verdict::Fails, format!("{intro}{}", names(wrong)))
+        finding(check, Outcome::Fails, format!("{intro}{}", names(wrong)))
     }
 }
 
@@ -157,7 +157,7 @@ fn age(facts: &Facts, user: User) -> String {
 fn pod_objects(facts: &Facts) -> Finding {
     let Some(pods) = facts.pods else {
         let sentence = "the pods of the node are not known";
-        return finding(Check::PodObjects, Verdict::Fails, sentence);
+        return finding(Check::PodObjects, Outcome::Fails, sentence);
     };
     let absent: Vec<String> = facts
         .absent
@@ -181,25 +181,25 @@ fn verdicts(facts: &Facts) -> Finding {
 }
 
 fn tokens(fact: TokenFact) -> Finding {
-    let (verdict, sentence) = match fact {
+    let (outcome, sentence) = match fact {
         TokenFact {
             has_keys: false, ..
         } => (
-            Verdict::Fails,
+            Outcome::Fails,
             "the keys by which tokens are verified are not on the node",
         ),
         TokenFact {
             without: None | Some(0),
             ..
-        } => (Verdict::Holds, "the pods' tokens can be verified"),
+        } => (Outcome::Holds, "the pods' tokens can be verified"),
         TokenFact {
             without: Some(_), ..
-        } => (Verdict::Fails, "tokens of pods are not remembered"),
+        } => (Outcome::Fails, "tokens of pods are not remembered"),
     };
     let without = fact.without.map(|pods| format!("{pods} pods without"));
     Finding {
         detail: without.unwrap_or_default(),
-        ..finding(Check::Tokens, verdict, sentence)
+        ..finding(Check::Tokens, outcome, sentence)
     }
 }
 
@@ -212,17 +212,17 @@ fn certificate(fact: CertificateFact, now: Timestamp) -> Finding {
     };
     let Some(until) = fact.until else {
         let sentence = format!("{whose} cannot be read");
-        return finding(check, Verdict::Fails, sentence);
+        return finding(check, Outcome::Fails, sentence);
     };
     if until <= now {
         let sentence = format!("{whose} ended at {until}");
-        return finding(check, Verdict::Fails, sentence);
+        return finding(check, Outcome::Fails, sentence);
     }
     Finding {
         detail: format!("{} left", human(elapsed(now, until))),
         ..finding(
             check,
-            Verdict::Holds,
+            Outcome::Holds,
             format!("{whose} lives until {until}"),
         )
     }
@@ -231,27 +231,27 @@ fn certificate(fact: CertificateFact, now: Timestamp) -> Finding {
 // === Store ===
 
 fn store_durable(store: &StoreFact) -> Finding {
-    let (verdict, sentence) = if let Some(kind) = store.refuses {
+    let (outcome, sentence) = if let Some(kind) = store.refuses {
         (
-            Verdict::Fails,
+            Outcome::Fails,
             format!("the store takes no write: {}", why(kind)),
         )
     } else if let Some(kind) = store.forgets {
         (
-            Verdict::Fails,
+            Outcome::Fails,
             format!("the store cannot sync: {}", why(kind)),
         )
     } else if store.disk_bytes == 0 {
-        (Verdict::Fails, "the store occupies no disk".to_owned())
+        (Outcome::Fails, "the store occupies no disk".to_owned())
     } else if store.unsynced > SYNCS_WITHIN {
-        (Verdict::Fails, "the store does not come to sync".to_owned())
+        (Outcome::Fails, "the store does not come to sync".to_owned())
     } else {
         (
-            Verdict::Holds,
+            Outcome::Holds,
             "what was remembered is on the disk".to_owned(),
         )
     };
-    finding(Check::StoreDurable, verdict, sentence)
+    finding(Check::StoreDurable, outcome, sentence)
 }
 
 fn why(kind: ErrorKind) -> &'static str {
@@ -266,16 +266,16 @@ fn why(kind: ErrorKind) -> &'static str {
 fn store_space(store: &StoreFact) -> Finding {
     let Some(free) = store.free_bytes else {
         let sentence = "the store does not say how much room it has";
-        return finding(Check::StoreSpace, Verdict::Holds, sentence);
+        return finding(Check::StoreSpace, Outcome::Holds, sentence);
     };
-    let (verdict, sentence) = if free < ROOM {
-        (Verdict::Fails, "the disk is nearly full")
+    let (outcome, sentence) = if free < ROOM {
+        (Outcome::Fails, "the disk is nearly full")
     } else {
-        (Verdict::Holds, "the disk has room")
+        (Outcome::Holds, "the disk has room")
     };
     Finding {
         detail: format!("{} MiB free", free >> 20),
-        ..finding(Check::StoreSpace, verdict, sentence)
+        ..finding(Check::StoreSpace, outcome, sentence)
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Report, Verdict};
+use super::{Outcome, Report};
 
 /// The condition's type, as OpenYurt's users know it.
 pub(crate) const TYPE: &str = "Autonomy";
@@ -91,13 +91,13 @@ struct Said {
 
 impl Said {
     fn of(report: &Report) -> Self {
-        let verdict = report.verdict();
-        let status = match verdict {
-            Verdict::Holds => "True",
-            Verdict::Fails => "False",
-            Verdict::Unknown => "Unknown",
+        let outcome = report.outcome();
+        let status = match outcome {
+            Outcome::Holds => "True",
+            Outcome::Fails => "False",
+            Outcome::Unknown => "Unknown",
         };
-        if verdict == Verdict::Holds {
+        if outcome == Outcome::Holds {
             let until = report
                 .until
                 .map_or_else(String::new, |until| format!(" until {until}"));
@@ -108,10 +108,10 @@ impl Said {
             };
         }
         let found: Vec<String> = report
-            .with(verdict)
+            .with(outcome)
             .map(|one| format!("{}: {}", one.check.as_str(), one.sentence))
             .collect();
-        let first = report.with(verdict).next();
+        let first = report.with(outcome).next();
         Self {
             status,
             reason: first.map_or("NotObserved", |one| one.check.as_str()),
@@ -183,10 +183,10 @@ mod tests {
     use super::*;
     use crate::autonomy::{Check, Finding};
 
-    fn report(findings: &[(Check, Verdict, &str)]) -> Report {
-        let finding = |(check, verdict, sentence): &(Check, Verdict, &str)| Finding {
+    fn report(findings: &[(Check, Outcome, &str)]) -> Report {
+        let finding = |(check, outcome, sentence): &(Check, Outcome, &str)| Finding {
             check: *check,
-            verdict: *verdict,
+            outcome: *outcome,
             sentence: (*sentence).to_owned(),
             detail: "7 left".to_owned(),
         };
@@ -209,16 +209,16 @@ mod tests {
 
     const PAUSE: Duration = Duration::from_secs(10);
 
-    const WELL_NOW: (Check, Verdict, &str) = (Check::KubeletScopes, Verdict::Holds, "well");
-    const BAD: (Check, Verdict, &str) = (Check::StoreDurable, Verdict::Fails, "full");
+    const WELL_NOW: (Check, Outcome, &str) = (Check::KubeletScopes, Outcome::Holds, "well");
+    const BAD: (Check, Outcome, &str) = (Check::StoreDurable, Outcome::Fails, "full");
 
     #[test]
     fn the_first_failure_gives_the_reason_and_every_one_is_told() {
         let both = report(&[
             WELL_NOW,
             BAD,
-            (Check::StoreSpace, Verdict::Unknown, "who knows"),
-            (Check::StoreDamage, Verdict::Fails, "damaged"),
+            (Check::StoreSpace, Outcome::Unknown, "who knows"),
+            (Check::StoreDamage, Outcome::Fails, "damaged"),
         ]);
         let condition = plan(&both, &Seen::Absent, None, PAUSE, at(5)).unwrap();
         assert_eq!(
@@ -251,7 +251,7 @@ mod tests {
             Seen::Present(plan(report, &Seen::Absent, None, PAUSE, at(5)).unwrap())
         };
         let bad = report(&[BAD]);
-        let worse = report(&[(Check::StoreSpace, Verdict::Fails, "full"), BAD]);
+        let worse = report(&[(Check::StoreSpace, Outcome::Fails, "full"), BAD]);
         let other_reason = plan(&worse, &seen(&bad), ago(60, false), PAUSE, at(100)).unwrap();
         assert_eq!(other_reason.since, at(5));
         let well = plan(
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_message_ends_somewhere() {
-        let long = report(&[(Check::PodObjects, Verdict::Fails, &"ü".repeat(5_000))]);
+        let long = report(&[(Check::PodObjects, Outcome::Fails, &"ü".repeat(5_000))]);
         let condition = plan(&long, &Seen::Absent, None, PAUSE, at(5)).unwrap();
         assert!(
             condition.message.len() <= MESSAGE_LIMIT + 3,

@@ -52,15 +52,15 @@ fn failing(change: impl FnOnce(&mut Facts)) -> Vec<Check> {
     let mut facts = well();
     change(&mut facts);
     let report = assess(&facts, at(50));
-    report.with(Verdict::Fails).map(|one| one.check).collect()
+    report.with(Outcome::Fails).map(|one| one.check).collect()
 }
 
 #[test]
 fn a_node_that_has_everything_passes_and_says_until_when() {
     let report = assess(&well(), at(50));
-    assert_eq!(report.verdict(), Verdict::Holds, "{report}");
+    assert_eq!(report.outcome(), Outcome::Holds, "{report}");
     assert_eq!(report.until, Some(at(100)));
-    assert_eq!(Report::default().verdict(), Verdict::Unknown);
+    assert_eq!(Report::default().outcome(), Outcome::Unknown);
 }
 
 type Change = fn(&mut Facts);

@@ -17,7 +17,7 @@ use yurt_core::store::Store;
 
 use super::autonomy::Autonomy;
 use crate::api::{elapsed, human};
-use crate::autonomy::Verdict;
+use crate::autonomy::Outcome;
 use crate::body::{self, Body};
 use crate::follow::registry::Registry;
 use crate::limits::{Connections, Limits};
@@ -118,9 +118,9 @@ impl Admin {
     /// Would this node survive a reboot now, without the cloud? With the code of kube-apiserver's checks.
     async fn autonomy(&self) -> Response<Body> {
         let report = self.autonomy.look().await;
-        let code = match report.verdict() {
-            Verdict::Holds => StatusCode::OK,
-            Verdict::Fails | Verdict::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+        let code = match report.outcome() {
+            Outcome::Holds => StatusCode::OK,
+            Outcome::Fails | Outcome::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
         };
         text(code, report.to_string())
     }

@@ -22,7 +22,7 @@ use super::Config;
 use super::state::State;
 use crate::api::well_known::node_scope;
 use crate::autonomy::condition::{self, Attempt, Condition, MANAGER, Seen};
-use crate::autonomy::{Certificate, Report, Verdict, assess};
+use crate::autonomy::{Certificate, Outcome, Report, assess};
 use crate::codec::Status;
 use crate::identity::Caller;
 use crate::metrics::gauge;
@@ -224,10 +224,10 @@ impl Collector for AutonomyCollector {
             MetricType::Gauge,
         )?;
         for finding in &report.findings {
-            let value: i64 = match finding.verdict {
-                Verdict::Holds => 1,
-                Verdict::Fails => 0,
-                Verdict::Unknown => -1,
+            let value: i64 = match finding.outcome {
+                Outcome::Holds => 1,
+                Outcome::Fails => 0,
+                Outcome::Unknown => -1,
             };
             let labels = [("check", finding.check.as_str())];
             ConstGauge::new(value).encode(family.encode_family(&labels)?)?;

@@ -132,7 +132,10 @@ impl Proxy {
             return permit;
         }
         let access = asked.access();
-        self.verdicts.may(caller, &access, Link::Up).await.ok()
+        self.verdicts
+            .authorize(caller, &access, Link::Up)
+            .await
+            .ok()
     }
 
     /// Answers from a mirror while the cloud is away.

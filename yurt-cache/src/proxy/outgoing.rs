@@ -18,7 +18,7 @@ use crate::identity::Caller;
 pub(super) struct Outgoing {
     pub(super) request: Request<Body>,
     /// Whether the caller's own body kept to its bounds.
-    pub(super) upload: upload::Verdict,
+    pub(super) upload: upload::UploadFault,
     /// Whether the answer was asked for compressed, and the caller wants it plain.
     pub(super) decompresses: bool,
 }
@@ -51,9 +51,9 @@ impl Outgoing {
         let is_bare =
             is_read(&parts.method) && (remember != Remember::Nothing || body.is_end_stream());
         let (body, upload) = match (is_bare, exchange.api.lasts()) {
-            (true, _) => (body::empty(), upload::Verdict::default()),
+            (true, _) => (body::empty(), upload::UploadFault::default()),
             // What is sent to a pod is a stream of its own, of any length and pace.
-            (false, true) => (body::incoming(body), upload::Verdict::default()),
+            (false, true) => (body::incoming(body), upload::UploadFault::default()),
             (false, false) => upload::bounded(body::incoming(body), limit),
         };
         let mut request = request(&exchange.caller, parts, body);

@@ -62,7 +62,7 @@ impl Proxy {
         };
         let permit = self
             .verdicts
-            .may(caller, &access("get", path), link)
+            .authorize(caller, &access("get", path), link)
             .await?;
         let (found, shape) = found?;
         let now = (self.clock)();

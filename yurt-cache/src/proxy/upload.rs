@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a body was given up, for whoever answers its sender.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Verdict(Arc<OnceLock<Fault>>);
+pub(super) struct UploadFault(Arc<OnceLock<Fault>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Fault {
@@ -30,7 +30,7 @@ enum Fault {
     TooSlow,
 }
 
-impl Verdict {
+impl UploadFault {
     /// Returns what the sender is told, if its body was given up.
     pub(super) fn status(&self) -> Option<Status> {
         self.0.get().map(|fault| match fault {
@@ -53,8 +53,8 @@ pub(super) fn check_length(headers: &HeaderMap, limit: u64) -> Result<(), Status
 }
 
 /// Bounds a body; the verdict tells afterwards whether it kept to it.
-pub(super) fn bounded(body: Body, limit: u64) -> (Body, Verdict) {
-    let verdict = Verdict::default();
+pub(super) fn bounded(body: Body, limit: u64) -> (Body, UploadFault) {
+    let verdict = UploadFault::default();
     let bounded = Upload {
         body,
         limit,
@@ -73,7 +73,7 @@ struct Upload {
     patience: Duration,
     /// Since when the next bytes are waited for, and until when at most.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
-    verdict: Verdict,
+    verdict: UploadFault,
 }
 
 impl Upload {

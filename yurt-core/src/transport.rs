@@ -117,18 +117,17 @@ pub trait Listener: fmt::Debug + Send + Sync + 'static {
     /// Returns the address that it listens at.
     fn address(&self) -> SocketAddr;
 
-    /// Returns the next peer that has proven who it is.
+    /// Returns the next peer that has proven who it is, or `None` when the listener has ended: no peer will come
+    /// any more.
     ///
     /// Peers are authenticated side by side: a slow one delays no other.
     ///
     /// # Errors
-    /// The reason for which a peer was refused, as [`ErrorKind::Forbidden`], [`ErrorKind::Timeout`] or
-    /// [`ErrorKind::Protocol`]: to be counted, and accept called again. [`ErrorKind::Closed`] when there
-    /// will be no more peers.
+    /// The reason for which one peer was refused, of whatever kind: to be counted, and accept called again.
     ///
     /// # Cancel safety
     /// Dropped, no peer is lost.
-    async fn accept(&self) -> Result<Arc<dyn Opener>>;
+    async fn accept(&self) -> Option<Result<Arc<dyn Opener>>>;
 }
 
 /// One authenticated peer, whichever end this is.

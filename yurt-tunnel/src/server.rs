@@ -9,6 +9,7 @@ mod figures;
 mod nodes;
 mod peers;
 mod pick;
+mod refusals;
 mod registry;
 mod router;
 mod sessions;
@@ -32,6 +33,7 @@ use self::figures::Figures;
 pub use self::nodes::{
     Found, InvalidNodes, KUBELET_PORT, Node, NodeSource, NodeTable, NodesFile, parse as parse_nodes,
 };
+use self::refusals::Refusals;
 use self::registry::Registry;
 use self::router::Router;
 use self::status::Status;
@@ -110,6 +112,7 @@ pub(crate) struct Shared {
     router: Arc<Router>,
     transports: Vec<NamedTransport>,
     figures: Figures,
+    refusals: Refusals,
     /// The list for agents, encoded.
     servers: Vec<u8>,
     /// Where agents connect.
@@ -157,6 +160,7 @@ impl Server {
             router,
             transports,
             figures,
+            refusals: Refusals::default(),
             servers: crate::servers::encode(&known),
             address,
         });

@@ -144,7 +144,7 @@ fn listen(wan: &Wan, transport: Arc<dyn Transport>, address: SocketAddr) -> Box<
 
 async fn next(listener: &dyn Listener) -> Arc<dyn Opener> {
     let accepted = timeout(LIMIT, listener.accept()).await;
-    accepted.expect("an agent connects").unwrap()
+    accepted.expect("an agent connects").unwrap().unwrap()
 }
 
 async fn echo(session: &Arc<dyn Opener>) -> Box<dyn Stream> {

@@ -8,6 +8,8 @@
 
 #[path = "server/admin.rs"]
 mod admin;
+#[path = "server/breaking_off.rs"]
+mod breaking_off;
 #[path = "server/check.rs"]
 mod check;
 #[path = "server/dialling.rs"]

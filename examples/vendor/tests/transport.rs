@@ -15,7 +15,7 @@ async fn pair() -> Pair {
     let (acceptor, opener) =
         tokio::join!(edge.connect(listener.address(), "cloud"), listener.accept());
     Pair {
-        opener: opener.expect("the node calls"),
+        opener: opener.expect("the listener lives").expect("the node calls"),
         acceptor: acceptor.expect("somebody listens"),
         server,
         node,

@@ -28,7 +28,7 @@ async fn a_connected_agent_is_ready_and_a_stop_of_five_seconds_costs_no_stream()
         let site = Site::new(transport).await;
         let agent = site.agent(transport);
         let accepted = timeout(LIMIT, site.listener.accept()).await;
-        let session: Arc<dyn Opener> = accepted.unwrap().unwrap();
+        let session: Arc<dyn Opener> = accepted.unwrap().unwrap().unwrap();
         let mut stream = session.open(Open::new(Target::Echo, LIMIT)).await.unwrap();
         stream.write_all(b"x").await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), b'x');

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Lines, Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
     thread,
@@ -92,6 +92,32 @@ async fn a_second_signal_ends_it_while_an_agent_is_still_there() {
     running.says("a second signal");
     assert_eq!(running.program.wait().unwrap().code(), Some(1));
     drop(session);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_is_in_the_log_with_the_address_and_the_reason() {
+    let folder = Folder::new();
+    let mut running = Running::start(&mut folder.server());
+    let address = running.agents.parse().unwrap();
+    let stranger = folder.client("stranger", &[]);
+    let transport = H2Transport::new(stranger, link::Config::default());
+    let session = transport.connect(address, "tunnel.example").await.unwrap();
+    let said = running.says("a peer was refused");
+    assert!(said.contains("stranger at 127.0.0.1:"), "{said}");
+    assert!(
+        said.contains("an identity that has no business here"),
+        "{said}"
+    );
+    drop(session);
+    let socket = TcpStream::connect(address).unwrap();
+    let from = socket.local_addr().unwrap();
+    drop(socket);
+    let said = running.says("a peer was refused");
+    let expected = format!("shake hands with {from}: ");
+    assert!(
+        said.contains(&expected) && said.contains("a peer that hung up"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,7 +280,11 @@ impl Folder {
 
     /// What an agent shows.
     fn agent(&self) -> Credentials {
-        let (certificate, key) = self.pki.client("system:node:edge-1", &["system:nodes"]);
+        self.client("system:node:edge-1", &["system:nodes"])
+    }
+
+    fn client(&self, user: &str, groups: &[&str]) -> Credentials {
+        let (certificate, key) = self.pki.client(user, groups);
         write(&self.path("node.pem"), &format!("{certificate}{key}"));
         let files = Files {
             ca: self.path("ca.pem"),

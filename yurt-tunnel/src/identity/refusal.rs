@@ -1,6 +1,9 @@
 //! Why a handshake came to nothing, as an operator counts it.
 
+use std::error::Error as _;
+
 use rustls::{AlertDescription, CertificateError};
+use yurt_core::transport::Error;
 
 /// Why a peer was refused, or has refused us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -36,6 +39,9 @@ pub enum Refusal {
     /// There are too many handshakes already.
     #[error("too many handshakes at once")]
     Flood,
+    /// The peer ended the connection, as an agent does whose other transport was faster.
+    #[error("a peer that hung up")]
+    HungUp,
     /// Anything else.
     #[error("a handshake that failed")]
     Other,
@@ -43,7 +49,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, so that each has a counter from the start.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::Expired,
@@ -54,6 +60,7 @@ impl Refusal {
         Self::Protocol,
         Self::Slow,
         Self::Flood,
+        Self::HungUp,
         Self::Other,
     ];
 
@@ -71,8 +78,16 @@ impl Refusal {
             Self::Protocol => "protocol",
             Self::Slow => "slow",
             Self::Flood => "flood",
+            Self::HungUp => "hung_up",
             Self::Other => "other",
         }
+    }
+
+    /// Returns the reason that the error of a handshake carries.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        let source = error.source().and_then(|source| source.downcast_ref());
+        source.copied().unwrap_or(Self::Other)
     }
 
     /// Returns the reason that TLS gives.

@@ -1,14 +1,14 @@
 //! Sessions of agents and of other servers, from the handshake to the end.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
+use yurt_core::error::Chain;
 use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, Peer, State, Target};
 
 use super::registry::Member;
@@ -38,12 +38,12 @@ pub(super) async fn accept(
             () = shutdown.cancelled() => break,
             Some(_) = sessions.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok(session) => {
+                Some(Ok(session)) => {
                     let hold = hold(shared.clone(), transport, session, shutdown.clone());
                     sessions.spawn(hold);
                 }
-                Err(error) if error.kind() == ErrorKind::Closed && error.source().is_none() => break,
-                Err(error) => refused(&shared, &error).await,
+                Some(Err(error)) => refused(&shared, transport, &error).await,
+                None => break,
             },
         }
     }
@@ -51,16 +51,12 @@ pub(super) async fn accept(
     while sessions.join_next().await.is_some() {}
 }
 
-async fn refused(shared: &Shared, error: &Error) {
-    let refusal = error
-        .source()
-        .and_then(|source| source.downcast_ref::<Refusal>());
-    shared
-        .figures
-        .refused(refusal.copied().unwrap_or(Refusal::Other));
-    match refusal {
-        Some(refusal) => debug!(%error, %refusal, "a peer was not let in"),
-        None => debug!(%error, source = ?error.source(), "a peer did not come in"),
+async fn refused(shared: &Shared, transport: &'static str, error: &Error) {
+    let refusal = Refusal::of(error);
+    shared.figures.refused(refusal);
+    if let Some(unsaid) = shared.refusals.say(refusal, Instant::now()) {
+        let (reason, error) = (refusal.label(), Chain(error));
+        info!(transport, reason, %error, unsaid, "a peer was refused");
     }
     if error.kind() == ErrorKind::Other {
         // Out of file descriptors, most likely: let something end first.
@@ -86,8 +82,11 @@ async fn hold(
         Some(node) => Member::Agent(node),
         None if is_server(peer) => Member::Peer,
         None => {
-            shared.figures.refused(Refusal::Stranger);
-            warn!(user = peer.user, %remote, "a peer that is neither a node nor a server was not let in");
+            let why = "neither a node nor a server";
+            let stranger = format!("{} at {remote} is {why}", peer.user);
+            let stranger =
+                Error::new(ErrorKind::Forbidden, stranger).with_source(Refusal::Stranger);
+            refused(&shared, transport, &stranger).await;
             return session.close("only nodes and servers come in here").await;
         }
     };

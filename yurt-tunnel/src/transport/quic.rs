@@ -129,7 +129,7 @@ impl Listener for QuicListener {
         self.address
     }
 
-    async fn accept(&self) -> Result<Arc<dyn Opener>> {
+    async fn accept(&self) -> Option<Result<Arc<dyn Opener>>> {
         self.handshakes.lock().await.next(&self.endpoint).await
     }
 }

@@ -59,7 +59,8 @@ impl Shaped {
             };
             at_edge.edge().enter(serve).unwrap();
         });
-        let session = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+        let session = timeout(LIMIT, listener.accept()).await.unwrap();
+        let session = session.unwrap().unwrap();
         // Takes what comes after: HTTP/2's second connection.
         Self {
             session,

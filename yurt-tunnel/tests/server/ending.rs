@@ -103,7 +103,7 @@ async fn another_server_hears_of_the_drain_at_once() {
     let listener = other.listen(at(9)).await.unwrap();
     let server = world.server(at(1), |config| config.peers = vec![at(9).into()]);
     let (server, session) = tokio::join!(server, listener.accept());
-    let session = session.unwrap();
+    let session = session.unwrap().unwrap();
     server.shut_down();
     let mut state = session.state();
     let told = timeout(

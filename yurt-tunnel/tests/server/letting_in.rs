@@ -28,22 +28,22 @@ use crate::world::{Agent, Manner, Running, World, config, echoes, ended, is_aliv
 /// Whatever takes longer has failed.
 const SOON: Duration = Duration::from_secs(20);
 
-const NAME: &str = "127.0.0.1";
+pub(crate) const NAME: &str = "127.0.0.1";
 
 /// A way to carry sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Quic,
     Http2,
 }
 
-const WAYS: [Way; 2] = [Way::Quic, Way::Http2];
+pub(crate) const WAYS: [Way; 2] = [Way::Quic, Way::Http2];
 
 /// A certificate and its key, PEM.
-type Shown = Option<(String, String)>;
+pub(crate) type Shown = Option<(String, String)>;
 
 impl Way {
-    fn transport(self, credentials: Credentials) -> Arc<dyn Transport> {
+    pub(crate) fn transport(self, credentials: Credentials) -> Arc<dyn Transport> {
         let link = link::Config::default();
         match self {
             Self::Quic => Arc::new(QuicTransport::new(credentials, link)),
@@ -51,7 +51,7 @@ impl Way {
         }
     }
 
-    fn alpn(self) -> &'static [u8] {
+    pub(crate) fn alpn(self) -> &'static [u8] {
         match self {
             Self::Quic => b"yurt-tunnel/1",
             Self::Http2 => b"h2",
@@ -83,7 +83,7 @@ impl Way {
 }
 
 /// What a client shows, and how it speaks.
-fn tls(
+pub(crate) fn tls(
     world: &World,
     shown: Shown,
     alpn: &[u8],
@@ -109,7 +109,7 @@ fn tls(
     config
 }
 
-async fn server(world: &World) -> Running {
+pub(crate) async fn server(world: &World) -> Running {
     server_as(world.credentials(NAME)).await
 }
 
@@ -131,7 +131,7 @@ fn refused(reason: Refusal) -> String {
 }
 
 /// Waits until so many peers were refused for this reason.
-async fn is_refused(server: &Running, reason: Refusal, times: f64) {
+pub(crate) async fn is_refused(server: &Running, reason: Refusal, times: f64) {
     let metric = refused(reason);
     let counted = async { while server.metric(&metric).await < times {} };
     if timeout(SOON, counted).await.is_err() {
@@ -142,7 +142,7 @@ async fn is_refused(server: &Running, reason: Refusal, times: f64) {
     }
 }
 
-fn node_certificate(pki: &Pki, validity: Validity) -> Shown {
+pub(crate) fn node_certificate(pki: &Pki, validity: Validity) -> Shown {
     Some(pki.client_for("system:node:edge-1", &["system:nodes"], validity))
 }
 

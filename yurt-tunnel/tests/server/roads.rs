@@ -59,7 +59,7 @@ async fn who_answers_in_a_servers_place_without_a_servers_certificate_asks_for_n
     let listener = listener.listen(at(9)).await.unwrap();
     let linking = world.server(at(1), |config| config.peers = vec![at(9).into()]);
     let (linking, session) = tokio::join!(linking, listener.accept());
-    let mut state = session.unwrap().state();
+    let mut state = session.unwrap().unwrap().state();
     let closed = state.wait_for(|state| matches!(state, State::Closed { .. }));
     let closed = timeout(SOON, closed).await.expect("it is sent away");
     let State::Closed { reason, .. } = closed.unwrap().clone() else {

@@ -78,7 +78,7 @@ async fn a_server_asks_another_for_nodes_alone() {
     let listener = other.listen(at(9)).await.unwrap();
     let asked = world.server(at(1), |config| config.peers = vec![at(9).into()]);
     let (_asked, session) = tokio::join!(asked, listener.accept());
-    let session = session.unwrap();
+    let session = session.unwrap().unwrap();
     for target in [
         Target::Echo,
         Target::Servers,
@@ -168,7 +168,7 @@ async fn a_server_that_lets_nobody_stay_is_not_hammered() {
         .await;
     let mut links = 0;
     let count = async {
-        while let Ok(session) = listener.accept().await {
+        while let Some(Ok(session)) = listener.accept().await {
             links += 1;
             session.close("who are you?").await;
         }

@@ -56,7 +56,7 @@ async fn whoever_begins_while_many_have_begun_has_to_prove_its_address_before_it
     let listener = transport.listen(loopback()).await.unwrap();
     let server: SocketAddr = listener.address();
     let mut accepting = JoinSet::new();
-    accepting.spawn(async move { while listener.accept().await.is_err() {} });
+    accepting.spawn(async move { while let Some(Err(_)) = listener.accept().await {} });
     let mut answers = Vec::new();
     for beginning in beginnings(&site, BELIEVED + 32).await {
         // Another address each time.

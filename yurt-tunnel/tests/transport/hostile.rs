@@ -90,7 +90,7 @@ async fn session(site: &Site) -> (Arc<dyn Opener>, Rude, Box<dyn Listener>) {
         rude
     };
     let (rude, opener) = tokio::join!(connect, listener.accept());
-    (opener.unwrap(), rude, listener)
+    (opener.unwrap().unwrap(), rude, listener)
 }
 
 /// Why the session has ended.
@@ -134,7 +134,11 @@ async fn a_hello_that_is_none_or_of_another_version_makes_no_session() {
         let (_, refused) = timeout(PATIENCE, both)
             .await
             .expect("it is refused at once");
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Protocol, "{said:?}");
+        assert_eq!(
+            refused.unwrap().unwrap_err().kind(),
+            ErrorKind::Protocol,
+            "{said:?}"
+        );
     }
 }
 

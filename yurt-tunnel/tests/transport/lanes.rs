@@ -58,7 +58,7 @@ async fn meet(site: &Site) -> (Met, Relay) {
         listener.accept()
     );
     let met = Met {
-        opener: opener.unwrap(),
+        opener: opener.unwrap().unwrap(),
         acceptor: acceptor.unwrap(),
         listener,
     };

@@ -86,7 +86,7 @@ impl Site {
             listener.accept()
         );
         Met {
-            opener: opener.unwrap(),
+            opener: opener.unwrap().unwrap(),
             acceptor: acceptor.unwrap(),
             listener,
         }

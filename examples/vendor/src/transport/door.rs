@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use yurt_core::transport::{Error, ErrorKind, Listener, Opener, Peer, Result};
+use yurt_core::transport::{Listener, Opener, Peer, Result};
 
 use super::HANDSHAKE;
 use super::link::Link;
@@ -77,11 +77,8 @@ impl Listener for TcpDoor {
         self.address
     }
 
-    async fn accept(&self) -> Result<Arc<dyn Opener>> {
-        let arrival = self.arrivals.lock().await.recv().await;
-        let Some(arrival) = arrival else {
-            return Err(Error::new(ErrorKind::Closed, "nobody takes calls any more"));
-        };
+    async fn accept(&self) -> Option<Result<Arc<dyn Opener>>> {
+        let arrival = self.arrivals.lock().await.recv().await?;
         let Arrival {
             socket,
             peer,
@@ -93,7 +90,7 @@ impl Listener for TcpDoor {
         let mut sessions = self.desk.sessions.lock();
         sessions.retain(|_, link| link.strong_count() > 0);
         sessions.insert(session, Arc::downgrade(opener.link()));
-        Ok(Arc::new(opener))
+        Some(Ok(Arc::new(opener)))
     }
 }
 

@@ -29,7 +29,7 @@ const BACKLOG: usize = 1024;
 /// let listener = network.transport(server("cloud")).listen("192.0.2.1:443".parse().unwrap()).await?;
 /// let edge = network.transport(node("gateway-7"));
 /// let acceptor = edge.connect(listener.address(), "cloud").await?;
-/// let opener = listener.accept().await?;
+/// let opener = listener.accept().await.expect("the listener lives")?;
 /// assert_eq!(opener.peer().node(), "gateway-7".parse().ok());
 /// # drop(acceptor);
 /// # Ok(())
@@ -184,11 +184,9 @@ impl Listener for MemoryListener {
         self.address
     }
 
-    async fn accept(&self) -> Result<Arc<dyn Opener>> {
-        match self.arrivals.lock().await.recv().await {
-            Some(opener) => Ok(Arc::new(opener)),
-            None => Err(Error::new(ErrorKind::Closed, "the listener has ended")),
-        }
+    async fn accept(&self) -> Option<Result<Arc<dyn Opener>>> {
+        let opener = self.arrivals.lock().await.recv().await?;
+        Some(Ok(Arc::new(opener)))
     }
 }
 
@@ -241,7 +239,7 @@ mod tests {
         let listener = listener(&network).await;
         let edge = network.transport(node("gateway-7"));
         let acceptor = edge.connect(listener.address(), "cloud").await.unwrap();
-        let opener = listener.accept().await.unwrap();
+        let opener = listener.accept().await.unwrap().unwrap();
         assert_eq!(opener.peer(), &node("gateway-7"));
         assert_eq!(acceptor.peer(), &server("cloud"));
         assert_eq!(acceptor.remote(), listener.address());
@@ -264,7 +262,7 @@ mod tests {
         cloud.listen(address).await.unwrap_err();
         let edge = network.transport(node("gateway-7"));
         let acceptor = edge.connect(address, "cloud").await.unwrap();
-        let opener = listener.accept().await.unwrap();
+        let opener = listener.accept().await.unwrap().unwrap();
         drop(listener);
         let refused = edge.connect(address, "cloud").await;
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Refused);
@@ -279,7 +277,7 @@ mod tests {
         let listener = listener(&network).await;
         let (address, edge) = (listener.address(), network.transport(node("gateway-7")));
         let acceptor = edge.connect(address, "cloud").await.unwrap();
-        let opener = listener.accept().await.unwrap();
+        let opener = listener.accept().await.unwrap().unwrap();
         network.cut(address);
         for state in [opener.state(), acceptor.state()] {
             let kind = match &*state.borrow() {
@@ -292,6 +290,6 @@ mod tests {
         assert_eq!(lost.unwrap_err().kind(), ErrorKind::Timeout);
         network.mend(address);
         edge.connect(address, "cloud").await.unwrap();
-        listener.accept().await.unwrap();
+        listener.accept().await.unwrap().unwrap();
     }
 }

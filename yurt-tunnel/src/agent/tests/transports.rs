@@ -155,7 +155,7 @@ async fn a_server_whose_authority_is_believed_no_more_is_left() {
     let agent = world.agent(world.config(&[at(1)]));
     let credentials = Credentials::load(files.clone()).unwrap();
     let _agent = Running::new(agent.with_credentials(credentials));
-    let session = listener.accept().await.unwrap();
+    let session = listener.accept().await.unwrap().unwrap();
     // A session that is only succeeded would wait for it.
     let _stream = open(&session, Target::Echo).await.unwrap();
 

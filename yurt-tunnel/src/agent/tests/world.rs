@@ -117,7 +117,7 @@ impl Cloud {
     /// Returns the next session of an agent.
     pub(super) async fn next(&self) -> Arc<dyn Opener> {
         let accepted = timeout(LIMIT, self.listener.accept()).await;
-        accepted.expect("an agent connects").unwrap()
+        accepted.expect("an agent connects").unwrap().unwrap()
     }
 
     /// Returns whether an agent connects within a time.

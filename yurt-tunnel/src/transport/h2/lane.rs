@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use ::h2::Reason;
 use ::h2::client::SendRequest;
 use bytes::Bytes;
 use rustls::pki_types::ServerName;
@@ -13,7 +14,7 @@ use yurt_core::transport::{Error, ErrorKind, Peer, Result};
 
 use crate::identity::{self, Credentials, Protocol, Refusal};
 use crate::link::Config;
-use crate::transport::handshake::refusal;
+use crate::transport::handshake::{refusal, refusal_for};
 
 /// What TLS makes of a socket, for the end that listened and for the end that connected.
 pub(super) type ListenedTls = tokio_rustls::server::TlsStream<TcpStream>;
@@ -157,7 +158,7 @@ fn tune(socket: &TcpStream, config: &Config) {
 fn tls_refusal(address: SocketAddr, error: &io::Error) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(error) => refusal(address, Refusal::of_tls(error)),
-        None => gone(address, error.to_string()),
+        None => refusal_for(address, Refusal::HungUp, error),
     }
 }
 
@@ -165,10 +166,9 @@ fn tls_refusal(address: SocketAddr, error: &io::Error) -> Error {
 pub(super) fn h2_refusal(address: SocketAddr, error: &::h2::Error) -> Error {
     match error.get_io() {
         Some(error) => tls_refusal(address, error),
-        None => gone(address, error.to_string()),
+        None if error.is_remote() || error.reason() == Some(Reason::NO_ERROR) => {
+            refusal_for(address, Refusal::HungUp, error)
+        }
+        None => refusal_for(address, Refusal::Protocol, error),
     }
-}
-
-fn gone(address: SocketAddr, why: String) -> Error {
-    Error::new(ErrorKind::Closed, format!("shake hands with {address}")).with_source(why)
 }

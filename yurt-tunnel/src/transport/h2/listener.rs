@@ -20,7 +20,7 @@ use super::carrier::{
 use super::lane::{self, h2_refusal};
 use crate::identity::{Credentials, Refusal};
 use crate::link::{Config, Role};
-use crate::transport::handshake::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, refusal, slow};
+use crate::transport::handshake::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, no_session, refusal, slow};
 use crate::transport::session::Handle;
 
 /// Connections that wait for the process.
@@ -85,13 +85,8 @@ impl H2Listener {
     }
 }
 
-#[async_trait]
-impl Listener for H2Listener {
-    fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    async fn accept(&self) -> Result<Arc<dyn Opener>> {
+impl H2Listener {
+    async fn next(&self) -> Result<Arc<dyn Opener>> {
         let mut running = self.running.lock().await;
         loop {
             tokio::select! {
@@ -119,6 +114,18 @@ impl Listener for H2Listener {
     }
 }
 
+#[async_trait]
+impl Listener for H2Listener {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// It never ends: whatever the system says of one connection, another may follow.
+    async fn accept(&self) -> Option<Result<Arc<dyn Opener>>> {
+        Some(self.next().await)
+    }
+}
+
 impl fmt::Debug for H2Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("H2Listener")
@@ -138,7 +145,7 @@ impl Shaking {
         let answer = tokio::select! {
             answer = hello => answer,
             ended = &mut connection => match ended {
-                Ok(()) => return Err(refusal(address, Refusal::Protocol)),
+                Ok(()) => return Err(refusal(address, Refusal::HungUp)),
                 Err(error) => Err(error),
             },
         };
@@ -160,7 +167,8 @@ impl Shaking {
             }
             sessions.insert(name, carrier.downgrade());
         }
-        let session = Handle::begin(carrier, peer, Role::Opener, self.config).await?;
+        let session = Handle::begin(carrier, peer.clone(), Role::Opener, self.config).await;
+        let session = session.map_err(|error| no_session(address, &peer, &error))?;
         Ok(Some(Arc::new(session)))
     }
 }

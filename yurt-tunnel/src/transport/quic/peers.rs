@@ -14,7 +14,9 @@ use super::carrier::QuicCarrier;
 use super::config;
 use crate::identity::{self, Credentials, Protocol, Refusal};
 use crate::link::{Config, Role};
-use crate::transport::handshake::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, refusal, slow};
+use crate::transport::handshake::{
+    HANDSHAKE_LIMIT, MAX_HANDSHAKES, no_session, refusal, refusal_for, slow,
+};
 use crate::transport::session::Handle;
 
 /// From here on a peer has to show that its address is its own before it costs anything.
@@ -41,19 +43,20 @@ impl Handshakes {
         }
     }
 
-    /// Returns the next peer, or why one was refused. Cancel safe.
-    pub(super) async fn next(&mut self, endpoint: &Endpoint) -> Result<Arc<dyn Opener>> {
+    /// Returns the next peer, or why one was refused; `None` when the socket is closed. Cancel safe.
+    pub(super) async fn next(&mut self, endpoint: &Endpoint) -> Option<Result<Arc<dyn Opener>>> {
         loop {
             tokio::select! {
                 Some(done) = self.running.join_next() => {
-                    return done.unwrap_or_else(|_| {
+                    return Some(done.unwrap_or_else(|_| {
                         Err(Error::new(ErrorKind::Other, "a handshake was aborted"))
-                    });
+                    }));
                 }
-                incoming = endpoint.accept() => match incoming {
-                    Some(incoming) => self.begin(incoming)?,
-                    None => return Err(Error::new(ErrorKind::Closed, "the socket is closed")),
-                },
+                incoming = endpoint.accept() => {
+                    if let Err(error) = self.begin(incoming?) {
+                        return Some(Err(error));
+                    }
+                }
             }
         }
     }
@@ -89,8 +92,8 @@ impl Handshakes {
             let connection = connecting.await.map_err(|error| refused(address, error))?;
             let peer = peer(&connection)?;
             let carrier = QuicCarrier::new(connection);
-            let session = Handle::begin(carrier.clone(), peer, Role::Opener, limits).await;
-            session.map_err(|error| carrier.refusal(address).unwrap_or(error))
+            let session = Handle::begin(carrier, peer.clone(), Role::Opener, limits).await;
+            session.map_err(|error| no_session(address, &peer, &error))
         };
         self.running.spawn(async move {
             let session = timeout(HANDSHAKE_LIMIT, shake).await;
@@ -120,15 +123,12 @@ pub(super) fn refused(address: SocketAddr, error: ConnectionError) -> Error {
             &String::from_utf8_lossy(&theirs.reason),
         ),
         ConnectionError::VersionMismatch => Some(Refusal::Protocol),
-        ConnectionError::TimedOut => return slow(address).with_source(error),
+        ConnectionError::TimedOut => Some(Refusal::Slow),
         _ => None,
     };
     match known {
         Some(known) => refusal(address, known),
-        None => {
-            let message = format!("shake hands with {address}");
-            Error::new(ErrorKind::Closed, message).with_source(error)
-        }
+        None => refusal_for(address, Refusal::HungUp, error),
     }
 }
 

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,7 @@ use self::metrics::Metrics;
 use self::policy::Policy;
 use self::winners::Winners;
 use crate::admin::scrape;
+use crate::children::{Children, Ended};
 use crate::identity::Credentials;
 use crate::server::Address;
 use crate::transport::NamedTransport;
@@ -86,7 +87,7 @@ pub struct Agent {
     credentials: Option<Credentials>,
 }
 
-/// Why an agent cannot run.
+/// Why an agent cannot run, or no longer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -100,6 +101,14 @@ pub enum Error {
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// A task has ended that the agent cannot be without.
+    #[error("{task} has ended")]
+    Ended {
+        /// Which task.
+        task: String,
+        /// Its panic, unless it just returned.
+        source: Option<JoinError>,
     },
 }
 
@@ -153,11 +162,12 @@ impl Agent {
         self
     }
 
-    /// Keeps the links until `shutdown`, then lets streams finish for a while.
+    /// Keeps the links until `shutdown`, or until it loses a task that it cannot be without; then lets streams finish
+    /// for a while.
     ///
     /// # Errors
-    /// When the folder or the address for health and metrics cannot be had. A server that cannot be reached is no
-    /// error.
+    /// When the folder or the address for health and metrics cannot be had, and [`Error::Ended`]. A server that cannot
+    /// be reached is no error.
     ///
     /// # Cancel safety
     /// Dropped, every session is closed.
@@ -169,32 +179,37 @@ impl Agent {
             .map_err(|error: MemoryError| Error::OpenMemory(error.into()))?;
         let listener = listen(self.config.admin_listen).await?;
         let shared = Arc::new(Shared::new(self.config, self.transports, remembered));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(tasks::resolve(shared.clone()));
-        tasks.spawn(tasks::watch_network(shared.clone()));
         let stop = CancellationToken::new();
-        let mut keeping = JoinSet::new();
-        keeping.spawn(tasks::remember(shared.clone(), memory, stop.clone()));
-        if let Some(credentials) = self.credentials {
-            let process = scrape::Process(credentials.clone());
-            shared.metrics.collect(Box::new(process));
-            let board = shared.board.clone();
-            let sessions = move || board.sessions();
-            let trusted = trust::keep(Peers::Servers, credentials.clone(), sessions, |_| {});
-            tasks.spawn(trusted);
-            tasks.spawn(tasks::reload(shared.clone(), credentials));
-        }
+        let mut keeping = Children::default();
+        let remembered = tasks::remember(shared.clone(), memory, stop.clone());
+        keeping.spawn("what remembers the servers", remembered);
+        let mut tasks = shared.start(self.credentials);
         if let Some(listener) = listener {
             let status = Arc::new(admin::Status(shared.clone()));
-            tasks.spawn(crate::admin::serve(listener, status, stop.clone()));
+            let served = crate::admin::serve(listener, status, stop.clone());
+            tasks.spawn("the listener for health and metrics", served);
         }
         shared.changed.notify_one();
-        let links = shared.clone().keep(&shutdown).await;
+        let mut links = Links::default();
+        let lost = tokio::select! {
+            ended = shared.keep(&mut links, &shutdown) => ended,
+            ended = tasks.next_ended() => Some(ended),
+            ended = keeping.next_ended() => Some(ended),
+        };
+        if let Some(Ended { task, .. }) = &lost {
+            tracing::error!(task, "the agent ends: it cannot be without this task");
+        }
         links.end(shared.config.drain).await;
         tasks.shutdown().await;
         stop.cancel();
-        keeping.join_all().await;
-        Ok(())
+        keeping.join().await;
+        match lost {
+            None => Ok(()),
+            Some(Ended { task, panicked }) => Err(Error::Ended {
+                task,
+                source: panicked,
+            }),
+        }
     }
 }
 
@@ -236,15 +251,43 @@ impl Shared {
         }
     }
 
-    /// Keeps as many links as are wanted, to the servers that are known.
-    async fn keep(self: Arc<Self>, shutdown: &CancellationToken) -> Links {
-        let mut links = Links::default();
+    /// Starts what goes on beside the links.
+    fn start(self: &Arc<Self>, credentials: Option<Credentials>) -> Children {
+        let mut tasks = Children::default();
+        let resolved = tasks::resolve(self.clone());
+        tasks.spawn("what resolves the servers' names", resolved);
+        let watched = tasks::watch_network(self.clone());
+        tasks.spawn("what watches the network", watched);
+        if let Some(credentials) = credentials {
+            let process = scrape::Process(credentials.clone());
+            self.metrics.collect(Box::new(process));
+            let board = self.board.clone();
+            let sessions = move || board.sessions();
+            let trusted = trust::keep(Peers::Servers, credentials.clone(), sessions, |_| {});
+            tasks.spawn("what looks whether servers are still believed", trusted);
+            let reloaded = tasks::reload(self.clone(), credentials);
+            tasks.spawn("what reads the certificates again", reloaded);
+        }
+        tasks
+    }
+
+    /// Keeps as many links as are wanted, to the servers that are known, until the shutdown or until one is lost.
+    async fn keep(
+        self: &Arc<Self>,
+        links: &mut Links,
+        shutdown: &CancellationToken,
+    ) -> Option<Ended> {
         loop {
-            let wake = links.settle(&self, Instant::now());
+            let wake = links.settle(self, Instant::now());
             tokio::select! {
-                () = shutdown.cancelled() => return links,
+                () = shutdown.cancelled() => return None,
                 () = self.changed.notified() => {}
-                Some(_) = links.keepers.join_next() => {}
+                ended = links.keepers.next_ended() => {
+                    // One that was told to end just returns.
+                    if ended.panicked.is_some() {
+                        return Some(ended);
+                    }
+                }
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }

@@ -49,7 +49,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -57,6 +57,7 @@ use self::porter::{Listener, Porter};
 use self::room::Room;
 use self::socket::SocketFile;
 use self::visit::Shared;
+use crate::children::Children;
 use crate::identity::Credentials;
 use crate::server::Dial;
 
@@ -130,6 +131,14 @@ pub enum Error {
         step: &'static str,
         /// Why.
         source: io::Error,
+    },
+    /// A door has ended before the shutdown.
+    #[error("{door} has ended")]
+    Ended {
+        /// Which.
+        door: String,
+        /// Its panic, unless it just returned.
+        source: Option<JoinError>,
     },
 }
 
@@ -255,7 +264,7 @@ impl Doors {
     /// The doors close when the shutdown begins: another process may open the same ones at once.
     ///
     /// # Errors
-    /// If the system takes a listener back at the start.
+    /// If the system takes a listener back at the start, or if a door ends before the shutdown: at once.
     ///
     /// # Cancel safety
     /// Dropping it resets every tunnel.
@@ -266,7 +275,7 @@ impl Doors {
         // Whatever ends this future ends its tasks.
         let _guard = end.clone().drop_guard();
         let visits = TaskTracker::new();
-        let mut porters = JoinSet::new();
+        let mut porters = Children::default();
         for (door, listener) in listeners {
             let porter = Porter {
                 door,
@@ -275,10 +284,17 @@ impl Doors {
                 shutdown: shutdown.clone(),
                 end: end.clone(),
             };
-            porters.spawn(porter.accept(listener));
+            porters.spawn(format!("the door {door}"), porter.accept(listener));
         }
-        shutdown.cancelled().await;
-        porters.join_all().await;
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            ended = porters.next_ended() => {
+                let (door, source) = (ended.task, ended.panicked);
+                return Err(Error::Ended { door, source });
+            }
+        }
+        porters.join().await;
         visits.close();
         if tokio::time::timeout(drain, visits.wait()).await.is_err() {
             tracing::warn!(tunnels = visits.len(), "tunnels did not end in time");

@@ -2,6 +2,7 @@
 
 mod admin;
 pub mod agent;
+mod children;
 pub mod egress;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -12,20 +12,19 @@ mod pick;
 mod refusals;
 mod registry;
 mod router;
+mod run;
 mod sessions;
 mod status;
 mod tries;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 use yurt_core::transport::{self, Listener};
 
 pub use self::dial::{Address, Caller, Dial, Dialled, InvalidAddress};
@@ -36,12 +35,10 @@ pub use self::nodes::{
 use self::refusals::Refusals;
 use self::registry::Registry;
 use self::router::Router;
-use self::status::Status;
-use crate::admin;
+use self::run::Running;
 use crate::egress::{self, Policy};
 use crate::identity::Credentials;
 use crate::transport::NamedTransport;
-use crate::trust::{self, Peers};
 
 /// The organization of certificates that make a peer another server.
 pub const SERVERS_GROUP: &str = "yurt:tunnel-servers";
@@ -68,7 +65,7 @@ pub struct Config {
     pub drain: Duration,
 }
 
-/// Why there is no server.
+/// Why there is no server, or no longer one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -89,6 +86,14 @@ pub enum Error {
         address: SocketAddr,
         /// Why.
         source: std::io::Error,
+    },
+    /// A task has ended that the server cannot be without.
+    #[error("{task} has ended")]
+    Ended {
+        /// Which task.
+        task: String,
+        /// Its panic, unless it just returned.
+        source: Option<JoinError>,
     },
 }
 
@@ -113,6 +118,8 @@ pub(crate) struct Shared {
     transports: Vec<NamedTransport>,
     figures: Figures,
     refusals: Refusals,
+    /// The task that has ended and that the server cannot be without.
+    lost: OnceLock<String>,
     /// The list for agents, encoded.
     servers: Vec<u8>,
     /// Where agents connect.
@@ -161,6 +168,7 @@ impl Server {
             transports,
             figures,
             refusals: Refusals::default(),
+            lost: OnceLock::new(),
             servers: crate::servers::encode(&known),
             address,
         });
@@ -199,54 +207,22 @@ impl Server {
     /// Serves until `shutdown`, then drains: agents are told to go elsewhere, streams may end in their time.
     /// When it returns nothing of the server is left.
     ///
+    /// A server that loses a listener, or another task that it cannot be without, cancels `shutdown` and drains.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], after the drain.
+    ///
     /// # Cancel safety
     /// Dropping it ends every session.
-    pub async fn run(self, doors: egress::Figures, shutdown: CancellationToken) {
-        let mut tasks = JoinSet::new();
-        // Sessions live on while streams end.
+    pub async fn run(
+        self,
+        doors: egress::Figures,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
         let end = CancellationToken::new();
         let _guard = end.clone().drop_guard();
-        let mut aside = JoinSet::new();
-        let shared = self.shared.clone();
-        let sessions = move || shared.registry.sessions();
-        let figures = self.shared.figures.clone();
-        let refused = move |refusal| figures.refused(refusal);
-        let credentials = self.credentials.clone();
-        aside.spawn(trust::keep(Peers::Clients, credentials, sessions, refused));
-        let status = Arc::new(Status::new(
-            self.shared.clone(),
-            &doors,
-            self.credentials,
-            shutdown.clone(),
-        ));
-        if let Some(listener) = self.admin {
-            aside.spawn(admin::serve(listener, status, end.clone()));
-        }
-        let (source, table, stop) = (self.source, self.table, shutdown.clone());
-        aside.spawn(async move { source.publish(table, stop).await });
-        for (label, listener) in self.listeners {
-            info!(address = %listener.address(), transport = label, "agents may connect");
-            let token = shutdown.clone();
-            tasks.spawn(sessions::accept(
-                self.shared.clone(),
-                label,
-                listener,
-                token,
-            ));
-        }
-        for peer in self.peers {
-            tasks.spawn(peers::link(self.shared.clone(), peer, shutdown.clone()));
-        }
-        shutdown.cancelled().await;
-        let finished = async { while tasks.join_next().await.is_some() {} };
-        if timeout(self.drain, finished).await.is_err() {
-            let streams = self.shared.registry.stats().streams;
-            warn!(streams, "streams did not end in time");
-        }
-        tasks.shutdown().await;
-        self.shared.registry.close().await;
-        end.cancel();
-        aside.shutdown().await;
+        let running = Running::start(self, &doors, &shutdown, end);
+        running.serve(&shutdown).await
     }
 }
 

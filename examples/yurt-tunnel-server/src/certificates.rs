@@ -21,11 +21,8 @@ pub(crate) async fn keep(credentials: Credentials, shutdown: CancellationToken) 
             () = shutdown.cancelled() => return,
         }
         let files = credentials.clone();
-        let Ok(reloaded) = spawn_blocking(move || files.reload()).await else {
-            // The runtime is going.
-            return;
-        };
-        let problem = match reloaded {
+        let reloaded = spawn_blocking(move || files.reload()).await;
+        let problem = match reloaded.expect("reading certificates does not panic") {
             Ok(is_new) => {
                 if is_new {
                     info!(user = credentials.own().user, "certificates have changed");

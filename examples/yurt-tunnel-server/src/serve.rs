@@ -71,11 +71,12 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
             ended
         };
         let server = server.run(figures, shutdown.clone());
-        let ((), ended, ()) = tokio::join!(
+        let (served, ended, ()) = tokio::join!(
             server,
             doors,
             certificates::keep(credentials, shutdown.clone())
         );
+        served?;
         Ok(ended?)
     };
     tokio::pin!(serving);

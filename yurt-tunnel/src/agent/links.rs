@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::Keeper;
 use super::{Shared, Standing, pick};
+use crate::children::Children;
 
 /// How long a replacement is kept after the server that it replaced is back, so that one which comes and goes does
 /// not take the others along.
@@ -29,7 +29,7 @@ struct Link {
 #[derive(Debug, Default)]
 pub(super) struct Links {
     kept: BTreeMap<SocketAddr, Link>,
-    pub(super) keepers: JoinSet<()>,
+    pub(super) keepers: Children,
 }
 
 impl Links {
@@ -69,7 +69,8 @@ impl Links {
     fn begin(&mut self, shared: &Arc<Shared>, server: SocketAddr, name: &str) {
         let stop = CancellationToken::new();
         let keeper = Keeper::new(shared.clone(), server, name.to_owned());
-        self.keepers.spawn(keeper.run(stop.clone()));
+        let task = format!("the link to {server}");
+        self.keepers.spawn(task, keeper.run(stop.clone()));
         let link = Link {
             stop,
             name: name.to_owned(),
@@ -83,8 +84,7 @@ impl Links {
         for link in self.kept.values() {
             link.stop.cancel();
         }
-        let finished = async { while self.keepers.join_next().await.is_some() {} };
-        if timeout(limit, finished).await.is_err() {
+        if timeout(limit, self.keepers.join()).await.is_err() {
             tracing::warn!(?limit, "streams are cut that have not finished in time");
         }
         self.keepers.shutdown().await;

@@ -24,7 +24,8 @@ pub const KUBELET_PORT: u16 = 10250;
 /// Says which nodes there are, again whenever that changes.
 #[async_trait]
 pub trait NodeSource: fmt::Debug + Send + Sync + 'static {
-    /// Publishes tables until the shutdown. What was published stays when the source cannot be asked.
+    /// Publishes tables until the shutdown; a source that returns before ends the server. What was published stays
+    /// when the source cannot be asked.
     ///
     /// # Cancel safety
     /// Dropped, nothing more is published.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 use yurt_core::error::Chain;
 use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, Peer, State, Target};
@@ -25,30 +25,32 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const QUIET_LOOKS: u32 = 10;
 
-/// Takes sessions until the shutdown, and then waits for the end of those that it has.
-pub(super) async fn accept(
-    shared: Arc<Shared>,
-    transport: &'static str,
-    listener: Box<dyn Listener>,
-    shutdown: CancellationToken,
-) {
-    let mut sessions = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            Some(_) = sessions.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Some(Ok(session)) => {
-                    let hold = hold(shared.clone(), transport, session, shutdown.clone());
-                    sessions.spawn(hold);
+/// Takes sessions at one listener.
+pub(super) struct Accepting {
+    pub(super) shared: Arc<Shared>,
+    pub(super) transport: &'static str,
+    pub(super) sessions: TaskTracker,
+    pub(super) shutdown: CancellationToken,
+    /// Ends every session, wherever it is.
+    pub(super) end: CancellationToken,
+}
+
+impl Accepting {
+    /// Takes sessions until the shutdown, or the end of the listener.
+    pub(super) async fn run(self, listener: Box<dyn Listener>) {
+        let (shared, transport) = (&self.shared, self.transport);
+        while let Some(Some(accepted)) = self.shutdown.run_until_cancelled(listener.accept()).await
+        {
+            match accepted {
+                Ok(session) => {
+                    let hold = hold(shared.clone(), transport, session, self.shutdown.clone());
+                    let end = self.end.clone();
+                    self.sessions.spawn(end.run_until_cancelled_owned(hold));
                 }
-                Some(Err(error)) => refused(&shared, transport, &error).await,
-                None => break,
-            },
+                Err(error) => refused(shared, transport, &error).await,
+            }
         }
     }
-    drop(listener);
-    while sessions.join_next().await.is_some() {}
 }
 
 async fn refused(shared: &Shared, transport: &'static str, error: &Error) {

@@ -63,6 +63,9 @@ impl Status {
 
     /// Ready means: the nodes are known, and bytes come back from an agent, if there is one.
     async fn readyz(&self) -> (bool, String) {
+        if let Some(task) = self.shared.lost.get() {
+            return (false, format!("[-] {task} has ended\nnot ready\n"));
+        }
         if self.shutdown.is_cancelled() {
             return (false, "[-] the server is draining\nnot ready\n".to_owned());
         }

@@ -19,7 +19,9 @@ use yurt_core::testing::transport::{MemoryNetwork, node, server};
 use yurt_core::transport::{Acceptor, Error, Incoming, Peer, State, Target, Transport};
 use yurt_tunnel::egress::{self, Policy};
 use yurt_tunnel::identity::{Credentials, Files};
-use yurt_tunnel::server::{Caller, Config, Dial, Dialled, Node, NodeSource, NodeTable, Server};
+use yurt_tunnel::server::{
+    self as tunnel_server, Caller, Config, Dial, Dialled, Node, NodeSource, NodeTable, Server,
+};
 use yurt_tunnel::transport::NamedTransport;
 
 /// Whatever takes longer, in the time of the test, has failed.
@@ -44,7 +46,7 @@ pub(crate) struct Running {
     pub(crate) admin: SocketAddr,
     pub(crate) dial: Arc<dyn Dial>,
     shutdown: CancellationToken,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Result<(), tunnel_server::Error>>,
 }
 
 /// The nodes of a test, which do not change.
@@ -303,8 +305,13 @@ impl Running {
 
     /// Waits until nothing of it is left.
     pub(crate) async fn ended(&mut self) {
+        self.outcome().await.unwrap();
+    }
+
+    /// Waits until nothing of it is left and returns what it ended with.
+    pub(crate) async fn outcome(&mut self) -> Result<(), tunnel_server::Error> {
         let ended = timeout(SOON, self.tasks.join_next()).await;
-        ended.expect("the server ends").unwrap().unwrap();
+        ended.expect("the server ends").unwrap().unwrap()
     }
 
     pub(crate) fn is_running(&mut self) -> bool {

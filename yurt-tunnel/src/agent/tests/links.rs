@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use yurt_core::error::Chain;
 use yurt_core::transport::{State, Target};
 
 use super::world::{Cloud, NODE, World, at, is_alive, is_over, open, reached};
@@ -173,4 +175,22 @@ async fn a_dropped_agent_leaves_nothing() {
     drop(agent);
     reached(&session, is_over).await;
     assert!(!cloud.is_called_within(Duration::from_secs(60)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_loses_a_link_to_a_panic_ends_and_says_which_and_why() {
+    let world = World::new();
+    let cloud = Cloud::new(&world.udp, at(1)).await;
+    let mut config = world.config(&[at(1)]);
+    config.clock = || panic!("there is no clock");
+    let run = world.agent(config).run(CancellationToken::new());
+    let run = timeout(Duration::from_secs(60), run);
+    let (ended, _session) = tokio::join!(run, cloud.next());
+    let ended = ended.expect("it ends").unwrap_err();
+    let said = Chain(&ended).to_string();
+    let expected = "the link to 127.1.0.1:443 has ended: ";
+    assert!(
+        said.starts_with(expected) && said.contains("there is no clock"),
+        "{said}"
+    );
 }

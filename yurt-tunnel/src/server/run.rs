@@ -1,0 +1,127 @@
+//! A server that runs: its tasks, what it does when one is lost, and its drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use super::sessions::Accepting;
+use super::status::Status;
+use super::{Error, Server, Shared, peers};
+use crate::children::{Children, Ended};
+use crate::identity::Credentials;
+use crate::trust::{self, Peers};
+use crate::{admin, egress};
+
+/// A server's tasks.
+#[derive(Debug)]
+pub(super) struct Running {
+    shared: Arc<Shared>,
+    drain: Duration,
+    /// Those that end by themselves when the shutdown begins.
+    tasks: Children,
+    /// Those that go on until every session has ended.
+    aside: Children,
+    sessions: TaskTracker,
+    /// Ends every session, and what goes on with them.
+    end: CancellationToken,
+}
+
+impl Running {
+    pub(super) fn start(
+        server: Server,
+        doors: &egress::Figures,
+        shutdown: &CancellationToken,
+        end: CancellationToken,
+    ) -> Self {
+        let (mut tasks, mut aside) = (Children::default(), Children::default());
+        let sessions = TaskTracker::new();
+        let shared = server.shared;
+        aside.spawn(
+            "what looks whether peers are still believed",
+            look_at_peers(shared.clone(), server.credentials.clone()),
+        );
+        let credentials = server.credentials;
+        let status = Status::new(shared.clone(), doors, credentials, shutdown.clone());
+        if let Some(listener) = server.admin {
+            let served = admin::serve(listener, Arc::new(status), end.clone());
+            aside.spawn("the listener for health and metrics", served);
+        }
+        let (source, table, stop) = (server.source, server.table, shutdown.clone());
+        let published = async move { source.publish(table, stop).await };
+        aside.spawn("the source of nodes", published);
+        for (transport, listener) in server.listeners {
+            info!(address = %listener.address(), transport, "agents may connect");
+            let accepting = Accepting {
+                shared: shared.clone(),
+                transport,
+                sessions: sessions.clone(),
+                shutdown: shutdown.clone(),
+                end: end.clone(),
+            };
+            let task = format!("the {transport} listener");
+            tasks.spawn(task, accepting.run(listener));
+        }
+        for peer in server.peers {
+            let task = format!("the link to {peer}");
+            tasks.spawn(task, peers::link(shared.clone(), peer, shutdown.clone()));
+        }
+        Self {
+            shared,
+            drain: server.drain,
+            tasks,
+            aside,
+            sessions,
+            end,
+        }
+    }
+
+    /// Serves until the shutdown, or until a task is lost; then drains.
+    pub(super) async fn serve(mut self, shutdown: &CancellationToken) -> Result<(), Error> {
+        let lost = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => None,
+            ended = self.tasks.next_ended() => Some(ended),
+            ended = self.aside.next_ended() => Some(ended),
+        };
+        if let Some(Ended { task, .. }) = &lost {
+            error!(task, "the server ends: it cannot be without this task");
+            self.shared.lost.get_or_init(|| task.clone());
+            shutdown.cancel();
+        }
+        self.end().await;
+        match lost {
+            None => Ok(()),
+            Some(Ended { task, panicked }) => Err(Error::Ended {
+                task,
+                source: panicked,
+            }),
+        }
+    }
+
+    async fn end(mut self) {
+        self.sessions.close();
+        let finished = async {
+            self.tasks.join().await;
+            self.sessions.wait().await;
+        };
+        if timeout(self.drain, finished).await.is_err() {
+            let streams = self.shared.registry.stats().streams;
+            warn!(streams, "streams did not end in time");
+        }
+        self.tasks.shutdown().await;
+        self.shared.registry.close().await;
+        self.end.cancel();
+        self.sessions.wait().await;
+        self.aside.shutdown().await;
+    }
+}
+
+async fn look_at_peers(shared: Arc<Shared>, credentials: Credentials) {
+    let sessions = || shared.registry.sessions();
+    let refused = |refusal| shared.figures.refused(refusal);
+    trust::keep(Peers::Clients, credentials, sessions, refused).await;
+}

@@ -55,6 +55,24 @@ impl<A: Copy + Eq + Hash, T> Admission<A, T> {
         (ticket, evicted)
     }
 
+    /// Lets one in from `address` if there is room, or if an address has more than its share, which then loses its
+    /// oldest: at least two more than this one. Otherwise nobody is evicted: where all have as many, a crowd of honest
+    /// callers gets through one after another instead of pushing each other out.
+    ///
+    /// # Errors
+    /// What was to be kept, of one who is not let in.
+    pub fn enter_if_fair(&mut self, address: A, kept: T) -> Result<(Ticket, Option<T>), T> {
+        if self.waiting.len() >= self.limit {
+            let counts = self.counts();
+            let own = counts.get(&address).copied().unwrap_or(0);
+            let most = counts.values().copied().max().unwrap_or(0);
+            if most < own + 2 {
+                return Err(kept);
+            }
+        }
+        Ok(self.enter(address, kept))
+    }
+
     /// Frees the place of one who does not wait any more, and returns what was kept of it; nothing if it was evicted.
     pub fn leave(&mut self, ticket: Ticket) -> Option<T> {
         self.waiting.remove(&ticket).map(|(_, kept)| kept)
@@ -72,11 +90,16 @@ impl<A: Copy + Eq + Hash, T> Admission<A, T> {
         self.waiting.is_empty()
     }
 
-    fn greediest(&self) -> Option<Ticket> {
+    fn counts(&self) -> HashMap<A, usize> {
         let mut counts: HashMap<A, usize> = HashMap::new();
         for (address, _) in self.waiting.values() {
             *counts.entry(*address).or_default() += 1;
         }
+        counts
+    }
+
+    fn greediest(&self) -> Option<Ticket> {
+        let counts = self.counts();
         let most = counts.values().max();
         let mut oldest_first = self.waiting.iter();
         let oldest = oldest_first.find(|(_, (address, _))| counts.get(address) == most);
@@ -111,6 +134,36 @@ mod tests {
             (4, "baabcd", "----01"),
         ] {
             assert_eq!(evicted(limit, arrivals), expected, "{arrivals}");
+        }
+    }
+
+    #[test]
+    fn who_would_be_as_greedy_as_any_is_not_let_in_and_nobody_goes() {
+        for (limit, arrivals, expected) in [
+            (2, "aab", "--0"),
+            (2, "aaa", "--x"),
+            (2, "abc", "--x"),
+            (2, "aba", "--x"),
+            (4, "aaabb", "----0"),
+            // Two to two: whoever is inside stays.
+            (4, "aaabbbab", "----0xxx"),
+            (4, "aaabbc", "----01"),
+        ] {
+            let mut admission = Admission::new(limit);
+            let numbered = arrivals.char_indices();
+            let said: String = numbered
+                .map(
+                    |(number, address)| match admission.enter_if_fair(address, number) {
+                        Ok((_, None)) => "-".to_owned(),
+                        Ok((_, Some(gone))) => gone.to_string(),
+                        Err(kept) => {
+                            assert_eq!(kept, number);
+                            "x".to_owned()
+                        }
+                    },
+                )
+                .collect();
+            assert_eq!(said, expected, "{arrivals}");
         }
     }
 

@@ -1,9 +1,12 @@
 //! What every handshake keeps to, and how one that came to nothing is told.
 
+mod pool;
+
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub(super) use self::pool::{Handshakes, User};
 use yurt_core::transport::{Error, ErrorKind, Peer};
 
 use crate::identity::Refusal;
@@ -16,12 +19,12 @@ pub(super) const MAX_HANDSHAKES: usize = 512;
 
 /// The error of a handshake that came to nothing.
 pub(super) fn refusal(address: SocketAddr, refusal: Refusal) -> Error {
-    error(format!("shake hands with {address}"), refusal)
+    failure(address, None, refusal, None)
 }
 
 /// The same, with what was seen.
 pub(super) fn refusal_for(address: SocketAddr, refusal: Refusal, why: impl Display) -> Error {
-    error(format!("shake hands with {address}: {why}"), refusal)
+    failure(address, None, refusal, Some(&why))
 }
 
 /// The error of a handshake that took too long.
@@ -36,14 +39,15 @@ pub(super) fn no_session(address: SocketAddr, peer: &Peer, why: &Error) -> Error
         (Refusal::Other, ErrorKind::Closed | ErrorKind::Reset(_)) => Refusal::HungUp,
         (refusal, _) => refusal,
     };
-    let user = &peer.user;
-    error(
-        format!("shake hands with {user} at {address}: {why}"),
-        refusal,
-    )
+    failure(address, Some(&peer.user), refusal, Some(why))
 }
 
-fn error(message: String, refusal: Refusal) -> Error {
+fn failure(
+    address: SocketAddr,
+    user: Option<&str>,
+    refusal: Refusal,
+    why: Option<&dyn Display>,
+) -> Error {
     let kind = match refusal {
         Refusal::Protocol => ErrorKind::Protocol,
         Refusal::Slow => ErrorKind::Timeout,
@@ -51,5 +55,8 @@ fn error(message: String, refusal: Refusal) -> Error {
         Refusal::HungUp => ErrorKind::Closed,
         _ => ErrorKind::Forbidden,
     };
+    let user = user.map_or(String::new(), |user| format!("{user} at "));
+    let why = why.map_or(String::new(), |why| format!(": {why}"));
+    let message = format!("shake hands with {user}{address}{why}");
     Error::new(kind, message).with_source(refusal)
 }

@@ -1,4 +1,4 @@
-//! Addresses that begin handshakes of QUIC and never go on, as who invents them does.
+//! Who begins handshakes and never goes on: from addresses that are invented, and from one that is not.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Endpoint};
-use tokio::net::UdpSocket;
+use quinn::{ClientConfig, Connection, Endpoint};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use yurt_tunnel::identity::Protocol;
@@ -71,4 +71,74 @@ async fn whoever_begins_while_many_have_begun_has_to_prove_its_address_before_it
     let (believed, asked) = answers.split_at(BELIEVED);
     assert!(!believed.iter().any(|answer| is_retry(answer)));
     assert!(asked.iter().all(|answer| is_retry(answer)));
+}
+
+/// More connections than there are places.
+const CROWD: usize = 600;
+
+/// Where the crowd comes from.
+const GREEDY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Connections of one address that say nothing, as long as this lives.
+enum Crowd {
+    Tcp(#[expect(dead_code, reason = "open while it lives")] Vec<TcpStream>),
+    Quic(
+        #[expect(dead_code, reason = "open while it lives")] Vec<Connection>,
+        #[expect(dead_code, reason = "open while it lives")] Endpoint,
+    ),
+}
+
+impl Crowd {
+    async fn gather(way: Way, site: &Site, server: SocketAddr) -> Self {
+        match way {
+            Way::H2 => {
+                let mut silent = Vec::new();
+                for _ in 0..CROWD {
+                    let socket = TcpSocket::new_v4().unwrap();
+                    socket.bind((GREEDY, 0).into()).unwrap();
+                    silent.push(socket.connect(server).await.unwrap());
+                }
+                Self::Tcp(silent)
+            }
+            Way::Quic => {
+                let tls = site.node("edge-1").client(Protocol::Quic);
+                let tls = QuicClientConfig::try_from(tls).unwrap();
+                let config = ClientConfig::new(Arc::new(tls));
+                let endpoint = Endpoint::client((GREEDY, 0).into()).unwrap();
+                let mut connecting = JoinSet::new();
+                for _ in 0..CROWD {
+                    let connect = endpoint.connect_with(config.clone(), server, "tunnel.test");
+                    connecting.spawn(connect.unwrap());
+                }
+                // Those that are refused are the ones too many.
+                let connected = connecting.join_all().await;
+                let silent = connected.into_iter().filter_map(Result::ok).collect();
+                Self::Quic(silent, endpoint)
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_crowd_of_one_address_that_says_nothing_keeps_no_other_out() {
+    for way in [Way::H2, Way::Quic] {
+        let site = Site::new();
+        let transport = way.transport(site.server(), Config::default());
+        let listener = transport.listen(loopback()).await.unwrap();
+        let server = listener.address();
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
+            let mut sessions = Vec::new();
+            while let Some(accepted) = listener.accept().await {
+                sessions.extend(accepted);
+            }
+        });
+        let crowd = Crowd::gather(way, &site, server).await;
+        let edge = way.transport(site.node("edge-1"), Config::default());
+        let connect = edge.connect(server, "tunnel.test");
+        let connected = timeout(Duration::from_secs(1), connect).await;
+        let connected = connected.unwrap_or_else(|_| panic!("{way:?}: it is kept out"));
+        connected.unwrap_or_else(|error| panic!("{way:?}: it is refused: {error}"));
+        drop(crowd);
+    }
 }

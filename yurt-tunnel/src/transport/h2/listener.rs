@@ -10,8 +10,6 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 use yurt_core::transport::{Error, ErrorKind, Listener, Opener, Result};
 
 use super::carrier::{
@@ -20,7 +18,7 @@ use super::carrier::{
 use super::lane::{self, h2_refusal};
 use crate::identity::{Credentials, Refusal};
 use crate::link::{Config, Role};
-use crate::transport::handshake::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, no_session, refusal, slow};
+use crate::transport::handshake::{Handshakes, User, no_session, refusal};
 use crate::transport::session::Handle;
 
 /// Connections that wait for the process.
@@ -30,14 +28,14 @@ const BACKLOG: i32 = 4096;
 type Sessions = Arc<Mutex<HashMap<String, Weak<Opening>>>>;
 
 /// A new session, or none when the connection was the second of one.
-type Shaken = Result<Option<Arc<dyn Opener>>>;
+type Shaken = Option<Arc<dyn Opener>>;
 
 /// Where HTTP/2 listens.
 pub(super) struct H2Listener {
     address: SocketAddr,
     socket: TcpListener,
     shaking: Shaking,
-    running: tokio::sync::Mutex<JoinSet<Shaken>>,
+    running: tokio::sync::Mutex<Handshakes<Shaken>>,
 }
 
 #[derive(Clone)]
@@ -80,7 +78,7 @@ impl H2Listener {
                 config,
                 sessions: Sessions::default(),
             },
-            running: tokio::sync::Mutex::default(),
+            running: tokio::sync::Mutex::new(Handshakes::new()),
         })
     }
 }
@@ -90,24 +88,15 @@ impl H2Listener {
         let mut running = self.running.lock().await;
         loop {
             tokio::select! {
-                Some(done) = running.join_next() => match done {
-                    Ok(Ok(None)) => {}
-                    Ok(Ok(Some(session))) => return Ok(session),
-                    Ok(Err(error)) => return Err(error),
-                    Err(_) => return Err(Error::new(ErrorKind::Other, "a handshake was aborted")),
+                shaken = running.next() => if let Some(session) = shaken? {
+                    return Ok(session);
                 },
                 accepted = self.socket.accept() => {
                     let (socket, address) = accepted.map_err(|source| {
                         Error::new(ErrorKind::Other, "take a connection").with_source(source)
                     })?;
-                    if running.len() >= MAX_HANDSHAKES {
-                        return Err(refusal(address, Refusal::Flood));
-                    }
                     let shaking = self.shaking.clone();
-                    running.spawn(async move {
-                        let shaken = timeout(HANDSHAKE_LIMIT, shaking.shake(socket, address)).await;
-                        shaken.map_err(|_| slow(address))?
-                    });
+                    running.begin(address, |user| shaking.shake(socket, address, user))?;
                 }
             }
         }
@@ -135,9 +124,10 @@ impl fmt::Debug for H2Listener {
 }
 
 impl Shaking {
-    async fn shake(self, socket: TcpStream, address: SocketAddr) -> Shaken {
+    async fn shake(self, socket: TcpStream, address: SocketAddr, user: User) -> Result<Shaken> {
         let (requests, mut connection, peer) =
             lane::accept(socket, address, &self.credentials, &self.config).await?;
+        user.get_or_init(|| peer.user.clone());
         let hello = async {
             let mut requests = requests.clone().ready().await?;
             requests.send_request(request(HELLO_PATH), true)?.0.await

@@ -6,17 +6,13 @@ use std::sync::Arc;
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, ServerConfig};
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
-use yurt_core::transport::{Error, ErrorKind, Opener, Peer, Result};
+use yurt_core::transport::{Error, Opener, Peer, Result};
 
 use super::carrier::QuicCarrier;
 use super::config;
 use crate::identity::{self, Credentials, Protocol, Refusal};
 use crate::link::{Config, Role};
-use crate::transport::handshake::{
-    HANDSHAKE_LIMIT, MAX_HANDSHAKES, no_session, refusal, refusal_for, slow,
-};
+use crate::transport::handshake::{self, MAX_HANDSHAKES, no_session, refusal, refusal_for};
 use crate::transport::session::Handle;
 
 /// From here on a peer has to show that its address is its own before it costs anything.
@@ -28,7 +24,7 @@ const CRYPTO_ERRORS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
 pub(super) struct Handshakes {
     credentials: Credentials,
     config: Config,
-    running: JoinSet<Result<Arc<dyn Opener>>>,
+    running: handshake::Handshakes<Arc<dyn Opener>>,
     /// The configuration of the credentials of now: connections share it.
     current: Option<(Arc<rustls::ServerConfig>, Arc<ServerConfig>)>,
 }
@@ -38,7 +34,7 @@ impl Handshakes {
         Self {
             credentials,
             config,
-            running: JoinSet::new(),
+            running: handshake::Handshakes::new(),
             current: None,
         }
     }
@@ -47,11 +43,7 @@ impl Handshakes {
     pub(super) async fn next(&mut self, endpoint: &Endpoint) -> Option<Result<Arc<dyn Opener>>> {
         loop {
             tokio::select! {
-                Some(done) = self.running.join_next() => {
-                    return Some(done.unwrap_or_else(|_| {
-                        Err(Error::new(ErrorKind::Other, "a handshake was aborted"))
-                    }));
-                }
+                shaken = self.running.next() => return Some(shaken),
                 incoming = endpoint.accept() => {
                     if let Err(error) = self.begin(incoming?) {
                         return Some(Err(error));
@@ -75,10 +67,6 @@ impl Handshakes {
 
     fn begin(&mut self, incoming: Incoming) -> Result<()> {
         let address = incoming.remote_address();
-        if self.running.len() >= MAX_HANDSHAKES {
-            incoming.refuse();
-            return Err(refusal(address, Refusal::Flood));
-        }
         if self.running.len() >= RETRY_FROM && incoming.may_retry() {
             // The peer comes again with a token, or it was none.
             let _ = incoming.retry();
@@ -86,21 +74,18 @@ impl Handshakes {
         }
         let config = self.server_config()?;
         let limits = self.config.clone();
-        let shake = async move {
+        // One that is dropped is refused.
+        self.running.begin(address, |user| async move {
             let connecting = incoming.accept_with(config);
             let connecting = connecting.map_err(|error| refused(address, error))?;
             let connection = connecting.await.map_err(|error| refused(address, error))?;
             let peer = peer(&connection)?;
+            user.get_or_init(|| peer.user.clone());
             let carrier = QuicCarrier::new(connection);
             let session = Handle::begin(carrier, peer.clone(), Role::Opener, limits).await;
-            session.map_err(|error| no_session(address, &peer, &error))
-        };
-        self.running.spawn(async move {
-            let session = timeout(HANDSHAKE_LIMIT, shake).await;
-            let session = session.map_err(|_| slow(address))??;
+            let session = session.map_err(|error| no_session(address, &peer, &error))?;
             Ok(Arc::new(session) as Arc<dyn Opener>)
-        });
-        Ok(())
+        })
     }
 }
 

@@ -4,6 +4,8 @@
 //! session round it speaks `wire` on them as `link` decides, so that what a stream costs, and when a session
 //! is over, does not depend on what carries it.
 
+#[cfg(all(test, any(feature = "h2", feature = "quic")))]
+pub(crate) mod air;
 #[cfg(feature = "h2")]
 pub mod h2;
 #[cfg(any(feature = "h2", feature = "quic"))]

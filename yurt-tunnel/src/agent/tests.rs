@@ -1,6 +1,8 @@
 //! The agent on networks in memory.
 
 mod dials;
+#[cfg(any(feature = "h2", feature = "quic"))]
+mod fleet;
 mod links;
 mod lists;
 mod storm;

@@ -38,7 +38,7 @@ pub const MAX_MESSAGE_LEN: usize = 1024;
 /// 2. A rejected open fails with the kind and the message of the rejection.
 /// 3. An open that the peer does not answer fails as a timeout at its deadline.
 /// 4. An open that is dropped is cancelled at the peer, and leaves nothing.
-/// 5. An open beyond the limit of streams waits until one ends, or until its deadline.
+/// 5. An open beyond the limit of streams waits until one ends; at its deadline it fails as overload.
 /// 6. Opens that nobody takes are refused as overload beyond a bound, and the session lives.
 ///
 /// Of a stream:

@@ -256,10 +256,20 @@ impl Link {
         while let Some((deadline, id)) = self.deadlines.first().copied()
             && deadline <= now
         {
+            let phase = self.streams.get(&id).map(Stream::phase);
             self.remove(id, true);
-            let message = "the peer did not answer in time".to_owned();
-            self.events
-                .push_back(Event::Fail(id, ErrorKind::Timeout, message));
+            let (kind, message) = match phase {
+                Some(Phase::Waiting) => {
+                    let streams = self.peer.streams;
+                    let message = format!("{streams} streams are open, as many as the peer takes");
+                    (ErrorKind::Overloaded, message)
+                }
+                _ => {
+                    let message = "the peer did not answer in time".to_owned();
+                    (ErrorKind::Timeout, message)
+                }
+            };
+            self.events.push_back(Event::Fail(id, kind, message));
         }
     }
 

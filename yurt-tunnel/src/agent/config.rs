@@ -27,7 +27,7 @@ pub struct Config {
     pub kubelet_port: u16,
     /// Where health and metrics are served, if at all.
     pub admin_listen: Option<SocketAddr>,
-    /// Dials that may be on their way at once; more are refused as overload.
+    /// Dials that may be on their way at once; more wait half their time, and are refused as overload then.
     pub dials: usize,
     /// How long one way of connecting is ahead of the next.
     pub head_start: Duration,
@@ -58,7 +58,7 @@ impl Config {
             allow: Vec::new(),
             kubelet_port: 10250,
             admin_listen: None,
-            dials: 256,
+            dials: 1024,
             head_start: Duration::from_millis(250),
             probe_every: Duration::from_secs(60),
             ping_every: Duration::from_secs(4),

@@ -64,7 +64,7 @@ impl Dialer {
         let began = Instant::now();
         let limit = incoming.request().deadline.min(DIAL_LIMIT);
         let connected = tokio::select! {
-            connected = self.connect(node.as_ref(), host, port, began + limit) => connected,
+            connected = self.connect(node.as_ref(), host, port, limit) => connected,
             () = incoming.cancelled() => {
                 return self.shared.metrics.dialled(Outcome::Cancelled, began.elapsed());
             }
@@ -112,14 +112,17 @@ impl Dialer {
         node: Option<&NodeName>,
         host: &str,
         port: u16,
-        deadline: Instant,
+        limit: Duration,
     ) -> Result<TcpStream, Error> {
+        let deadline = Instant::now() + limit;
         let target = Target::dial(host, port)?;
         let forbidden = |why: Forbidden| {
             self.shared.metrics.forbidden(why);
             Error::new(ErrorKind::Forbidden, format!("dial {target}: {why}"))
         };
-        let _permit = self.shared.dials.try_acquire().map_err(|_| {
+        // Earlier than who asks gives up: it is to hear the reason.
+        let permit = timeout(limit / 2, self.shared.dials.acquire()).await;
+        let _permit = permit.map_err(|_| {
             let message = format!("dial {target}: the agent dials too much already");
             Error::new(ErrorKind::Overloaded, message)
         })?;

@@ -30,7 +30,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             streams: 1024,
-            backlog: 128,
+            // An API server that restarts comes with all of its watches, logs and probes at once.
+            backlog: 768,
             window: 64 << 10,
             max_window: 8 << 20,
             budget: 64 << 20,

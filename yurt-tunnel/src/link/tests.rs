@@ -71,10 +71,10 @@ fn an_open_beyond_the_peers_limit_begins_when_a_stream_ends() {
 }
 
 #[test]
-fn an_open_fails_at_its_deadline_whether_it_waits_or_was_asked() {
+fn an_open_fails_at_its_deadline_as_overload_if_it_waits_for_a_place_and_late_if_it_was_asked() {
     let mut link = link(Role::Opener, &small());
     link.on_timeout(Duration::ZERO);
-    for seconds in [3, 1, 2] {
+    for seconds in [3, 2, 1] {
         link.open(&echo(seconds), Duration::ZERO).unwrap();
     }
     events(&mut link);
@@ -86,7 +86,7 @@ fn an_open_fails_at_its_deadline_whether_it_waits_or_was_asked() {
     let failed: Vec<_> = failed.map(|event| event[..15].to_owned()).collect();
     assert_eq!(
         failed,
-        ["Fail(2, Timeout", "Fail(3, Timeout", "Fail(1, Timeout"]
+        ["Fail(3, Overloa", "Fail(2, Timeout", "Fail(1, Timeout"]
     );
     assert_eq!(link.streams(), 0);
 }

@@ -13,6 +13,7 @@ async fn pair(way: Way) -> Pair {
     let site = Site::new();
     let config = Config {
         streams: LIMIT.into(),
+        backlog: 128,
         ..Config::default()
     };
     let met = site.meet(way, config).await;

@@ -157,14 +157,7 @@ impl TcpOpener {
 #[async_trait]
 impl Opener for TcpOpener {
     async fn open(&self, open: Open) -> Result<Box<dyn Stream>> {
-        let (target, deadline) = (open.target.clone(), open.deadline);
-        match timeout(deadline, self.end.link.open(open)).await {
-            Ok(stream) => Ok(Box::new(stream?)),
-            Err(_) => {
-                let message = format!("open {target}: no answer within {deadline:?}");
-                Err(Error::new(ErrorKind::Timeout, message))
-            }
-        }
+        Ok(Box::new(self.end.link.open(open).await?))
     }
 }
 

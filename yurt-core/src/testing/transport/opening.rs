@@ -175,7 +175,7 @@ pub async fn a_dropped_open_is_cancelled_at_the_peer(pair: impl AsyncFn() -> Pai
     pair.has_no_streams().await;
 }
 
-/// 5. An open beyond the limit of streams waits until one ends, or until its deadline.
+/// 5. An open beyond the limit of streams waits until one ends; at its deadline it fails as overload.
 pub async fn an_open_beyond_the_limit_waits(pair: impl AsyncFn() -> Pair) {
     let pair = pair().await;
     assert!(pair.limit > super::UNREAD, "the suite needs more streams");
@@ -206,7 +206,7 @@ pub async fn an_open_beyond_the_limit_waits(pair: impl AsyncFn() -> Pair) {
 
 async fn does_not_arrive(pair: &Pair) {
     tokio::select! {
-        kind = failure(pair, SHORT) => assert_eq!(kind, ErrorKind::Timeout),
+        kind = failure(pair, SHORT) => assert_eq!(kind, ErrorKind::Overloaded),
         incoming = pair.accept() => panic!("it arrived beyond the limit: {incoming:?}"),
     }
 }

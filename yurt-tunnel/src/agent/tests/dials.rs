@@ -290,24 +290,31 @@ async fn a_dial_that_nobody_answers_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn more_dials_than_the_agent_takes_are_refused_as_overload() {
+async fn more_dials_than_the_agent_takes_wait_and_are_refused_as_overload_when_that_takes_too_long()
+{
     let deaf = Deaf::new();
     let (opener, acceptor, shared) = desk(1);
-    let target = Target::dial("127.0.0.1", deaf.port()).unwrap();
     let dialer = Arc::new(Dialer::new(shared, at(1)));
     let mut answering = tokio::task::JoinSet::new();
-    let mut opening = tokio::task::JoinSet::new();
-    for _ in 0..2 {
-        let (opener, target) = (opener.clone(), target.clone());
-        opening.spawn(async move { opener.open(Open::new(target, LIMIT)).await });
+    let mut open = async |port, limit| {
+        let target = Target::dial("127.0.0.1", port).unwrap();
+        let opener = opener.clone();
+        let opening = tokio::task::JoinSet::from_iter([async move {
+            opener.open(Open::new(target, limit)).await
+        }]);
         answering.spawn(dialer.clone().answer(acceptor.accept().await.unwrap()));
-    }
-    let first = timeout(LIMIT / 4, opening.join_next())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
-    assert_eq!(first.unwrap_err().kind(), ErrorKind::Overloaded);
+        opening
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let first = open(deaf.port(), LIMIT).await;
+    let mut second = open(port, LIMIT / 8).await;
+    let mut third = open(port, LIMIT).await;
+    let refused = second.join_next().await.unwrap().unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+    drop(first);
+    let third = timeout(LIMIT / 4, third.join_next()).await.unwrap();
+    third.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -20,12 +20,18 @@ impl Link {
         let mut state = self.state();
         let places = Arc::clone(&self.places);
         let since = Instant::now();
+        let (target, deadline) = (open.target.clone(), open.deadline);
         let place = tokio::select! {
             biased;
             _ = state.wait_for(|state| *state != State::Open) => return Err(self.refusal()),
-            place = places.acquire_owned() => place.map_err(|_| self.refusal())?,
+            place = timeout(deadline, places.acquire_owned()) => place,
         };
-        let left = open.deadline.saturating_sub(since.elapsed());
+        let place = place.map_err(|_| {
+            let message = format!("open {target}: as many streams as there may be are open");
+            Error::new(ErrorKind::Overloaded, message)
+        })?;
+        let place = place.map_err(|_| self.refusal())?;
+        let left = deadline.saturating_sub(since.elapsed());
         let mut waiting = self.ask(
             Open {
                 deadline: left,
@@ -33,7 +39,11 @@ impl Link {
             },
             place,
         )?;
-        let stream = (&mut waiting.answer).await.map_err(|_| self.refusal())??;
+        let answered = timeout(left, &mut waiting.answer).await.map_err(|_| {
+            let message = format!("open {target}: no answer within {deadline:?}");
+            Error::new(ErrorKind::Timeout, message)
+        })?;
+        let stream = answered.map_err(|_| self.refusal())??;
         self.counts.opened.fetch_add(1, Ordering::Relaxed);
         Ok(stream)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::pipe::{BothCounts, Channel, MemoryStream, Side, WINDOW};
 use crate::transport::{
@@ -75,15 +75,24 @@ struct Offer {
 }
 
 impl Link {
-    async fn open(&self, open: Open) -> Result<MemoryStream> {
+    /// Waits for a place among the streams.
+    async fn place(&self) -> Result<OwnedSemaphorePermit> {
         let mut state = self.state.subscribe();
-        let since = Instant::now();
         let slots = Arc::clone(&self.slots);
-        let permit = tokio::select! {
+        tokio::select! {
             biased;
-            _ = state.wait_for(|state| *state != State::Open) => return Err(self.refusal()),
-            permit = slots.acquire_owned() => permit.map_err(|_| self.refusal())?,
-        };
+            _ = state.wait_for(|state| *state != State::Open) => Err(self.refusal()),
+            permit = slots.acquire_owned() => permit.map_err(|_| self.refusal()),
+        }
+    }
+
+    async fn open(
+        &self,
+        open: Open,
+        since: Instant,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<MemoryStream> {
+        let mut state = self.state.subscribe();
         let mut waiting = self.offer(open, since, permit)?;
         tokio::select! {
             biased;
@@ -255,13 +264,18 @@ pub(super) struct MemoryAcceptor(End);
 impl Opener for MemoryOpener {
     async fn open(&self, open: Open) -> Result<Box<dyn Stream>> {
         let (target, deadline) = (open.target.clone(), open.deadline);
-        match timeout(deadline, self.0.link.open(open)).await {
-            Ok(stream) => Ok(Box::new(stream?)),
-            Err(_) => {
-                let message = format!("open {target}: no answer within {deadline:?}");
-                Err(Error::new(ErrorKind::Timeout, message))
-            }
-        }
+        let (link, since) = (&self.0.link, Instant::now());
+        let permit = timeout_at(since + deadline, link.place()).await;
+        let permit = permit.map_err(|_| {
+            let message = format!("open {target}: {LIMIT} streams are open");
+            Error::new(ErrorKind::Overloaded, message)
+        })??;
+        let opened = timeout_at(since + deadline, link.open(open, since, permit)).await;
+        let stream = opened.map_err(|_| {
+            let message = format!("open {target}: no answer within {deadline:?}");
+            Error::new(ErrorKind::Timeout, message)
+        })??;
+        Ok(Box::new(stream))
     }
 }
 

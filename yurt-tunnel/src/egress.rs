@@ -60,6 +60,7 @@ use self::visit::Shared;
 use crate::children::Children;
 use crate::identity::Credentials;
 use crate::server::Dial;
+use crate::shares::Shares;
 
 pub use self::figures::Figures;
 pub use self::head::{BadHead, Head, MAX_HEAD_LEN, head};
@@ -93,7 +94,7 @@ pub struct Limits {
     pub waiting: usize,
     /// Tunnels of kube-apiserver, those that are being dialled included.
     pub api_server_tunnels: usize,
-    /// Tunnels of all others.
+    /// Tunnels of all others. A client gets one as long as it has fewer than are free: half of them alone.
     pub client_tunnels: usize,
     /// How long a tunnel stays whose client is gone and whose target has nothing to say.
     pub orphan: Duration,
@@ -221,8 +222,7 @@ impl Doors {
         dial: Arc<dyn Dial>,
     ) -> Result<Self, Error> {
         let limits = config.limits;
-        let semaphore =
-            |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let api_server_tunnels = limits.api_server_tunnels.min(Semaphore::MAX_PERMITS);
         Ok(Self {
             socket: config.socket.as_deref().map(socket::listen).transpose()?,
             listener: config.listen.map(listen).transpose()?,
@@ -233,8 +233,8 @@ impl Doors {
                 dial,
                 figures: Figures::default(),
                 room: Room::new(limits.waiting),
-                api_server_tunnels: semaphore(limits.api_server_tunnels),
-                client_tunnels: semaphore(limits.client_tunnels),
+                api_server_tunnels: Arc::new(Semaphore::new(api_server_tunnels)),
+                client_tunnels: Shares::new(limits.client_tunnels),
                 limits,
             },
         })

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod link;
 pub mod server;
 pub mod servers;
+mod shares;
 pub mod splice;
 pub mod transport;
 mod trust;

@@ -9,6 +9,7 @@ mod figures;
 mod nodes;
 mod peers;
 mod pick;
+mod placed;
 mod refusals;
 mod registry;
 mod router;
@@ -34,10 +35,11 @@ pub use self::nodes::{
 };
 use self::refusals::Refusals;
 use self::registry::Registry;
-use self::router::Router;
+use self::router::{CLIENT_STREAMS, Router};
 use self::run::Running;
 use crate::egress::{self, Policy};
 use crate::identity::Credentials;
+use crate::shares::Shares;
 use crate::transport::NamedTransport;
 
 /// The organization of certificates that make a peer another server.
@@ -155,6 +157,7 @@ impl Server {
             nodes,
             policy: config.policy,
             figures: figures.clone(),
+            clients: Shares::new(CLIENT_STREAMS),
         });
         let known: Vec<_> = config
             .advertise

@@ -24,5 +24,7 @@ mod roads;
 mod sessions;
 #[path = "server/several.rs"]
 mod several;
+#[path = "server/shares.rs"]
+mod shares;
 #[path = "server/world.rs"]
 mod world;

@@ -14,11 +14,12 @@ use yurt_core::transport::{Error, ErrorKind};
 use super::answer::{Refused, Status};
 use super::client::{self, Client, NoHead};
 use super::figures::{Counted, Figures};
-use super::room::{From, Place, Room};
+use super::room::{self, From, Room};
 use super::tunnel::Tunnel;
 use super::{Door, Limits, Policy};
 use crate::identity::{self, Credentials, Protocol, Refusal};
 use crate::server::{Address, Caller, Dial, Dialled};
+use crate::shares::{Place, Shares};
 
 /// How much longer than told a dial may take before it is given up from outside.
 const GRACE: Duration = Duration::from_millis(500);
@@ -33,7 +34,7 @@ pub(super) struct Shared {
     pub(super) figures: Figures,
     pub(super) room: Arc<Room>,
     pub(super) api_server_tunnels: Arc<Semaphore>,
-    pub(super) client_tunnels: Arc<Semaphore>,
+    pub(super) client_tunnels: Arc<Shares<()>>,
 }
 
 /// A connection as a listener gives it.
@@ -60,16 +61,22 @@ enum Outcome {
     Tunnel(Open),
 }
 
+/// What lets a tunnel be, as long as it lives.
+enum Permit {
+    ApiServer(#[expect(dead_code, reason = "held, and given back")] OwnedSemaphorePermit),
+    Client(#[expect(dead_code, reason = "held, and given back")] Place<()>),
+}
+
 /// A connection to the target that the client does not know of yet.
 struct Open {
     address: Address,
     dialled: Dialled,
-    counted: (OwnedSemaphorePermit, Counted),
+    counted: (Permit, Counted),
 }
 
 impl Visit {
     /// Serves one connection to its end.
-    pub(super) async fn serve(self, accepted: Accepted, place: Place) {
+    pub(super) async fn serve(self, accepted: Accepted, place: room::Place) {
         let waiting = self.shared.figures.waiting(self.door);
         let by = Instant::now() + self.shared.limits.head;
         let Some((mut client, caller)) = self.greet(accepted, by).await else {
@@ -180,7 +187,7 @@ impl Visit {
         address: Address,
     ) -> Result<Outcome, Refused> {
         let caller = caller?;
-        let permit = self.permit()?;
+        let permit = self.permit(&caller)?;
         let counted = (permit, self.shared.figures.tunnel(self.door));
         let deadline = self.shared.limits.dial;
         let dial = self.shared.dial.dial(&caller, &address, deadline);
@@ -210,18 +217,25 @@ impl Visit {
         }))
     }
 
-    fn permit(&self) -> Result<OwnedSemaphorePermit, Refused> {
+    fn permit(&self, caller: &Caller) -> Result<Permit, Refused> {
         let shared = &self.shared;
-        let tunnels = match self.door {
-            Door::Socket | Door::Listener => &shared.api_server_tunnels,
-            Door::Connect => &shared.client_tunnels,
-        };
-        tunnels.clone().try_acquire_owned().map_err(|_| {
-            Refused::new(
-                Status::ServiceUnavailable,
-                "too many tunnels are open at this door",
-            )
-        })
+        let refused = |reason: &str| Refused::new(Status::ServiceUnavailable, reason);
+        match caller {
+            Caller::ApiServer => {
+                let permit = shared.api_server_tunnels.clone().try_acquire_owned();
+                let permit = permit.map_err(|_| refused("too many tunnels are open at this door"));
+                permit.map(Permit::ApiServer)
+            }
+            Caller::Client(peer) => {
+                let place = shared.client_tunnels.enter((), &peer.user);
+                let too_many = |share| {
+                    let reason = "too many tunnels are open at this door";
+                    let share = format!("{share}, which is the share of {}", peer.user);
+                    refused(&format!("{reason}: {share}"))
+                };
+                place.map(Permit::Client).map_err(too_many)
+            }
+        }
     }
 
     async fn tunnel(&self, client: Client, open: Open) {

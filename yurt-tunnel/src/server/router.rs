@@ -17,9 +17,11 @@ use super::dial::{Address, Caller, Dial, Dialled};
 use super::figures::Figures;
 use super::nodes::NodeTable;
 use super::pick::{Road, pick};
+use super::placed::Placed;
 use super::registry::{Member, Registry};
 use super::tries;
 use crate::egress::Policy;
+use crate::shares::Shares;
 
 /// How long a target of our own may take to take a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -27,12 +29,18 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A connection that is silent for so long is asked whether its other end lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
+/// Streams that clients may have to one node, all together: half of what its agent takes in a session, so that the
+/// other half is kube-apiserver's.
+pub(super) const CLIENT_STREAMS: usize = 512;
+
 /// What makes connections.
 pub(super) struct Router {
     pub(super) registry: Arc<Registry>,
     pub(super) nodes: watch::Receiver<Arc<NodeTable>>,
     pub(super) policy: Policy,
     pub(super) figures: Figures,
+    /// What clients have of each node's streams.
+    pub(super) clients: Arc<Shares<NodeName>>,
 }
 
 impl fmt::Debug for Router {
@@ -64,7 +72,7 @@ impl Dial for Router {
                     host,
                     port: address.port,
                 };
-                let dialled = self.through(&node, target, deadline).await;
+                let dialled = self.shared(caller, &node, target, deadline).await;
                 ("agent", dialled.map(Dialled::Stream))
             }
         };
@@ -75,6 +83,29 @@ impl Dial for Router {
 }
 
 impl Router {
+    /// Opens a stream to the node's agent within the caller's share of them. kube-apiserver's is all there are.
+    async fn shared(
+        &self,
+        caller: &Caller,
+        node: &NodeName,
+        target: Target,
+        deadline: Duration,
+    ) -> Result<Box<dyn Stream>, Error> {
+        let Caller::Client(client) = caller else {
+            return self.through(node, target, deadline).await;
+        };
+        let user = &client.user;
+        let place = self.clients.enter(node.clone(), user).map_err(|share| {
+            let message = format!("{user} has {share} streams to node {node}, which is its share");
+            Error::new(ErrorKind::Overloaded, message)
+        })?;
+        let stream = self.through(node, target, deadline).await?;
+        Ok(Box::new(Placed {
+            stream,
+            _place: place,
+        }))
+    }
+
     /// Opens a stream to the node's agent: here, or at the server that it is connected to.
     pub(super) async fn through(
         &self,

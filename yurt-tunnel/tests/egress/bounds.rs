@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::bed::{Bed, Door, answer, soon, until};
+use super::bed::{Bed, Door, answer, shake, soon, until};
 use super::targets::Target;
 
 #[tokio::test]
@@ -94,4 +94,29 @@ async fn bytes_that_are_no_handshake_end_the_connection_alone() {
         assert!(!rest.starts_with(b"HTTP"), "nothing is said in plain");
     }
     bed.dial(Door::Connect, "edge-1:10250").await.unwrap();
+}
+
+#[tokio::test]
+async fn one_client_leaves_tunnels_to_the_others() {
+    let bed = Bed::with(|config| {
+        config.limits.client_tunnels = 4;
+        let rule = &mut config.policy.clients[0];
+        rule.users.insert("another".to_owned());
+    });
+    bed.lead("edge-1", Target::echo().await);
+    let greedy = |_| bed.dial(Door::Connect, "edge-1:10250");
+    let _open = [greedy(1).await.unwrap(), greedy(2).await.unwrap()];
+    let refused = greedy(3).await.unwrap_err();
+    let expected = "HTTP/1.1 503 Service Unavailable: too many tunnels are open at this door: 2, \
+                    which is the share of ";
+    assert!(refused.starts_with(expected), "{refused}");
+    assert!(refused.contains("\r\nRetry-After: 1\r\n"), "{refused}");
+    let mut other = shake(&bed.client("another", &[]), bed.connect)
+        .await
+        .unwrap();
+    other
+        .write_all(b"CONNECT edge-1:10250 HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(answer(&mut other).await.starts_with("HTTP/1.1 200 "));
 }

@@ -280,7 +280,13 @@ async fn who_has_a_certificate_and_never_says_hello_is_let_go() {
 }
 
 /// An agent of a node, with a certificate of this authority.
-async fn agent(world: &World, way: Way, node: &str, pki: &Pki, server: &Running) -> Agent {
+pub(crate) async fn agent(
+    world: &World,
+    way: Way,
+    node: &str,
+    pki: &Pki,
+    server: &Running,
+) -> Agent {
     let user = format!("system:node:{node}");
     let (certificate, key) = pki.client(&user, &["system:nodes"]);
     let transport = way.transport(world.write(node, &certificate, &key));

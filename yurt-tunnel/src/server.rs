@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
-use yurt_core::transport::{self, Listener};
+use yurt_core::transport::{self, Listener, Peer};
 
 pub use self::dial::{Address, Caller, Dial, Dialled, InvalidAddress};
 use self::figures::Figures;
@@ -42,7 +42,7 @@ use crate::identity::Credentials;
 use crate::shares::Shares;
 use crate::transport::NamedTransport;
 
-/// The organization of certificates that make a peer another server.
+/// The organization of certificates that make a peer a server of the tunnel, to agents and to other servers.
 pub const SERVERS_GROUP: &str = "yurt:tunnel-servers";
 
 type Listeners = Vec<(&'static str, Box<dyn Listener>)>;
@@ -126,6 +126,11 @@ pub(crate) struct Shared {
     servers: Vec<u8>,
     /// Where agents connect.
     address: SocketAddr,
+}
+
+/// Whether a peer's certificate is that of a server.
+pub(crate) fn is_server(peer: &Peer) -> bool {
+    peer.groups.iter().any(|group| group == SERVERS_GROUP)
 }
 
 impl Server {

@@ -57,7 +57,8 @@ impl Roads {
         let folder = tempfile::tempdir().unwrap();
         let pki = Pki::new();
         let address = wan.cloud().address();
-        let cloud = credentials(&folder, "cloud", &pki, pki.server(&[&address.to_string()]));
+        let server = pki.both(&[&address.to_string()], "yurt:tunnel-servers");
+        let cloud = credentials(&folder, "cloud", &pki, server);
         let node = pki.client("system:node:edge-1", &["system:nodes"]);
         let edge = credentials(&folder, "edge", &pki, node);
         let quic: Arc<dyn Transport> =

@@ -73,7 +73,7 @@ impl Site {
         let folder = tempfile::tempdir().expect("there is room");
         let pki = Pki::new();
         let path = |name: &str| folder.path().join(name);
-        let (certificate, key) = pki.server(&["127.0.0.1"]);
+        let (certificate, key) = pki.both(&["127.0.0.1"], "yurt:tunnel-servers");
         let (node, node_key) = pki.client("system:node:edge-1", &["system:nodes"]);
         for (name, text) in [
             ("ca.pem", pki.ca_pem()),

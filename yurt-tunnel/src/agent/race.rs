@@ -8,6 +8,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use yurt_core::transport::{Acceptor, Error, ErrorKind, Transport};
 
+use crate::identity::Refusal;
+use crate::server::{SERVERS_GROUP, is_server};
+
 /// The lanes of a race, each a way of connecting, in the order in which they start.
 #[derive(Debug)]
 pub(super) struct Race {
@@ -84,7 +87,7 @@ pub(super) async fn run(
             Step::Start(lane) => {
                 let (transport, goal) = (transport(lane), goal.clone());
                 lanes.spawn(async move {
-                    let connecting = transport.connect(goal.address, &goal.name);
+                    let connecting = connect(&*transport, &goal);
                     let slow = |_| {
                         let message = format!("no answer from {} in time", goal.address);
                         Err(Error::new(ErrorKind::Timeout, message))
@@ -119,6 +122,19 @@ pub(super) async fn run(
             Err(_) => race.failed(Instant::now()),
         }
     }
+}
+
+/// Connects, to a server of the tunnel alone: an authority may vouch for others under the same name.
+async fn connect(transport: &dyn Transport, goal: &Goal) -> Result<Arc<dyn Acceptor>, Error> {
+    let session = transport.connect(goal.address, &goal.name).await?;
+    if is_server(session.peer()) {
+        return Ok(session);
+    }
+    let (user, address) = (&session.peer().user, goal.address);
+    let message = format!(
+        "{user} at {address} is no server of the tunnel: its certificate is not of the organization {SERVERS_GROUP}"
+    );
+    Err(Error::new(ErrorKind::Forbidden, message).with_source(Refusal::Stranger))
 }
 
 fn wake_at(wake: Option<Instant>) -> Pin<Box<dyn Future<Output = ()> + Send>> {

@@ -13,10 +13,9 @@ use tracing::{debug, info, warn};
 use yurt_core::backoff::Backoff;
 use yurt_core::transport::{Acceptor, Error, ErrorKind, Incoming, Target};
 
-use super::Shared;
 use super::dial::{ABORTED, Address};
 use super::router::Router;
-use super::sessions::is_server;
+use super::{Shared, is_server};
 use crate::identity::Refusal;
 use crate::splice;
 use crate::transport::NamedTransport;

@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 use yurt_core::error::Chain;
-use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, Peer, State, Target};
+use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, State, Target};
 
 use super::registry::Member;
-use super::{SERVERS_GROUP, Shared};
+use super::{Shared, is_server};
 use crate::identity::Refusal;
 
 /// How long an agent may take to hear of the servers.
@@ -64,11 +64,6 @@ async fn refused(shared: &Shared, transport: &'static str, error: &Error) {
         // Out of file descriptors, most likely: let something end first.
         sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// Whether a peer's certificate is that of a server.
-pub(super) fn is_server(peer: &Peer) -> bool {
-    peer.groups.iter().any(|group| group == SERVERS_GROUP)
 }
 
 /// Keeps a session in the registry as long as it lives.

@@ -182,3 +182,25 @@ fn files(world: &World) -> Files {
 fn put(path: &std::path::Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_has_a_servers_name_and_not_a_servers_certificate_is_no_server() {
+    let world = World::new();
+    let name = at(1).ip().to_string();
+    let impostor = Peer {
+        groups: vec!["system:masters".to_owned()],
+        ..server(&name)
+    };
+    let mut listeners = Vec::new();
+    for network in [&world.udp, &world.tcp] {
+        let listener = network.transport(impostor.clone()).listen(at(1)).await;
+        listeners.push(listener.unwrap());
+    }
+    let _agent = world.run(world.config(&[at(1)]));
+    for listener in &listeners {
+        let session = listener.accept().await.unwrap().unwrap();
+        let asked = open(&session, Target::Echo).await;
+        asked.expect_err("it is served");
+        reached(&session, is_over).await;
+    }
+}

@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
@@ -20,6 +20,13 @@ use tokio::net::unix::pipe::{self, Receiver};
 
 /// Who may connect: the owner, and the group that kube-apiserver is in.
 const MODE: Mode = Mode::from_raw_mode(0o660);
+
+/// How the lock's file is opened, and who may do so.
+const LOCK: OFlags = OFlags::RDWR
+    .union(OFlags::CREATE)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+const OWNER: Mode = Mode::from_raw_mode(0o600);
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -34,6 +41,9 @@ pub enum SocketError {
     /// Another process answers there.
     #[error("somebody serves {}", .0.display())]
     Served(PathBuf),
+    /// Everybody may put another file in the socket's place.
+    #[error("everybody may write in {}, and so serve kube-apiserver: take its mode o+w away", .0.display())]
+    Exposed(PathBuf),
     /// The system refuses a step.
     #[error("{step} {}", path.display())]
     System {
@@ -66,11 +76,14 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketEr
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // Of two that start at once one waits outside, so that it does not take the other's socket for a stale one.
-    let folder = rustix::fs::open(folder, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed("open the folder of"))?;
-    rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive)
-        .map_err(failed("lock the folder of"))?;
+    let mode = rustix::fs::stat(folder).map_err(failed("look at the folder of"))?;
+    if Mode::from_raw_mode(mode.st_mode).contains(Mode::WOTH) {
+        return Err(SocketError::Exposed(folder.to_owned()));
+    }
+    // Of two that start at once one waits outside, so that it does not take the other's socket for a stale one. The
+    // folder itself could be locked by everybody who may read it.
+    let lock = rustix::fs::open(beside(path), LOCK, OWNER).map_err(failed("open the lock of"))?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(failed("lock"))?;
     remove_stale(path)?;
     let address = SocketAddrUnix::new(path).map_err(failed("name a socket"))?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -79,18 +92,32 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketEr
     // The file gets the socket's mode less the umask, so that it is never open to everybody.
     rustix::fs::fchmod(&socket, MODE).map_err(failed("protect"))?;
     rustix::net::bind(&socket, &address).map_err(failed("bind"))?;
-    rustix::fs::chmod(path, MODE).map_err(failed("protect"))?;
+    let made = protect(path).map_err(failed("protect"))?;
     rustix::net::listen(&socket, BACKLOG).map_err(failed("listen at"))?;
-    let made = fs::symlink_metadata(path).map_err(|source| SocketError::System {
-        step: "look at",
-        path: path.to_owned(),
-        source,
-    })?;
     let file = SocketFile {
         path: path.to_owned(),
-        made: (made.dev(), made.ino()),
+        made,
     };
     Ok((socket.into(), file))
+}
+
+/// Gives the socket its mode, whatever the umask, and returns which file it is. A link in its place is not followed.
+fn protect(path: &Path) -> Result<(u64, u64), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let made = rustix::fs::fstat(&file)?;
+    if !FileType::from_raw_mode(made.st_mode).is_socket() {
+        return Err(Errno::NOTSOCK);
+    }
+    rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), MODE)?;
+    Ok((made.st_dev, made.st_ino))
+}
+
+/// The file whose lock says who may put a socket at a path.
+fn beside(path: &Path) -> PathBuf {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    lock.into()
 }
 
 fn remove_stale(path: &Path) -> Result<(), SocketError> {

@@ -71,9 +71,10 @@ async fn a_socket_whose_server_has_no_time_is_left_alone() {
 async fn what_is_no_socket_is_left_alone() {
     let bed = Bed::open();
     let file = bed.folder.path().join("tls.key");
-    let link = bed.folder.path().join("link");
+    let (link, folder) = (bed.folder.path().join("link"), bed.folder.path().join("in"));
+    std::fs::create_dir(&folder).unwrap();
     std::os::unix::fs::symlink(&bed.socket, &link).unwrap();
-    for path in [file.as_path(), &link, bed.folder.path()] {
+    for path in [file.as_path(), &link, &folder] {
         let refused = open(&bed, path).unwrap_err();
         assert!(
             matches!(refused, Error::Socket(SocketError::Occupied(_))),
@@ -126,4 +127,34 @@ async fn another_may_serve_the_socket_while_tunnels_of_the_first_go_on() {
     tokio::net::UnixStream::connect(&bed.socket).await.unwrap();
     shutdown.cancel();
     soon(running.join_next()).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_may_only_read_the_folder_cannot_keep_the_server_from_starting() {
+    let bed = Bed::open();
+    let folder = bed.folder.path().join("run");
+    std::fs::create_dir(&folder).unwrap();
+    // What a local user can do who may list the folder.
+    let reader = std::fs::File::open(&folder).unwrap();
+    rustix::fs::flock(&reader, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let doors = open(&bed, &folder.join("egress.sock")).unwrap();
+    drop(doors);
+    let others = std::fs::metadata(folder.join("egress.sock.lock"));
+    assert_eq!(others.unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_folder_in_which_anybody_can_put_another_file_in_the_sockets_place_is_refused() {
+    let bed = Bed::open();
+    let folder = bed.folder.path().join("run");
+    std::fs::create_dir(&folder).unwrap();
+    for (mode, is_refused) in [(0o777, true), (0o1777, true), (0o775, false)] {
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).unwrap();
+        match open(&bed, &folder.join("egress.sock")) {
+            Err(Error::Socket(SocketError::Exposed(path))) => {
+                assert!(is_refused && path == folder, "{mode:o}");
+            }
+            opened => assert!(opened.is_ok() && !is_refused, "{mode:o}: {opened:?}"),
+        }
+    }
 }

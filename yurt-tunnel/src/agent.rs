@@ -25,6 +25,7 @@ mod session;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod told;
 mod want;
 mod winners;
 
@@ -303,6 +304,12 @@ impl Shared {
     /// Takes what a server says of its like.
     fn told(&self, teller: SocketAddr, servers: Vec<Address>) {
         tracing::debug!(server = %teller, count = servers.len(), "a server tells of its like");
+        let is_near = |told: &Address| told::is_near(told, &self.config.servers);
+        let (servers, others): (Vec<_>, Vec<_>) = servers.into_iter().partition(is_near);
+        if !others.is_empty() {
+            let count = others.len();
+            tracing::info!(server = %teller, count, first = %others[0], "servers elsewhere than the configured ones are not believed");
+        }
         self.known.lock().told(teller, servers);
         self.resolve_now.notify_one();
         self.worth_keeping.notify_one();

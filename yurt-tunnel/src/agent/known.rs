@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::memory::Name;
+use super::told::is_near;
 use crate::server::Address;
 use crate::servers::MAX_SERVERS;
 
@@ -29,7 +30,7 @@ impl Known {
         };
         known.remembered = remembered
             .iter()
-            .filter(|name| name.is_told)
+            .filter(|name| name.is_told && is_near(&name.name, &known.configured))
             .map(|name| name.name.clone())
             .collect();
         for name in remembered {
@@ -123,57 +124,74 @@ mod tests {
     }
 
     fn headless() -> Known {
-        let mut known = Known::new(vec![name("tunnel:443")], Vec::new());
-        known.resolved(&name("tunnel:443"), vec![at(1), at(2)]);
+        let mut known = Known::new(vec![name("tunnel.one.example:443")], Vec::new());
+        known.resolved(&name("tunnel.one.example:443"), vec![at(1), at(2)]);
         known
     }
 
     #[test]
     fn each_address_of_a_name_is_a_server() {
-        let expected = [(at(1), "tunnel".to_owned()), (at(2), "tunnel".to_owned())];
+        let expected = [
+            (at(1), "tunnel.one.example".to_owned()),
+            (at(2), "tunnel.one.example".to_owned()),
+        ];
         assert_eq!(of(&headless()), expected);
     }
 
     #[test]
     fn a_name_that_leads_nowhere_keeps_the_addresses_that_it_had() {
         let mut known = headless();
-        known.resolved(&name("tunnel:443"), Vec::new());
+        known.resolved(&name("tunnel.one.example:443"), Vec::new());
         assert_eq!(of(&known).len(), 2);
-        known.resolved(&name("tunnel:443"), vec![at(3)]);
-        assert_eq!(of(&known), [(at(3), "tunnel".to_owned())]);
+        known.resolved(&name("tunnel.one.example:443"), vec![at(3)]);
+        assert_eq!(of(&known), [(at(3), "tunnel.one.example".to_owned())]);
     }
 
     #[test]
     fn what_servers_tell_is_added_until_they_tell_otherwise() {
         let mut known = headless();
-        known.told(at(1), vec![name("b:443"), name("tunnel:443")]);
-        known.told(at(2), vec![name("c:443")]);
-        known.resolved(&name("b:443"), vec![at(8)]);
-        known.resolved(&name("c:443"), vec![at(9), at(1)]);
+        known.told(
+            at(1),
+            vec![name("b.one.example:443"), name("tunnel.one.example:443")],
+        );
+        known.told(at(2), vec![name("c.one.example:443")]);
+        known.resolved(&name("b.one.example:443"), vec![at(8)]);
+        known.resolved(&name("c.one.example:443"), vec![at(9), at(1)]);
         let hosts: Vec<_> = of(&known).into_iter().map(|(_, host)| host).collect();
-        assert_eq!(hosts, ["tunnel", "tunnel", "b", "c"]);
+        assert_eq!(
+            hosts,
+            [
+                "tunnel.one.example",
+                "tunnel.one.example",
+                "b.one.example",
+                "c.one.example"
+            ]
+        );
         known.told(at(1), Vec::new());
         let hosts: Vec<_> = of(&known).into_iter().map(|(_, host)| host).collect();
-        assert_eq!(hosts, ["tunnel", "tunnel", "c"]);
+        assert_eq!(
+            hosts,
+            ["tunnel.one.example", "tunnel.one.example", "c.one.example"]
+        );
     }
 
     #[test]
     fn who_is_no_server_tells_nothing_and_who_is_gone_has_told_nothing() {
         let mut known = headless();
-        known.told(at(7), vec![name("b:443")]);
-        assert!(!known.names().contains(&name("b:443")));
-        known.told(at(2), vec![name("b:443")]);
-        assert!(known.names().contains(&name("b:443")));
-        known.resolved(&name("tunnel:443"), vec![at(1)]);
-        assert!(!known.names().contains(&name("b:443")));
+        known.told(at(7), vec![name("b.one.example:443")]);
+        assert!(!known.names().contains(&name("b.one.example:443")));
+        known.told(at(2), vec![name("b.one.example:443")]);
+        assert!(known.names().contains(&name("b.one.example:443")));
+        known.resolved(&name("tunnel.one.example:443"), vec![at(1)]);
+        assert!(!known.names().contains(&name("b.one.example:443")));
     }
 
     #[test]
     fn a_restart_knows_what_was_known_until_a_server_tells_otherwise() {
         let mut before = headless();
-        before.told(at(1), vec![name("b:443")]);
-        before.resolved(&name("b:443"), vec![at(8)]);
-        let mut after = Known::new(vec![name("tunnel:443")], before.remember());
+        before.told(at(1), vec![name("b.one.example:443")]);
+        before.resolved(&name("b.one.example:443"), vec![at(8)]);
+        let mut after = Known::new(vec![name("tunnel.one.example:443")], before.remember());
         assert_eq!(of(&after), of(&before));
         after.told(at(77), Vec::new());
         assert_eq!(of(&after), of(&before));
@@ -183,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_not_configured_any_more_is_forgotten() {
-        let after = Known::new(vec![name("other:443")], headless().remember());
+        let after = Known::new(vec![name("other.two.example:443")], headless().remember());
         assert_eq!(of(&after), []);
     }
 
@@ -191,7 +209,7 @@ mod tests {
     fn however_much_is_told_the_servers_are_bounded() {
         let mut known = headless();
         for teller in [1, 2] {
-            let servers = (1..=64).map(|port| name(&format!("t{teller}:{port}")));
+            let servers = (1..=64).map(|port| name(&format!("t{teller}.one.example:{port}")));
             known.told(at(teller), servers.collect());
         }
         for name in known.names() {

@@ -81,11 +81,13 @@ impl Policy {
         if port == 0 || NOBODY.iter().any(|network| network.contains(ip)) {
             return Err(Forbidden::NoHost);
         }
-        // A server on this very machine leaves the machine its other ports.
+        let is_kubelet = asked.is_own && port == self.kubelet_port;
+        // A server on this very machine leaves the machine its other ports, and whatever servers tell, the kubelet is
+        // none of them.
         let is_server = |server: &SocketAddr| {
             server.ip().to_canonical() == ip && (!asked.is_own || server.port() == port)
         };
-        if asked.servers.iter().any(is_server) {
+        if !is_kubelet && asked.servers.iter().any(is_server) {
             return Err(Forbidden::Server);
         }
         let networks = self.allow.iter().filter_map(|allow| allow.network(port));
@@ -97,7 +99,6 @@ impl Policy {
                 false => Err(Forbidden::Local),
             };
         }
-        let is_kubelet = asked.is_own && port == self.kubelet_port;
         let is_named = self.allow.iter().any(|allow| allow.names(asked.host, port));
         if is_kubelet || is_named || networks.next().is_some() {
             Ok(())
@@ -155,6 +156,7 @@ mod tests {
             OWN,
             "2001:db8::7",
             "203.0.113.2",
+            "203.0.113.3",
             "127.0.0.1",
             "::1",
             "169.254.2.1",
@@ -164,7 +166,11 @@ mod tests {
             address,
             // What the machine has, as `local` would tell.
             is_own: own.contains(&address.ip().to_canonical().to_string().as_str()),
-            servers: &[SERVER.parse().unwrap(), "203.0.113.2:8443".parse().unwrap()],
+            servers: &[
+                SERVER.parse().unwrap(),
+                "203.0.113.2:8443".parse().unwrap(),
+                "203.0.113.3:10250".parse().unwrap(),
+            ],
         })
     }
 
@@ -275,6 +281,8 @@ mod tests {
     #[test]
     fn a_server_on_the_nodes_own_machine_leaves_it_its_kubelet() {
         assert_eq!(check(&[], "host", "203.0.113.2:10250"), Ok(()));
+        // Told by a server that means harm.
+        assert_eq!(check(&[], "host", "203.0.113.3:10250"), Ok(()));
         let server = check(&["203.0.113.2:*"], "host", "203.0.113.2:8443");
         assert_eq!(server, Err(Forbidden::Server));
     }

@@ -1,5 +1,6 @@
 //! What servers tell of their like, and what is remembered of it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,4 +70,24 @@ async fn a_list_that_is_none_changes_nothing() {
     assert!(!second.is_called_within(Duration::from_secs(60)).await);
     tell(&session, &list(&[2])).await;
     let _second = second.next().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_elsewhere_than_the_configured_ones_is_neither_dialled_nor_remembered() {
+    let world = World::new();
+    let first = Cloud::new(&world.udp, at(1)).await;
+    let elsewhere = SocketAddr::from(([127, 2, 0, 1], 443));
+    let second = Cloud::new(&world.udp, elsewhere).await;
+    let mut agent = world.run(world.config(&[at(1)]));
+    let session = first.next().await;
+    tell(
+        &session,
+        &servers::encode(&[at(1).into(), elsewhere.into()]),
+    )
+    .await;
+    assert!(!second.is_called_within(Duration::from_secs(60)).await);
+    agent.stop();
+    agent.ended().await;
+    let remembered = std::fs::read_to_string(world.folder().join("servers.json")).unwrap();
+    assert!(!remembered.contains("127.2.0.1"), "{remembered}");
 }

@@ -13,5 +13,7 @@ mod flood;
 mod hostile;
 #[path = "transport/lanes.rs"]
 mod lanes;
+#[path = "transport/rerouted.rs"]
+mod rerouted;
 #[path = "transport/site.rs"]
 mod site;

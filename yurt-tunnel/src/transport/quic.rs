@@ -60,7 +60,7 @@ impl QuicTransport {
         }
         let any6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         let any4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let open = |address| endpoint(address, EndpointConfig::default());
+        let open = |address| endpoint(address, |_| EndpointConfig::default());
         let endpoint = open(any6).or_else(|_| open(any4))?;
         Ok(client.insert(endpoint).clone())
     }
@@ -105,7 +105,7 @@ impl Transport for QuicTransport {
     }
 
     async fn listen(&self, address: SocketAddr) -> Result<Box<dyn Listener>> {
-        let endpoint = endpoint(address, config::surviving(&self.credentials))?;
+        let endpoint = endpoint(address, |bound| config::surviving(&self.credentials, bound))?;
         // To be replaced at each handshake by what the credentials are then.
         let tls = self.credentials.server(Protocol::Quic);
         endpoint.set_server_config(Some(config::server(&tls, &self.config)?));
@@ -142,7 +142,10 @@ impl fmt::Debug for QuicListener {
     }
 }
 
-fn endpoint(address: SocketAddr, config: EndpointConfig) -> Result<Endpoint> {
+fn endpoint(
+    address: SocketAddr,
+    config: impl FnOnce(SocketAddr) -> EndpointConfig,
+) -> Result<Endpoint> {
     let open = || {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::DGRAM, Some(SocketProtocol::UDP))?;
@@ -153,8 +156,9 @@ fn endpoint(address: SocketAddr, config: EndpointConfig) -> Result<Endpoint> {
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
         socket.bind(&address.into())?;
-        let runtime = Arc::new(TokioRuntime);
-        Endpoint::new(config, None, socket.into(), runtime)
+        let socket = std::net::UdpSocket::from(socket);
+        let config = config(socket.local_addr()?);
+        Endpoint::new(config, None, socket, Arc::new(TokioRuntime))
     };
     open().map_err(|source| listen(address, source))
 }

@@ -1,5 +1,6 @@
 //! How QUIC is set up.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,9 +42,16 @@ pub(super) fn server(tls: &Arc<rustls::ServerConfig>, config: &Config) -> Result
 
 /// How a listener is set up that tells the peers of its former life, when they next say something, that it knows
 /// them no more (stateless reset, RFC 9000, section 10.3): else they would wait for their patience to end.
-pub(super) fn surviving(credentials: &Credentials) -> EndpointConfig {
-    let resets = credentials.secret(b"yurt-tunnel: resets of QUIC");
-    let [a, b, c, d, e, f, g, h, ..] = credentials.secret(b"yurt-tunnel: connections of QUIC");
+///
+/// What it tells them with is of this machine and this address alone, as all servers may have one key: a packet that
+/// strays to another server must not end the session (section 21.11).
+pub(super) fn surviving(credentials: &Credentials, address: SocketAddr) -> EndpointConfig {
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_string_lossy();
+    let secret =
+        |of: &str| credentials.secret(format!("{of} at {address} of {machine}").as_bytes());
+    let resets = secret("yurt-tunnel: resets of QUIC");
+    let [a, b, c, d, e, f, g, h, ..] = secret("yurt-tunnel: connections of QUIC");
     let connections = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &resets)));
     config

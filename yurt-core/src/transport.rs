@@ -61,6 +61,10 @@ pub const MAX_MESSAGE_LEN: usize = 1024;
 /// 19. A thousand streams that ended leave nothing in the session.
 /// 20. Each end knows who the other is before the first stream.
 ///
+/// Of a stream's end:
+///
+/// 21. What was written before both directions ended arrives, though its writer has dropped the stream.
+///
 /// # For implementers
 ///
 /// Authenticate both ends before a session exists, bound what an unauthenticated peer costs, and end a session

@@ -9,6 +9,8 @@
 mod contract;
 #[path = "transport/flood.rs"]
 mod flood;
+#[path = "transport/halves.rs"]
+mod halves;
 #[path = "transport/hostile.rs"]
 mod hostile;
 #[path = "transport/lanes.rs"]

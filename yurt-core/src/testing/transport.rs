@@ -71,6 +71,7 @@ macro_rules! transport_conformance {
             a_session_is_closed_when_its_last_owner_drops_it,
             a_thousand_ended_streams_leave_nothing,
             each_end_knows_who_the_other_is,
+            what_was_written_arrives_though_its_writer_is_gone,
         }
     };
 }

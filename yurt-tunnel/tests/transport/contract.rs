@@ -1,5 +1,6 @@
 //! Every clause of the contract, on each transport.
 
+use tokio::task::JoinSet;
 use yurt_core::testing::transport::Pair;
 use yurt_tunnel::identity::Credentials;
 use yurt_tunnel::link::Config;
@@ -17,13 +18,17 @@ async fn pair(way: Way) -> Pair {
         ..Config::default()
     };
     let met = site.meet(way, config).await;
+    let listener = met.listener;
+    let mut listening = JoinSet::new();
+    // It takes the second connection of HTTP/2, and gives no other session.
+    listening.spawn(async move { listener.accept().await.map(drop) });
     Pair {
         server: Credentials::own(&site.server()),
         node: site.node("edge-1").own(),
         opener: met.opener,
         acceptor: met.acceptor,
         limit: usize::try_from(LIMIT).unwrap(),
-        keep: Box::new((site, met.listener)),
+        keep: Box::new((site, listening)),
     }
 }
 

@@ -1,9 +1,9 @@
-//! Clauses 7 to 14: what becomes of bytes.
+//! Clauses 7 to 14 and 21: what becomes of bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::task::JoinSet;
 
 use super::ends::{
@@ -284,4 +284,68 @@ pub async fn a_change_of_priority_changes_no_byte(pair: impl AsyncFn() -> Pair) 
     let all = async { tokio::join!(write, read, exchange(&mut ours, &mut theirs, 1 << 20)) };
     within("every byte arrives", all).await;
     finish(ours, theirs).await;
+}
+
+/// When an end speaks, and when it listens.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    First,
+    Second,
+    AtOnce,
+}
+
+/// 21. What was written before both directions ended arrives, though its writer has dropped the stream.
+pub async fn what_was_written_arrives_though_its_writer_is_gone(pair: impl AsyncFn() -> Pair) {
+    const SIZES: [usize; 3] = [0, 100_000, 3 << 20];
+    for turns in [
+        [Turn::First, Turn::Second],
+        [Turn::Second, Turn::First],
+        [Turn::AtOnce, Turn::AtOnce],
+    ] {
+        for up in SIZES {
+            // Anew, as what the session has carried before may matter.
+            let pair = pair().await;
+            for down in SIZES {
+                let [ours, theirs] = pair.stream(to("gone")).await;
+                let both = async {
+                    tokio::join!(
+                        converse(ours, turns[0], (1, up), (2, down)),
+                        converse(theirs, turns[1], (2, down), (1, up)),
+                    )
+                };
+                within(&format!("{up} and {down} arrive, {turns:?}"), both).await;
+            }
+            pair.has_no_streams().await;
+        }
+    }
+}
+
+/// Sends so many bytes of one seed, receives those of the other, and drops the stream at once.
+async fn converse(
+    stream: Box<dyn Stream>,
+    turn: Turn,
+    (said, say): (u64, usize),
+    (heard, hear): (u64, usize),
+) {
+    let (mut reader, mut writer) = split(stream);
+    let speak = async {
+        send(&mut writer, said, &[say]).await;
+        writer.shutdown().await.expect("a direction is ended");
+    };
+    let listen = async {
+        receive(&mut reader, heard, hear).await;
+        let end = reader.read(&mut [0; 1]).await;
+        assert_eq!(end.expect("it ends cleanly"), 0, "bytes behind the last");
+    };
+    match turn {
+        Turn::First => {
+            speak.await;
+            listen.await;
+        }
+        Turn::Second => {
+            listen.await;
+            speak.await;
+        }
+        Turn::AtOnce => drop(tokio::join!(speak, listen)),
+    }
 }

@@ -140,15 +140,23 @@ impl Mover {
         }
     }
 
-    /// Begins the pipe's second stream, if there is a second connection with room for it.
-    pub(super) fn second(&self) -> Option<(SendStream<Bytes>, ResponseFuture)> {
+    /// Begins the pipe's second stream, if there is a second connection with room for it; nothing follows in one
+    /// that is over.
+    pub(super) fn second(&self, is_over: bool) -> Option<(SendStream<Bytes>, ResponseFuture)> {
         let opening = self.opening.upgrade()?;
         let Bulk::Open(requests) = &*opening.bulk.lock() else {
             return None;
         };
         let path = format!("{MOVE_PATH}{}", self.stream);
-        let begun = requests.clone().send_request(request(&path), false);
+        let begun = requests.clone().send_request(request(&path), is_over);
         begun.ok().map(|(response, send)| (send, response))
+    }
+
+    /// Reads what nobody will read any more, as long as the session lives.
+    pub(super) fn read_out(&self, leg: Leg) {
+        if let Some(opening) = self.opening.upgrade() {
+            opening.tasks.spawn(leg.read_out());
+        }
     }
 }
 
@@ -292,8 +300,7 @@ impl Serving {
         let Some(shared) = known.and_then(|known| known.upgrade()) else {
             return respond.send_reset(Reason::REFUSED_STREAM);
         };
-        let send = respond.send_response(Response::new(()), false).ok();
-        shared.go_on(send, Leg::Open(request.into_body()));
+        shared.go_on(request.into_body(), respond);
     }
 
     fn begin(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -317,7 +324,7 @@ impl Serving {
         let Some(tasks) = self.tasks.upgrade() else {
             return;
         };
-        tasks.running.lock().spawn(async move {
+        tasks.spawn(async move {
             let second = async {
                 let (mut connection, _) = lane::connect(&serving.place).await?;
                 serving.hello(&mut connection, BULK).await?;
@@ -386,9 +393,7 @@ impl Tasks {
         connection: impl Future<Output = std::result::Result<(), ::h2::Error>> + Send + 'static,
     ) {
         let lost = self.lost.clone();
-        let mut running = self.running.lock();
-        while running.try_join_next().is_some() {}
-        running.spawn(async move {
+        self.spawn(async move {
             let why = match connection.await {
                 Ok(()) => "the peer has closed the connection".to_owned(),
                 Err(error) => error.to_string(),
@@ -399,6 +404,12 @@ impl Tasks {
                 is_first
             });
         });
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut running = self.running.lock();
+        while running.try_join_next().is_some() {}
+        running.spawn(task);
     }
 
     fn close(&self) {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use ::h2::client::ResponseFuture;
+use ::h2::server::SendResponse;
 use ::h2::{Reason, RecvStream, SendStream};
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use yurt_core::transport::Priority;
@@ -40,6 +41,8 @@ pub(super) struct Shared {
 struct Next {
     is_wanted: bool,
     is_done: bool,
+    /// This end's direction is over, and so has nothing to say in a second stream.
+    is_over: bool,
     send: Option<SendStream<Bytes>>,
     receive: Option<Leg>,
     reader: Option<Waker>,
@@ -95,12 +98,13 @@ pub(super) fn pipe(
 // === Shared ===
 
 impl Shared {
-    /// Gives the pipe a second stream to go on in; one that is reset already can only be read, to learn why.
-    pub(super) fn go_on(&self, send: Option<SendStream<Bytes>>, receive: Leg) {
+    /// Gives the pipe the second stream that the peer has begun. A direction that is over ends in it at once.
+    pub(super) fn go_on(&self, request: RecvStream, mut respond: SendResponse<Bytes>) {
         let mut next = self.next.lock();
         next.is_done = true;
-        next.send = send;
-        next.receive = Some(receive);
+        // One that is reset already can only be read, to learn why.
+        next.send = respond.send_response(Response::new(()), next.is_over).ok();
+        next.receive = Some(Leg::Open(request));
         if let Some(reader) = next.reader.take() {
             reader.wake();
         }
@@ -120,13 +124,46 @@ impl Shared {
         let Some(mover) = &self.mover else {
             return;
         };
-        let is_due = {
-            let next = self.next.lock();
-            next.is_wanted && !next.is_done
-        };
-        if is_due && let Some((send, response)) = mover.second() {
-            self.go_on(Some(send), Leg::Asked(response));
+        let mut next = self.next.lock();
+        if next.is_wanted
+            && !next.is_done
+            && let Some((send, response)) = mover.second(next.is_over)
+        {
+            next.is_done = true;
+            next.send = Some(send);
+            next.receive = Some(Leg::Asked(response));
         }
+    }
+
+    /// The direction ends; returns where, if the pipe has moved.
+    fn finish(&self) -> Option<SendStream<Bytes>> {
+        let mut next = self.next.lock();
+        next.is_over = true;
+        next.send.take()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let unread = self.next.get_mut().receive.take();
+        if let (Some(mover), Some(leg)) = (&self.mover, unread) {
+            // Dropped before its end, the second stream would be reset, with what the peer has not read of it.
+            mover.read_out(leg);
+        }
+    }
+}
+
+impl Leg {
+    /// Reads to the end, whatever comes.
+    pub(super) async fn read_out(self) {
+        let mut stream = match self {
+            Self::Open(stream) => stream,
+            Self::Asked(response) => match response.await {
+                Ok(response) => response.into_body(),
+                Err(_) => return,
+            },
+        };
+        while let Some(Ok(_)) = stream.data().await {}
     }
 }
 
@@ -141,9 +178,13 @@ impl H2Send {
     /// Goes on in the second stream, if there is one.
     fn follow(&mut self) {
         self.shared.move_if_wanted();
-        let Some(next) = self.shared.next.lock().send.take() else {
-            return;
-        };
+        let next = self.shared.next.lock().send.take();
+        if let Some(next) = next {
+            self.go_on(next);
+        }
+    }
+
+    fn go_on(&mut self, next: SendStream<Bytes>) {
         let mut trailers = HeaderMap::new();
         trailers.insert(MOVED, HeaderValue::from_static("1"));
         let mut left = std::mem::replace(&mut self.stream, next);
@@ -163,7 +204,11 @@ impl SendPipe for H2Send {
     fn reset(&mut self, code: u16) {
         self.is_over = true;
         let reason = Reason::from(sent_code(code));
-        let next = self.shared.next.lock().send.take();
+        let next = {
+            let mut next = self.shared.next.lock();
+            next.receive = None;
+            next.send.take()
+        };
         self.stream.send_reset(reason);
         for mut stream in [self.left.take(), next].into_iter().flatten() {
             stream.send_reset(reason);
@@ -212,7 +257,10 @@ impl AsyncWrite for H2Send {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.follow();
+        self.shared.move_if_wanted();
+        if let Some(next) = self.shared.finish() {
+            self.go_on(next);
+        }
         self.is_over = true;
         let _ = self.stream.send_data(Bytes::new(), true); // one that is reset is over all the same
         Poll::Ready(Ok(()))
@@ -223,9 +271,6 @@ impl Drop for H2Send {
     fn drop(&mut self) {
         if !self.is_over {
             self.reset(0);
-        } else if let Some(mut unused) = self.shared.next.lock().send.take() {
-            // The direction had ended before the pipe moved.
-            let _ = unused.send_data(Bytes::new(), true);
         }
     }
 }

@@ -7,10 +7,11 @@
 mod error;
 mod peer;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{fmt, io};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -64,6 +65,7 @@ pub const MAX_MESSAGE_LEN: usize = 1024;
 /// Of a stream's end:
 ///
 /// 21. What was written before both directions ended arrives, though its writer has dropped the stream.
+/// 22. A reset, and the end of the session, is told to an end that waits for it, whatever it has not read or sent.
 ///
 /// # For implementers
 ///
@@ -230,6 +232,12 @@ pub trait Stream: fmt::Debug + AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Ends both directions at once: the peer's reads and writes fail as [`ErrorKind::Reset`] with this code.
     fn reset(&mut self, code: u16);
 
+    /// Returns why the stream is over before its end: it was reset, or its session has ended. Pending otherwise, also
+    /// after a clean end.
+    ///
+    /// For an owner that can neither read nor write at the moment, and so would not learn it.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
+
     /// Sets how this end's bytes are preferred to those of the session's other streams from now on.
     fn set_priority(&mut self, priority: Priority);
 }
@@ -241,6 +249,10 @@ impl<S: Stream + ?Sized> Stream for Box<S> {
 
     fn reset(&mut self, code: u16) {
         (**self).reset(code);
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        (**self).poll_reset(cx)
     }
 
     fn set_priority(&mut self, priority: Priority) {

@@ -219,7 +219,17 @@ impl Link {
             self.deadlines.remove(&(deadline, id));
         }
         self.counts.opened += 1;
+        if let Some(code) = stream.take_reset() {
+            self.fail_reset(id, code);
+        }
         true
+    }
+
+    fn fail_reset(&mut self, id: StreamId, code: u16) {
+        self.remove(id, true);
+        let message = format!("the peer has reset the stream with code {code}");
+        self.events
+            .push_back(Event::Fail(id, ErrorKind::Reset(code), message));
     }
 
     fn half_ended(&mut self, id: StreamId, end: impl FnOnce(&mut Stream)) {

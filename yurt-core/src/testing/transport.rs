@@ -72,6 +72,7 @@ macro_rules! transport_conformance {
             a_thousand_ended_streams_leave_nothing,
             each_end_knows_who_the_other_is,
             what_was_written_arrives_though_its_writer_is_gone,
+            a_reset_is_told_to_an_end_that_only_waits,
         }
     };
 }

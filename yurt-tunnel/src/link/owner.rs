@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use yurt_core::transport::{Error, ErrorKind, Open, Priority, State};
 
-use super::stream::Stream;
+use super::stream::{Phase, Stream};
 use super::{Event, Link, Role, StreamId, draining};
 use crate::wire::Frame;
 
@@ -93,6 +93,16 @@ impl Link {
     /// Notes that the owner has read the end of the peer's direction.
     pub fn ended(&mut self, id: StreamId) {
         self.half_ended(id, Stream::ended);
+    }
+
+    /// Ends a stream before its end, and tells the peer.
+    pub fn reset(&mut self, id: StreamId, code: u16) {
+        let stream = self.streams.get(&id);
+        if stream.is_some_and(|stream| stream.phase() == Phase::Open) {
+            let reset = Frame::Reset { stream: id, code };
+            self.events.push_back(Event::Send(reset));
+        }
+        self.remove(id, true);
     }
 
     /// Forgets a stream that was cancelled, rejected, or reset by either end.

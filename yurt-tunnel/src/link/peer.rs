@@ -5,7 +5,7 @@ use std::time::Duration;
 use yurt_core::transport::{ErrorKind, State};
 
 use super::liveness::Due;
-use super::stream::Stream;
+use super::stream::{Phase, Stream};
 use super::{DRAINING, Event, Link, Role, StreamId, Verdict};
 use crate::wire::{Frame, Head};
 
@@ -26,6 +26,7 @@ impl Link {
                 }
             }
             Frame::Drain => self.on_drain(),
+            Frame::Reset { stream, code } => self.on_reset(stream, code),
             Frame::Close { kind, reason } => {
                 let kind = if kind == ErrorKind::Protocol {
                     kind
@@ -108,6 +109,19 @@ impl Link {
             && stream.raise(limit)
         {
             self.events.push_back(Event::Credit(id));
+        }
+    }
+
+    fn on_reset(&mut self, id: StreamId, code: u16) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        match stream.phase() {
+            Phase::Open => self.fail_reset(id, code),
+            // The acceptance is on its way on the stream's own pipe.
+            Phase::Asked => stream.reset(code),
+            // Nothing that the peer could reset.
+            Phase::Waiting | Phase::Offered => {}
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Stream {
     limit: u64,
     finished: bool,
     ended: bool,
+    /// The peer has reset it before its acceptance arrived.
+    reset: Option<u16>,
     inflow: Inflow,
     meter: Meter,
 }
@@ -65,6 +67,7 @@ impl Stream {
             limit,
             finished: false,
             ended: false,
+            reset: None,
             inflow: Inflow::new(config.window),
             meter: Meter::new(priority),
         }
@@ -87,6 +90,14 @@ impl Stream {
     pub(super) fn open(&mut self) -> Option<Duration> {
         self.phase = Phase::Open;
         self.deadline.take()
+    }
+
+    pub(super) fn reset(&mut self, code: u16) {
+        self.reset = Some(code);
+    }
+
+    pub(super) fn take_reset(&mut self) -> Option<u16> {
+        self.reset.take()
     }
 
     pub(super) fn credit(&self) -> u64 {

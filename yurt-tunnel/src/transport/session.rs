@@ -69,6 +69,8 @@ struct Slot {
     /// Told once when there will be none, or no answer.
     failed: Option<oneshot::Sender<Error>>,
     writer: Option<Waker>,
+    /// Who neither reads nor writes, and wants to know when the stream fails.
+    watcher: Option<Waker>,
     failure: Option<(ErrorKind, String)>,
 }
 
@@ -297,8 +299,8 @@ impl Inner {
             return;
         };
         slot.failure = Some((kind, message.clone()));
-        if let Some(writer) = slot.writer.take() {
-            writer.wake();
+        for waker in [slot.writer.take(), slot.watcher.take()] {
+            waker.into_iter().for_each(Waker::wake);
         }
         if let Some(failed) = slot.failed.take() {
             let _ = failed.send(Error::new(kind, message)); // who opens may be gone

@@ -14,6 +14,7 @@ const PING: u8 = 3;
 const PONG: u8 = 4;
 const DRAIN: u8 = 5;
 const CLOSE: u8 = 6;
+const RESET: u8 = 7;
 
 /// A message about the session, or about the credit of one of its streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,13 @@ pub enum Frame {
         kind: ErrorKind,
         /// Why, for whoever reads the log.
         reason: String,
+    },
+    /// A stream is over before its end. Its pipe says so, too, but not to an end that reads nothing of it.
+    Reset {
+        /// The stream.
+        stream: u64,
+        /// Why, for the program.
+        code: u16,
     },
 }
 
@@ -75,6 +83,10 @@ impl Frame {
                 put_number(out, u64::from(code));
                 put_text(out, reason, MAX_MESSAGE_LEN);
             }),
+            Self::Reset { stream, code } => message(out, RESET, |out| {
+                put_number(out, *stream);
+                put_number(out, u64::from(*code));
+            }),
         }
     }
 
@@ -100,6 +112,11 @@ impl Frame {
             CLOSE => Self::Close {
                 kind: kind_of(body.byte()?, body.number()?),
                 reason: body.text(MAX_MESSAGE_LEN)?.to_owned(),
+            },
+            RESET => Self::Reset {
+                stream: body.number()?,
+                code: u16::try_from(body.number()?)
+                    .map_err(|_| Malformed("a code that is too large"))?,
             },
             _ => return Ok(None),
         }))

@@ -163,6 +163,7 @@ proptest! {
             Frame::Ping(a),
             Frame::Pong(b),
             Frame::Drain,
+            Frame::Reset { stream: 7, code: u16::MAX },
             Frame::Close { kind, reason },
         ] {
             let bytes = encoded(|out| frame.encode(out));

@@ -30,21 +30,26 @@ struct FateInner {
     failure: Option<ErrorKind>,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    watcher: Option<Waker>,
 }
 
+/// What an owner waits with.
 #[derive(Clone, Copy, Debug)]
 enum Half {
     Read,
     Write,
+    Neither,
 }
 
 impl Fate {
     pub(super) fn fail(&self, why: ErrorKind) {
         let mut inner = self.0.lock();
         inner.failure.get_or_insert(why);
-        let (reader, writer) = (inner.reader.take(), inner.writer.take());
-        for waker in reader.into_iter().chain(writer) {
-            waker.wake();
+        let inner = &mut *inner;
+        for waiting in [&mut inner.reader, &mut inner.writer, &mut inner.watcher] {
+            if let Some(waker) = waiting.take() {
+                waker.wake();
+            }
         }
     }
 
@@ -60,6 +65,7 @@ impl Fate {
         match half {
             Half::Read => inner.reader = waker,
             Half::Write => inner.writer = waker,
+            Half::Neither => inner.watcher = waker,
         }
         inner.failure
     }
@@ -141,6 +147,13 @@ impl Stream for TcpTunnelStream {
         self.fate.fail(ErrorKind::Reset(code));
         // So that the kernel does not end the connection as if all was said.
         let _ = self.socket.set_zero_linger();
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match self.check(Half::Neither, cx) {
+            Err(error) => Poll::Ready(error),
+            Ok(()) => Poll::Pending,
+        }
     }
 
     fn set_priority(&mut self, _: Priority) {

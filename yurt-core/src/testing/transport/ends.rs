@@ -1,5 +1,6 @@
 //! What the clauses are made of: waits with a bound, connected streams, and bytes that cannot be mistaken.
 
+use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
@@ -148,6 +149,11 @@ pub(super) async fn write_failure(stream: &mut Box<dyn Stream>) -> ErrorKind {
         }
     };
     within("a write fails", write).await
+}
+
+/// Returns the reason for which a stream is over that is neither read nor written.
+pub(super) async fn reset_of(stream: &mut Box<dyn Stream>) -> ErrorKind {
+    kind(&poll_fn(|cx| stream.poll_reset(cx)).await)
 }
 
 fn kind(error: &io::Error) -> ErrorKind {

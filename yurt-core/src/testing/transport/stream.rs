@@ -1,14 +1,15 @@
-//! Clauses 7 to 14 and 21: what becomes of bytes.
+//! Clauses 7 to 14, 21 and 22: what becomes of bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::task::JoinSet;
 
 use super::ends::{
     Pattern, ends_cleanly, eventually, exchange, exchange_pieces, finish, mixed, read_failure,
-    receive, send, to, within, write_failure,
+    receive, reset_of, send, to, within, write_failure,
 };
 use super::{Pair, UNREAD};
 use crate::transport::{ErrorKind, Priority, Stream};
@@ -348,4 +349,85 @@ async fn converse(
         }
         Turn::AtOnce => drop(tokio::join!(speak, listen)),
     }
+}
+
+/// Who ends the stream that somebody waits for.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Reset,
+    Drop,
+    Close,
+}
+
+/// 22. A reset, and the end of the session, is told to an end that waits for it, whatever it has not read or sent.
+pub async fn a_reset_is_told_to_an_end_that_only_waits(pair: impl AsyncFn() -> Pair) {
+    let standing = pair().await;
+    for ending in [Ending::Reset, Ending::Drop, Ending::Close] {
+        for bits in 0..32 {
+            let is = |bit: u8| bits & 1 << bit != 0;
+            let ([is_ours, has_ended, peer_has_ended], [is_unread, is_stalled]) =
+                ([is(0), is(1), is(2)], [is(3), is(4)]);
+            if has_ended && (peer_has_ended || is_stalled) {
+                continue; // an end like any other
+            }
+            let own = match ending {
+                Ending::Close => Some(pair().await),
+                Ending::Reset | Ending::Drop => None,
+            };
+            let pair = own.as_ref().unwrap_or(&standing);
+            let [one, two] = pair.stream(to("waits")).await;
+            let (mut by, mut of) = if is_ours { (one, two) } else { (two, one) };
+            if is_unread {
+                send(&mut by, 1, &[50_000]).await;
+            }
+            if peer_has_ended {
+                by.shutdown().await.expect("a direction is ended");
+            }
+            if peer_has_ended && !is_unread {
+                ends_cleanly(&mut of).await;
+            }
+            if has_ended {
+                of.shutdown().await.expect("a direction is ended");
+                ends_cleanly(&mut by).await;
+            }
+            if is_stalled {
+                let (before, much) = (stalls(pair, !is_ours), vec![0; 2 * TOO_MUCH]);
+                tokio::select! {
+                    _ = of.write_all(&much) => panic!("nobody reads it"),
+                    () = eventually("a writer waits", || stalls(pair, !is_ours) > before) => {}
+                }
+            }
+            let end = async {
+                match ending {
+                    Ending::Reset => by.reset(7),
+                    Ending::Drop => drop(by),
+                    Ending::Close => {
+                        pair.opener.close("the end").await;
+                        drop(by);
+                    }
+                }
+            };
+            let case = format!("{ending:?} is told, case {bits:05b}");
+            let told = async { tokio::join!(reset_of(&mut of), end).0 };
+            let kind = within(&case, told).await;
+            match ending {
+                Ending::Reset => assert_eq!(kind, ErrorKind::Reset(7), "{case}"),
+                Ending::Drop => assert!(matches!(kind, ErrorKind::Reset(_)), "{case}: {kind:?}"),
+                Ending::Close => assert_eq!(kind, ErrorKind::Closed, "{case}"),
+            }
+        }
+    }
+    // A clean end is none.
+    let [mut ours, mut theirs] = standing.stream(to("clean")).await;
+    for stream in [&mut ours, &mut theirs] {
+        stream.shutdown().await.expect("a direction is ended");
+    }
+    ends_cleanly(&mut theirs).await;
+    drop(theirs);
+    standing.goes_on().await;
+    let is_told = std::future::poll_fn(|cx| Poll::Ready(ours.poll_reset(cx).is_ready()));
+    assert!(!is_told.await, "its end is unread, and a clean one");
+    ends_cleanly(&mut ours).await;
+    drop(ours);
+    standing.has_no_streams().await;
 }

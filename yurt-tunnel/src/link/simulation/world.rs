@@ -353,8 +353,11 @@ impl World {
         };
         if owner.failure.is_none() && !(owner.is_shut && owner.is_ended) {
             owner.failure = Some(ErrorKind::Other);
-            self.links[end].forget(id);
-            self.send((end, Pipe::Reset(id)), Payload::Reset);
+            self.links[end].reset(id, 7);
+            // An end that does not read the pipe learns it by the link alone.
+            if self.rng.bool() {
+                self.send((end, Pipe::Reset(id)), Payload::Reset);
+            }
             self.settle(end);
         }
     }

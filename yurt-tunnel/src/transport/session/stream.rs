@@ -64,6 +64,8 @@ impl<C: Carrier> TunnelStream<C> {
         });
         if !matches!(kind, ErrorKind::Reset(_)) {
             self.send.reset(DROPPED);
+            self.core
+                .with(|inner, _| inner.link.reset(self.id, DROPPED));
         }
         self.over(kind, message)
     }
@@ -81,6 +83,7 @@ impl<C: Carrier> TunnelStream<C> {
         }
         self.send.reset(code);
         self.receive.stop(code);
+        self.core.with(|inner, _| inner.link.reset(self.id, code));
         let message = format!("the stream was reset with code {code}");
         let _ = self.over(ErrorKind::Reset(code), message);
     }
@@ -212,6 +215,24 @@ impl<C: Carrier> Stream for TunnelStream<C> {
 
     fn reset(&mut self, code: u16) {
         self.end(code);
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if let Err(error) = self.check() {
+            return Poll::Ready(error);
+        }
+        if self.is_finished && self.is_ended {
+            return Poll::Pending;
+        }
+        let has_failed = self.core.with(|inner, _| {
+            let slot = inner.slots.entry(self.id).or_default();
+            slot.watcher = Some(cx.waker().clone());
+            slot.failure.is_some()
+        });
+        if has_failed {
+            return Poll::Ready(self.fail(&lost_error("the session has ended")));
+        }
+        Poll::Pending
     }
 
     fn set_priority(&mut self, priority: Priority) {

@@ -66,6 +66,8 @@ struct Inner {
     /// By the [`Side`] that writes.
     pipes: [Pipe; 2],
     failure: Option<ErrorKind>,
+    /// Who waits for a failure, by [`Side`].
+    watchers: [Option<Waker>; 2],
     /// The stream's place among those of the session, until it has ended.
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -98,6 +100,7 @@ impl Channel {
             inner: Mutex::new(Inner {
                 pipes: <[Pipe; 2]>::default(),
                 failure: None,
+                watchers: [None, None],
                 permit: Some(permit),
             }),
         }
@@ -114,6 +117,9 @@ impl Channel {
         for pipe in &mut inner.pipes {
             pipe.bytes = VecDeque::new();
             pipe.wake();
+        }
+        for watcher in inner.watchers.iter_mut().filter_map(Option::take) {
+            watcher.wake();
         }
         if matches!(why, ErrorKind::Reset(_)) {
             for side in [Side::Opener, Side::Acceptor] {
@@ -178,6 +184,17 @@ impl Stream for MemoryStream {
 
     fn reset(&mut self, code: u16) {
         self.channel.fail(ErrorKind::Reset(code));
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut inner = self.channel.inner();
+        match self.check(&inner) {
+            Err(error) => Poll::Ready(error),
+            Ok(()) => {
+                inner.watchers[self.side as usize] = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     fn set_priority(&mut self, _: Priority) {

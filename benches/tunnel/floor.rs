@@ -1,15 +1,18 @@
 //! The floor: the same two relays with one TLS connection for each stream between them, and no tunnel.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use yurt_tunnel::identity::{Credentials, Files, Protocol};
-use yurt_tunnel::splice;
+use yurt_tunnel::splice::{self, End};
 
 use crate::setup::Fault;
 
@@ -55,13 +58,13 @@ async fn near(here: &Path, there: SocketAddr, credentials: &Credentials) -> Resu
     }
 }
 
-async fn carry(mut client: UnixStream, there: SocketAddr, tls: TlsConnector) -> Result<(), Fault> {
-    let mut head = [0; 1024];
+async fn carry(client: UnixStream, there: SocketAddr, tls: TlsConnector) -> Result<(), Fault> {
+    let (mut client, mut head) = (Plain(client), [0; 1024]);
     let _ = client.read(&mut head).await?;
     let socket = TcpStream::connect(there).await?;
     socket.set_nodelay(true)?;
     let name = ServerName::try_from("tunnel.test")?;
-    let mut far = tls.connect(name, socket).await?;
+    let mut far = Plain(tls.connect(name, socket).await?);
     client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
     Ok(splice::both(&mut client, &mut far).await?)
 }
@@ -76,10 +79,48 @@ async fn far(here: SocketAddr, there: SocketAddr, credentials: &Credentials) -> 
         while streams.try_join_next().is_some() {}
         let acceptor = acceptor.clone();
         streams.spawn(async move {
-            let mut near = acceptor.accept(socket).await?;
-            let mut target = TcpStream::connect(there).await?;
+            let mut near = Plain(acceptor.accept(socket).await?);
+            let target = TcpStream::connect(there).await?;
             target.set_nodelay(true)?;
+            let mut target = Plain(target);
             Ok::<_, Fault>(splice::both(&mut near, &mut target).await?)
         });
+    }
+}
+
+/// A connection whose end is seen by who reads or writes it.
+struct Plain<T>(T);
+
+impl<T: AsyncRead + AsyncWrite + Unpin> End for Plain<T> {
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {
+        Poll::Pending
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Plain<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Plain<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

@@ -96,7 +96,7 @@ pub struct Limits {
     pub api_server_tunnels: usize,
     /// Tunnels of all others. A client gets one as long as it has fewer than are free: half of them alone.
     pub client_tunnels: usize,
-    /// How long a tunnel stays whose client is gone and whose target has nothing to say.
+    /// How long a tunnel stays whose client is gone, and whose target takes nothing and has nothing to say.
     pub orphan: Duration,
     /// How long tunnels may go on after the shutdown began.
     pub drain: Duration,

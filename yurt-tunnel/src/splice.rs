@@ -3,6 +3,8 @@
 //! Bytes pass through a buffer of the thread, so that a pair that is silent holds none: what is kept is only what
 //! one side has sent and the other could not take yet.
 
+mod socket;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -10,6 +12,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use yurt_core::transport::Stream;
+
+pub(crate) use self::socket::HangUp;
+pub use self::socket::Socket;
 
 /// What is read at once.
 const PIECE: usize = 128 << 10;
@@ -21,26 +27,49 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE]);
 }
 
+/// One of two connections to be joined.
+pub trait End: AsyncRead + AsyncWrite + Unpin {
+    /// Returns why the connection is gone before its end. It is asked while nothing is read from it, as its other
+    /// end cannot take more or has ended, and so would not tell.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
+}
+
+impl End for Box<dyn Stream> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.poll_reset(cx)
+    }
+}
+
 /// Carries bytes both ways until both have ended, each by itself.
 ///
 /// # Errors
-/// The first of either side. What is left of the two is the caller's to reset.
+/// The first of either side, also of one that is not read as the other is stalled. What is left of the two is the
+/// caller's to reset.
 ///
 /// # Cancel safety
 /// Dropped, bytes that were read and not written are lost.
 pub async fn both<A, B>(a: &mut A, b: &mut B) -> io::Result<()>
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: End,
+    B: End,
 {
     let (mut there, mut back) = (Direction::default(), Direction::default());
     poll_fn(|cx| {
-        let there = there.poll(cx, a, b)?;
-        let back = back.poll(cx, b, a)?;
-        match (there, back) {
-            (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
-            _ => Poll::Pending,
+        let ended = (there.poll(cx, a, b)?, back.poll(cx, b, a)?);
+        if ended == (Poll::Ready(()), Poll::Ready(())) {
+            return Poll::Ready(Ok(()));
         }
+        if there.is_deaf()
+            && let Poll::Ready(why) = a.poll_gone(cx)
+        {
+            return Poll::Ready(Err(why));
+        }
+        if back.is_deaf()
+            && let Poll::Ready(why) = b.poll_gone(cx)
+        {
+            return Poll::Ready(Err(why));
+        }
+        Poll::Pending
     })
     .await
 }
@@ -64,6 +93,11 @@ enum State {
 }
 
 impl Direction {
+    /// Whether its source is not read, and so cannot tell that it is gone.
+    fn is_deaf(&self) -> bool {
+        self.state != State::Open || self.written < self.left.len()
+    }
+
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -149,9 +183,21 @@ fn wrote(count: usize) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream, duplex};
 
     use super::*;
+
+    /// These tell of their end by what is read and written.
+    macro_rules! mute_ends {
+        ($($end:ty),*) => {
+            $(impl End for $end {
+                fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {
+                    Poll::Pending
+                }
+            })*
+        };
+    }
+    mute_ends!(DuplexStream, BufWriter<DuplexStream>, Broken);
 
     fn bytes(count: usize, seed: u64) -> Vec<u8> {
         let mut bytes = vec![0; count];
@@ -160,7 +206,7 @@ mod tests {
     }
 
     /// Sends and ends while it reads to the end.
-    async fn talk(mut end: tokio::io::DuplexStream, said: Vec<u8>) -> Vec<u8> {
+    async fn talk(mut end: DuplexStream, said: Vec<u8>) -> Vec<u8> {
         let mut heard = Vec::new();
         let (mut read, mut write) = tokio::io::split(&mut end);
         let say = async {
@@ -211,7 +257,7 @@ mod tests {
     async fn what_was_written_is_flushed_before_the_next_piece_comes() {
         let (mut client, mut a) = duplex(64);
         let (target, b) = duplex(64);
-        let mut b = tokio::io::BufWriter::new(b);
+        let mut b = BufWriter::new(b);
         let mut target = tokio::io::BufReader::new(target);
         let talk = async {
             client.write_all(b"one").await.unwrap();
@@ -227,22 +273,37 @@ mod tests {
     #[tokio::test]
     async fn the_failure_of_one_side_is_told() {
         let (_client, mut a) = duplex(64);
-        let mut failing = broken();
-        assert!(both(&mut a, &mut failing).await.is_err());
+        assert!(both(&mut a, &mut Broken).await.is_err());
     }
 
     /// A connection whose reads fail.
-    fn broken() -> impl AsyncRead + AsyncWrite + Unpin {
-        struct Broken;
-        impl AsyncRead for Broken {
-            fn poll_read(
-                self: Pin<&mut Self>,
-                _: &mut Context<'_>,
-                _: &mut ReadBuf<'_>,
-            ) -> Poll<io::Result<()>> {
-                Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
-            }
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
         }
-        tokio::io::join(Broken, tokio::io::sink())
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The front doors from their public API: real sockets, and a dialler that connects to servers of this process.
 #![expect(clippy::unwrap_used, reason = "what cannot be had here fails the test")]
 
+#[path = "egress/aborts.rs"]
+mod aborts;
 #[path = "egress/answers.rs"]
 mod answers;
 #[path = "egress/bed.rs"]

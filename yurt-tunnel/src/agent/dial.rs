@@ -15,7 +15,8 @@ use yurt_core::transport::{Error, ErrorKind, Incoming, Stream, Target};
 use super::metrics::Outcome;
 use super::policy::{Asked, Forbidden, canonical};
 use super::{Shared, local};
-use crate::{servers, splice};
+use crate::servers;
+use crate::splice::{self, Socket};
 
 /// The longest time that a target has to answer in.
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
@@ -90,14 +91,15 @@ impl Dialer {
         }
     }
 
-    async fn carry(&self, mut stream: Box<dyn Stream>, mut tcp: TcpStream, host: &str, port: u16) {
+    async fn carry(&self, mut stream: Box<dyn Stream>, tcp: TcpStream, host: &str, port: u16) {
         let id = stream.id();
         let server = self.server;
         tracing::debug!(%server, stream = id, host, port, "a stream begins");
-        match splice::both(&mut stream, &mut tcp).await {
+        let mut target = Socket::from(tcp);
+        match splice::both(&mut stream, &mut target).await {
             Ok(()) => {
                 tracing::debug!(%server, stream = id, "a stream has ended");
-                end_cleanly(&tcp);
+                end_cleanly(target.tcp());
             }
             Err(error) => {
                 tracing::debug!(%server, stream = id, %error, "a stream is broken off");

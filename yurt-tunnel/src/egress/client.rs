@@ -1,7 +1,6 @@
 //! A client's end of a connection: plain by the unix socket, TLS by TCP.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,7 +10,6 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::unix::pipe::Receiver;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
@@ -19,6 +17,7 @@ use super::answer::ESTABLISHED;
 use super::head::{self, BadHead, MAX_HEAD_LEN};
 use super::socket;
 use crate::server::Address;
+use crate::splice::{End, HangUp};
 
 /// When a silent client is asked whether it is still there. One that only does not read may do so for ever: no
 /// TCP_USER_TIMEOUT, which would end it.
@@ -38,11 +37,14 @@ const FAREWELL_BYTES: u64 = 256 << 10;
 /// Who has asked, or is about to.
 #[derive(Debug)]
 pub(super) struct Client {
-    end: End,
+    end: Connection,
     /// What it has sent behind the head.
     behind: Bytes,
-    /// Who wants to know when it has ended its direction; gets the connection to see when the other one ends.
-    ended: Option<oneshot::Sender<Other>>,
+    hang_up: HangUp,
+    /// What it may still have on its way once it is gone gets this long to arrive.
+    orphan: Duration,
+    /// Runs since it is gone, or since the last of its bytes.
+    orphaned: Option<Pin<Box<Sleep>>>,
     /// The head of the answer, until it was read.
     unread: Option<Unread>,
 }
@@ -54,7 +56,7 @@ struct Unread {
 }
 
 #[derive(Debug)]
-enum End {
+enum Connection {
     Socket(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -67,31 +69,22 @@ pub(super) enum NoHead {
     Bad(BadHead),
 }
 
-/// Waits for a client to be gone as a whole.
-#[derive(Debug)]
-pub(super) struct Gone(oneshot::Receiver<Other>);
-
-/// Another descriptor of a client's connection.
-#[derive(Debug)]
-enum Other {
-    Socket(UnixStream),
-    Tcp(TcpStream),
-}
-
 impl Client {
     pub(super) fn plain(stream: UnixStream) -> Self {
-        Self::new(End::Socket(stream))
+        Self::new(Connection::Socket(stream))
     }
 
     pub(super) fn tls(stream: TlsStream<TcpStream>) -> Self {
-        Self::new(End::Tls(Box::new(stream)))
+        Self::new(Connection::Tls(Box::new(stream)))
     }
 
-    fn new(end: End) -> Self {
+    fn new(end: Connection) -> Self {
         Self {
             end,
             behind: Bytes::new(),
-            ended: None,
+            hang_up: HangUp::default(),
+            orphan: Duration::ZERO,
+            orphaned: None,
             unread: None,
         }
     }
@@ -117,15 +110,15 @@ impl Client {
         let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         loop {
             let ready = match &self.end {
-                End::Socket(stream) => stream.ready(Interest::PRIORITY).await,
-                End::Tls(stream) => stream.get_ref().0.ready(Interest::PRIORITY).await,
+                Connection::Socket(stream) => stream.ready(Interest::PRIORITY).await,
+                Connection::Tls(stream) => stream.get_ref().0.ready(Interest::PRIORITY).await,
             };
             if !ready.is_ok_and(|ready| !ready.is_read_closed()) {
                 return;
             }
             let _until_it_is_new = match &self.end {
-                End::Socket(stream) => stream.try_io(Interest::PRIORITY, nothing),
-                End::Tls(stream) => stream.get_ref().0.try_io(Interest::PRIORITY, nothing),
+                Connection::Socket(stream) => stream.try_io(Interest::PRIORITY, nothing),
+                Connection::Tls(stream) => stream.get_ref().0.try_io(Interest::PRIORITY, nothing),
             };
         }
     }
@@ -133,7 +126,7 @@ impl Client {
     /// Tells the client that the tunnel stands. Nothing more is written before it has read that.
     pub(super) async fn establish(&mut self) -> io::Result<()> {
         match &mut self.end {
-            End::Socket(stream) => {
+            Connection::Socket(stream) => {
                 self.unread = Some(Unread {
                     closed: socket::send_apart(stream, ESTABLISHED).await?,
                     patience: Box::pin(tokio::time::sleep(PATIENCE)),
@@ -141,7 +134,7 @@ impl Client {
                 Ok(())
             }
             // One record, and a flush so that the next has its own.
-            End::Tls(stream) => {
+            Connection::Tls(stream) => {
                 stream.write_all(ESTABLISHED).await?;
                 stream.flush().await
             }
@@ -161,18 +154,15 @@ impl Client {
         let _told = tokio::time::timeout(FAREWELL, farewell).await;
     }
 
-    /// Returns what waits for the client to be gone once it has ended its own direction: nothing that is written
-    /// may ever show it.
-    pub(super) fn gone(&mut self) -> Gone {
-        let (ended, told) = oneshot::channel();
-        self.ended = Some(ended);
-        Gone(told)
+    /// Sets how long a client that is gone is waited for.
+    pub(super) fn set_orphan(&mut self, orphan: Duration) {
+        self.orphan = orphan;
     }
 
     /// Has the connection reset when it is dropped, so that it is not taken for a clean end. A unix socket knows
     /// no reset.
     pub(super) fn reset(&mut self) {
-        if let End::Tls(stream) = &mut self.end {
+        if let Connection::Tls(stream) = &mut self.end {
             // Without the option the end is one without TLS's farewell.
             drop(SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)));
         }
@@ -190,16 +180,6 @@ impl Client {
         }
         Poll::Ready(())
     }
-
-    fn has_ended(&mut self) {
-        let Some(ended) = self.ended.take() else {
-            return;
-        };
-        // Without another descriptor its end is seen when something is written.
-        if let Ok(connection) = Other::of(&self.end) {
-            drop(ended.send(connection));
-        }
-    }
 }
 
 /// Prepares a socket for a tunnel: no byte waits for another, and a peer that is gone is noticed.
@@ -208,48 +188,21 @@ pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
 }
 
-impl Gone {
-    /// Returns when nobody is there to read any more; never, if the client has not ended its direction.
-    pub(super) async fn wait(self) {
-        if let Ok(connection) = self.0.await
-            && connection.hung_up().await.is_ok()
-        {
-            return;
-        }
-        std::future::pending().await
-    }
-}
-
-impl Other {
-    /// Makes a second descriptor of a connection: with a readiness of its own, which others do not wait for.
-    fn of(end: &End) -> io::Result<Self> {
-        Ok(match end {
-            End::Socket(stream) => {
-                let stream = stream.as_fd().try_clone_to_owned()?.into();
-                Self::Socket(UnixStream::from_std(stream)?)
-            }
-            End::Tls(stream) => {
-                let stream = stream.get_ref().0.as_fd().try_clone_to_owned()?.into();
-                Self::Tcp(TcpStream::from_std(stream)?)
-            }
-        })
-    }
-
-    async fn hung_up(&self) -> io::Result<()> {
-        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        loop {
-            let ready = match self {
-                Self::Socket(stream) => stream.ready(Interest::WRITABLE).await?,
-                Self::Tcp(stream) => stream.ready(Interest::WRITABLE).await?,
-            };
-            if ready.is_write_closed() {
-                return Ok(());
-            }
-            let _until_it_is_new = match self {
-                Self::Socket(stream) => stream.try_io(Interest::WRITABLE, nothing),
-                Self::Tcp(stream) => stream.try_io(Interest::WRITABLE, nothing),
-            };
-        }
+impl End for Client {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        ready!(match &self.end {
+            Connection::Socket(stream) => self.hang_up.poll(stream, cx),
+            Connection::Tls(stream) => self.hang_up.poll(stream.get_ref().0, cx),
+        });
+        let orphan = self.orphan;
+        let orphaned = self
+            .orphaned
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(orphan)));
+        ready!(orphaned.as_mut().poll(cx));
+        Poll::Ready(io::Error::new(
+            io::ErrorKind::BrokenPipe,
+            "the client is gone",
+        ))
     }
 }
 
@@ -265,10 +218,10 @@ impl AsyncRead for Client {
             buf.put_slice(&this.behind.split_to(length));
             return Poll::Ready(Ok(()));
         }
-        let (before, has_room) = (buf.filled().len(), buf.remaining() > 0);
+        let before = buf.filled().len();
         ready!(Pin::new(&mut this.end).poll_read(cx, buf))?;
-        if has_room && buf.filled().len() == before {
-            this.has_ended();
+        if buf.filled().len() > before {
+            this.orphaned = None;
         }
         Poll::Ready(Ok(()))
     }
@@ -290,14 +243,11 @@ impl AsyncWrite for Client {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        // From here on the end of the connection is a natural one.
-        this.ended = None;
-        Pin::new(&mut this.end).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().end).poll_shutdown(cx)
     }
 }
 
-impl AsyncRead for End {
+impl AsyncRead for Connection {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -310,7 +260,7 @@ impl AsyncRead for End {
     }
 }
 
-impl AsyncWrite for End {
+impl AsyncWrite for Connection {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -35,24 +35,16 @@ impl Tunnel {
     /// Tells the client that the target is there.
     pub(super) async fn establish(&mut self) -> io::Result<()> {
         if let Dialled::Direct(socket) = &self.target {
-            client::prepare(socket)?;
+            client::prepare(socket.tcp())?;
         }
         self.client.establish().await
     }
 
-    /// Carries bytes until both directions have ended. A client that is gone as a whole, which a target that has
-    /// nothing to say would never notice, has it end within `orphan`.
+    /// Carries bytes until both directions have ended. A client that is gone as a whole, which a target that takes
+    /// no more or has nothing to say would never notice, has it end within `orphan`.
     pub(super) async fn carry(&mut self, orphan: Duration) -> io::Result<()> {
-        let gone = self.client.gone();
-        let orphaned = async {
-            gone.wait().await;
-            tokio::time::sleep(orphan).await;
-        };
-        let both = splice::both(&mut self.client, &mut self.target);
-        tokio::select! {
-            ended = both => ended?,
-            () = orphaned => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone")),
-        }
+        self.client.set_orphan(orphan);
+        splice::both(&mut self.client, &mut self.target).await?;
         self.has_ended = true;
         Ok(())
     }

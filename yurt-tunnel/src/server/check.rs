@@ -92,7 +92,7 @@ async fn directly(kubelet: &Address, report: &mut Report) -> Option<Dialled> {
         Ok(socket) => {
             let took = millis(began);
             report.good(format!("{kubelet} is dialled directly in {took:.1} ms"));
-            Some(Dialled::Direct(socket))
+            Some(Dialled::Direct(socket.into()))
         }
         Err(error) => {
             report.bad(format!("dial {kubelet} directly: {error}"));

@@ -11,8 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use yurt_core::transport::{self, MAX_HOST_LEN, Peer, Stream};
+
+use crate::splice::{End, Socket};
 
 /// The code of a stream that ends because its other end has failed.
 pub(crate) const ABORTED: u16 = 1;
@@ -64,7 +65,7 @@ pub enum Dialled {
     /// A stream that an agent, or another server, has accepted.
     Stream(Box<dyn Stream>),
     /// A socket that this server has connected.
-    Direct(TcpStream),
+    Direct(Socket),
 }
 
 // === Address ===
@@ -129,8 +130,17 @@ impl Dialled {
             Self::Stream(stream) => stream.reset(ABORTED),
             Self::Direct(socket) => {
                 // Without the option the end is a clean one, which nobody can help any more.
-                drop(SockRef::from(&*socket).set_linger(Some(Duration::ZERO)));
+                drop(SockRef::from(socket.tcp()).set_linger(Some(Duration::ZERO)));
             }
+        }
+    }
+}
+
+impl End for Dialled {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match self {
+            Self::Stream(stream) => stream.poll_gone(cx),
+            Self::Direct(socket) => socket.poll_gone(cx),
         }
     }
 }

@@ -64,7 +64,7 @@ impl Dial for Router {
             Ok(Road::Direct { host }) => {
                 let port = address.port;
                 let dialled = direct(&Address { host, port }, deadline).await;
-                ("direct", dialled.map(Dialled::Direct))
+                ("direct", dialled.map(|tcp| Dialled::Direct(tcp.into())))
             }
             Ok(Road::Agent { node, host }) => {
                 let target = Target::Dial {

@@ -291,7 +291,7 @@ impl Dial for Roads {
             })
         };
         match road.unwrap_or(Road::Fails(ErrorKind::NoPeer)) {
-            Road::To(address) => Ok(Dialled::Direct(connect(address).await?)),
+            Road::To(address) => Ok(Dialled::Direct(connect(address).await?.into())),
             Road::Late(address) => {
                 let _open = connect(address).await?;
                 std::future::pending().await

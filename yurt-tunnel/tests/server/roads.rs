@@ -45,7 +45,7 @@ async fn a_cloud_node_that_is_asked_for_by_its_name_is_dialled_at_its_address() 
         panic!("it is no edge node");
     };
     let (_, from) = target.accept().await.unwrap();
-    assert_eq!(socket.local_addr().unwrap(), from);
+    assert_eq!(socket.tcp().local_addr().unwrap(), from);
 }
 
 #[tokio::test]

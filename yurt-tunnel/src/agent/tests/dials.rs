@@ -1,10 +1,11 @@
 //! What becomes of a stream that a server wants. The targets are real sockets of this machine, so the time is real.
 
+use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use yurt_core::testing::transport::{memory_pair, node, server};
@@ -99,6 +100,68 @@ async fn an_answer_that_ends_first_leaves_the_request_open() {
     let mut question = String::new();
     target.read_to_string(&mut question).await.unwrap();
     assert_eq!(question, "still asking");
+}
+
+/// Writes until nothing more is taken for a while.
+async fn fill(end: &mut (impl AsyncWrite + Unpin)) {
+    let (piece, quiet) = (vec![7; 64 << 10], Duration::from_millis(30));
+    while let Ok(written) = timeout(quiet, end.write(&piece)).await {
+        written.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn whoever_resets_the_other_end_knows_whatever_is_stalled_or_has_ended() {
+    for bits in 0..32 {
+        let is = |bit: u8| bits & 1 << bit != 0;
+        let [up_is_full, down_is_full, stream_has_ended, target_has_ended] =
+            [is(0), is(1), is(2), is(3)];
+        if stream_has_ended && (target_has_ended || up_is_full) || target_has_ended && down_is_full
+        {
+            continue; // an end like any other
+        }
+        let site = Site::new().await;
+        let (mut stream, mut target) = site.connected().await;
+        if stream_has_ended {
+            stream.shutdown().await.unwrap();
+            assert_eq!(target.read(&mut [0]).await.unwrap(), 0);
+        }
+        if target_has_ended {
+            target.shutdown().await.unwrap();
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        }
+        if up_is_full {
+            fill(&mut stream).await;
+        }
+        if down_is_full {
+            fill(&mut target).await;
+        }
+        let case = format!("case {bits:05b}");
+        if is(4) {
+            stream.reset(7);
+            let gone = async {
+                while !target
+                    .ready(Interest::WRITABLE)
+                    .await
+                    .unwrap()
+                    .is_write_closed()
+                {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(LIMIT, gone).await.expect(&case);
+        } else {
+            target.set_zero_linger().unwrap();
+            drop(target);
+            let reset = timeout(LIMIT, poll_fn(|cx| stream.poll_reset(cx))).await;
+            let reset = reset.expect(&case);
+            assert_eq!(
+                Error::of(&reset).unwrap().kind(),
+                ErrorKind::Reset(1),
+                "{case}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

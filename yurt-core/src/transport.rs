@@ -66,6 +66,7 @@ pub const MAX_MESSAGE_LEN: usize = 1024;
 ///
 /// 21. What was written before both directions ended arrives, though its writer has dropped the stream.
 /// 22. A reset, and the end of the session, is told to an end that waits for it, whatever it has not read or sent.
+/// 23. An accept that is dropped ends the stream before it begins, or resets it, and leaves nothing.
 ///
 /// # For implementers
 ///

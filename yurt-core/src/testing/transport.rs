@@ -73,6 +73,7 @@ macro_rules! transport_conformance {
             each_end_knows_who_the_other_is,
             what_was_written_arrives_though_its_writer_is_gone,
             a_reset_is_told_to_an_end_that_only_waits,
+            a_dropped_accept_ends_the_stream,
         }
     };
 }

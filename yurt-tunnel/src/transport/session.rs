@@ -4,6 +4,8 @@ mod accept;
 mod driver;
 mod open;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;

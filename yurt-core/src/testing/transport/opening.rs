@@ -1,6 +1,8 @@
-//! Clauses 1 to 6: how streams come to be.
+//! Clauses 1 to 6 and 23: how streams come to be.
 
 use std::error::Error as _;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::Pair;
-use super::ends::{PATIENCE, SHORT, finish, receive, send, to, within};
+use super::ends::{PATIENCE, SHORT, finish, read_failure, receive, send, to, within};
 use crate::transport::{
     Error, ErrorKind, MAX_HOST_LEN, MAX_MESSAGE_LEN, Open, Priority, State, Target,
 };
@@ -225,6 +227,32 @@ pub async fn opens_that_nobody_takes_are_refused_as_overload(pair: impl AsyncFn(
     assert_eq!(first.kind(), ErrorKind::Overloaded, "{first}");
     opens.shutdown().await;
     assert_eq!(*pair.opener.state().borrow(), State::Open);
+    pair.goes_on().await;
+    pair.has_no_streams().await;
+}
+
+/// 23. An accept that is dropped ends the stream before it begins, or resets it, and leaves nothing.
+pub async fn a_dropped_accept_ends_the_stream(pair: impl AsyncFn() -> Pair) {
+    let pair = pair().await;
+    // More of them than there may be streams at once: none takes a place for good.
+    for _ in 0..pair.limit + 10 {
+        let (open, incoming) = pair.taken(to("dropped")).await;
+        let mut accept = incoming.accept();
+        // It may be done at once, or not.
+        let begun = poll_fn(|cx| Poll::Ready(accept.as_mut().poll(cx))).await;
+        drop((accept, begun));
+        match within("an open ends", open).await {
+            Ok(mut stream) => {
+                let kind = read_failure(&mut stream).await;
+                assert!(matches!(kind, ErrorKind::Reset(_)), "a stream: {kind:?}");
+            }
+            Err(error) => {
+                let kind = error.kind();
+                let is_refused = matches!(kind, ErrorKind::Reset(_) | ErrorKind::Other);
+                assert!(is_refused, "an open: {kind:?}");
+            }
+        }
+    }
     pair.goes_on().await;
     pair.has_no_streams().await;
 }

@@ -29,6 +29,8 @@ pub(super) struct Offer<C: Carrier> {
     id: StreamId,
     open: Open,
     pipe: Option<(C::Send, C::Receive)>,
+    /// An acceptance has begun, after which there is no other answer.
+    is_answering: bool,
 }
 
 /// Reads the head of a pipe and offers the stream, or refuses it.
@@ -68,6 +70,7 @@ pub(super) async fn offer<C: Carrier>(
                 id,
                 open,
                 pipe,
+                is_answering: false,
             };
             // As many fit as the link offers; those that do not are dropped, and so rejected.
             let _ = offers.try_send(Box::new(offer));
@@ -98,7 +101,8 @@ impl<C: Carrier> Incoming for Offer<C> {
     }
 
     async fn accept(mut self: Box<Self>) -> Result<Box<dyn Stream>> {
-        let (mut send, receive) = self.pipe.take().expect("an offer has its pipe");
+        self.is_answering = true;
+        let (send, _) = self.pipe.as_mut().expect("an offer has its pipe");
         let mut answer = Vec::new();
         Answer::Accepted.encode(&mut answer);
         let said: io::Result<()> = async {
@@ -106,16 +110,14 @@ impl<C: Carrier> Incoming for Offer<C> {
             send.flush().await
         }
         .await;
-        if let Err(error) = said {
-            self.forget();
-            return Err(transport_error(&error));
-        }
+        said.map_err(|error| transport_error(&error))?;
         if !self.core.with(|inner, _| inner.link.accept(self.id)) {
             let failure = self.forget();
             let gone = || transport_error(&reset_error(0));
             return Err(failure.map_or_else(gone, |(kind, why)| Error::new(kind, why)));
         }
-        let stream = TunnelStream::new(self.core.clone(), self.id, (send, receive));
+        let pipe = self.pipe.take().expect("an offer has its pipe");
+        let stream = TunnelStream::new(self.core.clone(), self.id, pipe);
         Ok(Box::new(stream))
     }
 
@@ -135,7 +137,9 @@ impl<C: Carrier> Offer<C> {
     fn reject_with(&mut self, why: Error) {
         if let Some((send, receive)) = self.pipe.take() {
             self.forget();
-            self.core.later(refuse(send, receive, why));
+            if !self.is_answering {
+                self.core.later(refuse(send, receive, why));
+            }
         }
     }
 }

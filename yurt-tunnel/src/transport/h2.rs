@@ -2,12 +2,14 @@
 //!
 //! The end that connects is the *server* of HTTP/2, so that the end that listened can open streams. A session
 //! begins with one connection. When the first of its streams turns out to be bulk, the peer is asked for a second
-//! connection, and bulk moves there: what waits in one TCP connection's queue delays everything behind it.
+//! connection, and bulk moves there: what waits in one TCP connection's queue delays everything behind it. Its end
+//! takes no more than what is on it, and it is closed when nothing is.
 
 mod carrier;
 mod lane;
 mod listener;
 mod pipe;
+mod second;
 
 use std::fmt;
 use std::net::SocketAddr;

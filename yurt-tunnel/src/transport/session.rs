@@ -71,6 +71,7 @@ struct Slot {
     /// Told once when there will be none, or no answer.
     failed: Option<oneshot::Sender<Error>>,
     writer: Option<Waker>,
+    reader: Option<Waker>,
     /// Who neither reads nor writes, and wants to know when the stream fails.
     watcher: Option<Waker>,
     failure: Option<(ErrorKind, String)>,
@@ -301,7 +302,7 @@ impl Inner {
             return;
         };
         slot.failure = Some((kind, message.clone()));
-        for waker in [slot.writer.take(), slot.watcher.take()] {
+        for waker in [slot.writer.take(), slot.reader.take(), slot.watcher.take()] {
             waker.into_iter().for_each(Waker::wake);
         }
         if let Some(failed) = slot.failed.take() {

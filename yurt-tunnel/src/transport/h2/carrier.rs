@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use ::h2::client::{ResponseFuture, SendRequest};
+use ::h2::client::{Connection, SendRequest};
 use ::h2::server::SendResponse;
-use ::h2::{Reason, RecvStream, SendStream};
+use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use parking_lot::Mutex;
@@ -18,10 +18,12 @@ use tokio::time::timeout;
 use tracing::debug;
 use yurt_core::transport::{Peer, Priority, Result};
 
-use super::lane::{self, ConnectedTls, Place, h2_refusal};
+use super::lane::{self, ConnectedTls, ListenedTls, Place, h2_refusal};
 use super::pipe::{H2Receive, H2Send, Leg, Shared, pipe};
+use super::second::{Mover, Second};
+use crate::link::Config;
 use crate::transport::handshake::HANDSHAKE_LIMIT;
-use crate::transport::pipe::{Carrier, Path, lost_error};
+use crate::transport::pipe::{Carrier, Path, SendPipe, lost_error};
 
 /// The session that a connection belongs to, known to its two ends only.
 pub(super) const SESSION: HeaderName = HeaderName::from_static("yurt-session");
@@ -34,11 +36,11 @@ pub(super) const BULK: &str = "bulk";
 /// What requests ask for, as their paths.
 pub(super) const HELLO_PATH: &str = "/hello";
 const PIPE_PATH: &str = "/pipe";
-const LANE_PATH: &str = "/lane";
-const MOVE_PATH: &str = "/move/";
+pub(super) const LANE_PATH: &str = "/lane";
+pub(super) const MOVE_PATH: &str = "/move/";
 
-/// The connections' tasks, and why the first of them ended.
-struct Tasks {
+/// The connections' tasks, and why the first connection ended.
+pub(super) struct Tasks {
     running: Mutex<JoinSet<()>>,
     lost: watch::Sender<Option<String>>,
 }
@@ -54,22 +56,8 @@ pub(super) struct Opening {
     remote: SocketAddr,
     user: String,
     interactive: SendRequest<Bytes>,
-    bulk: Mutex<Bulk>,
+    pub(super) second: Second,
     tasks: Tasks,
-}
-
-/// The second connection.
-enum Bulk {
-    None,
-    Asked,
-    Open(SendRequest<Bytes>),
-}
-
-/// Moves one pipe to the second connection.
-pub(super) struct Mover {
-    opening: Weak<Opening>,
-    /// The number of the pipe's first stream.
-    stream: u32,
 }
 
 impl OpeningCarrier {
@@ -78,12 +66,13 @@ impl OpeningCarrier {
         user: String,
         interactive: SendRequest<Bytes>,
         connection: impl Future<Output = std::result::Result<(), ::h2::Error>> + Send + 'static,
+        config: &Config,
     ) -> Self {
         let opening = Arc::new(Opening {
             remote,
             user,
             interactive,
-            bulk: Mutex::new(Bulk::None),
+            second: Second::new(config),
             tasks: Tasks::new(),
         });
         opening.tasks.run(connection);
@@ -100,63 +89,21 @@ impl Opening {
         &self.user
     }
 
+    pub(super) fn interactive(&self) -> SendRequest<Bytes> {
+        self.interactive.clone()
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     /// Takes the second connection, if it was asked for.
     pub(super) fn attach(
-        &self,
+        self: &Arc<Self>,
         requests: SendRequest<Bytes>,
-        connection: impl Future<Output = std::result::Result<(), ::h2::Error>> + Send + 'static,
+        connection: Connection<ListenedTls, Bytes>,
     ) {
-        let mut bulk = self.bulk.lock();
-        if matches!(*bulk, Bulk::Asked) {
-            *bulk = Bulk::Open(requests);
-            self.tasks.run(connection);
-        }
-    }
-
-    /// Asks the peer for the second connection, once.
-    fn ask_for_bulk(&self) {
-        let mut bulk = self.bulk.lock();
-        if matches!(*bulk, Bulk::None) {
-            let mut requests = self.interactive.clone();
-            if requests.send_request(request(LANE_PATH), true).is_ok() {
-                *bulk = Bulk::Asked;
-            }
-        }
-    }
-
-    fn requests(&self, priority: Priority) -> SendRequest<Bytes> {
-        match (priority, &*self.bulk.lock()) {
-            (Priority::Bulk, Bulk::Open(requests)) => requests.clone(),
-            _ => self.interactive.clone(),
-        }
-    }
-}
-
-impl Mover {
-    /// Asks for the second connection.
-    pub(super) fn ask(&self) {
-        if let Some(opening) = self.opening.upgrade() {
-            opening.ask_for_bulk();
-        }
-    }
-
-    /// Begins the pipe's second stream, if there is a second connection with room for it; nothing follows in one
-    /// that is over.
-    pub(super) fn second(&self, is_over: bool) -> Option<(SendStream<Bytes>, ResponseFuture)> {
-        let opening = self.opening.upgrade()?;
-        let Bulk::Open(requests) = &*opening.bulk.lock() else {
-            return None;
-        };
-        let path = format!("{MOVE_PATH}{}", self.stream);
-        let begun = requests.clone().send_request(request(&path), is_over);
-        begun.ok().map(|(response, send)| (send, response))
-    }
-
-    /// Reads what nobody will read any more, as long as the session lives.
-    pub(super) fn read_out(&self, leg: Leg) {
-        if let Some(opening) = self.opening.upgrade() {
-            opening.tasks.spawn(leg.read_out());
-        }
+        Second::attach(self, requests, connection);
     }
 }
 
@@ -165,15 +112,22 @@ impl Carrier for OpeningCarrier {
     type Receive = H2Receive;
 
     async fn open(&self, priority: Priority) -> io::Result<(H2Send, H2Receive)> {
-        let requests = self.0.requests(priority).ready().await;
+        let second = match priority {
+            Priority::Bulk => self.0.second.requests(),
+            Priority::Interactive => None,
+        };
+        let is_second = second.is_some();
+        let requests = second.unwrap_or_else(|| self.0.interactive()).ready().await;
         let mut requests = requests.map_err(|error| self.0.tasks.error(&error))?;
         let begun = requests.send_request(request(PIPE_PATH), false);
         let (response, send) = begun.map_err(|error| self.0.tasks.error(&error))?;
-        let mover = Mover {
+        let mover = (!is_second).then(|| Mover {
             opening: self.downgrade(),
             stream: send.stream_id().as_u32(),
-        };
-        Ok(pipe(send, Leg::Asked(response), Some(mover)))
+        });
+        let mut pipe = pipe(send, Leg::Asked(response), mover);
+        pipe.0.set_priority(priority);
+        Ok(pipe)
     }
 
     async fn accept(&self) -> io::Result<(H2Send, H2Receive)> {
@@ -222,7 +176,7 @@ impl AcceptingCarrier {
             known: Mutex::default(),
         });
         serving.hello(&mut connection, INTERACTIVE).await?;
-        tasks.run(serve(serving, connection));
+        tasks.run(serve(serving, connection, INTERACTIVE));
         let carrier = Self {
             remote,
             tasks,
@@ -284,17 +238,21 @@ impl Serving {
         Ok(())
     }
 
-    /// Does what a request asks for.
-    fn take(self: &Arc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    /// Does what a request on one of the connections asks for.
+    fn take(
+        self: &Arc<Self>,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        lane: &str,
+    ) {
         let path = request.uri().path().to_owned();
         if path == LANE_PATH {
-            let _ = respond.send_response(Response::new(()), true); // nobody waits for it
-            return self.add_lane();
+            return self.add_lane(respond);
         }
         let known = match path.strip_prefix(MOVE_PATH).map(str::parse) {
             Some(Ok(stream)) => self.known.lock().remove(&stream),
             Some(Err(_)) => None,
-            None if path == PIPE_PATH => return self.begin(request, respond),
+            None if path == PIPE_PATH => return self.begin(request, respond, lane),
             None => None,
         };
         let Some(shared) = known.and_then(|known| known.upgrade()) else {
@@ -303,23 +261,26 @@ impl Serving {
         shared.go_on(request.into_body(), respond);
     }
 
-    fn begin(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    fn begin(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, lane: &str) {
         let Ok(send) = respond.send_response(Response::new(()), false) else {
             return; // reset already
         };
         let number = send.stream_id().as_u32();
         let pipe = pipe(send, Leg::Open(request.into_body()), None);
-        let mut known = self.known.lock();
-        if known.len() >= known.capacity() {
-            known.retain(|_, shared| shared.strong_count() > 0);
+        // Only pipes of the first connection move; those of the second have numbers of their own.
+        if lane == INTERACTIVE {
+            let mut known = self.known.lock();
+            if known.len() >= known.capacity() {
+                known.retain(|_, shared| shared.strong_count() > 0);
+            }
+            known.insert(number, Arc::downgrade(pipe.0.shared()));
         }
-        known.insert(number, Arc::downgrade(pipe.0.shared()));
         // A session that takes none is overloaded: dropped, the pipe is reset.
         let _ = self.pipes.try_send(pipe);
     }
 
-    /// Connects a second time.
-    fn add_lane(self: &Arc<Self>) {
+    /// Connects a second time, and tells the peer that asked if that fails.
+    fn add_lane(self: &Arc<Self>, mut respond: SendResponse<Bytes>) {
         let serving = self.clone();
         let Some(tasks) = self.tasks.upgrade() else {
             return;
@@ -330,15 +291,14 @@ impl Serving {
                 serving.hello(&mut connection, BULK).await?;
                 Ok::<_, yurt_core::transport::Error>(connection)
             };
-            match timeout(HANDSHAKE_LIMIT, second).await {
-                Ok(Ok(connection)) => {
-                    if let Some(tasks) = serving.tasks.upgrade() {
-                        tasks.run(serve(serving.clone(), connection));
-                    }
-                }
-                // The session goes on with one.
-                Ok(Err(error)) => debug!(%error, "no second connection"),
-                Err(_) => debug!("no second connection in time"),
+            let connected = timeout(HANDSHAKE_LIMIT, second).await;
+            let Ok(Ok(connection)) = connected else {
+                debug!(error = ?connected.map(drop), "no second connection");
+                return respond.send_reset(Reason::REFUSED_STREAM);
+            };
+            let _ = respond.send_response(Response::new(()), true); // the peer sees it by itself
+            if let Err(error) = serve(serving.clone(), connection, BULK).await {
+                debug!(%error, "the second connection has ended");
             }
         });
     }
@@ -348,16 +308,17 @@ impl Serving {
 async fn serve(
     serving: Arc<Serving>,
     mut connection: ::h2::server::Connection<ConnectedTls, Bytes>,
+    lane: &'static str,
 ) -> std::result::Result<(), ::h2::Error> {
-    let _ending = Ending(&serving);
+    let _ending = (lane == INTERACTIVE).then(|| Ending(&serving));
     while let Some(request) = connection.accept().await {
         let (request, respond) = request?;
-        serving.take(request, respond);
+        serving.take(request, respond, lane);
     }
     Ok(())
 }
 
-/// Tells the pipes when a connection ends, in whatever way: one may wait for what was to come on it.
+/// Tells the pipes when the session ends, in whatever way: one may wait for what was to come on another connection.
 struct Ending<'a>(&'a Serving);
 
 impl Drop for Ending<'_> {
@@ -387,7 +348,7 @@ impl Tasks {
         }
     }
 
-    /// Runs a connection; the carrier is lost when it ends.
+    /// Runs the first connection; the carrier is lost when it ends.
     fn run(
         &self,
         connection: impl Future<Output = std::result::Result<(), ::h2::Error>> + Send + 'static,
@@ -406,7 +367,7 @@ impl Tasks {
         });
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.running.lock();
         while running.try_join_next().is_some() {}
         running.spawn(task);

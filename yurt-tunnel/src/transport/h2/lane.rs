@@ -7,7 +7,7 @@ use ::h2::Reason;
 use ::h2::client::SendRequest;
 use bytes::Bytes;
 use rustls::pki_types::ServerName;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use yurt_core::transport::{Error, ErrorKind, Peer, Result};
@@ -120,6 +120,8 @@ pub(super) fn pipes(config: &Config) -> u32 {
     u32::try_from(config.streams * 2 + 8).unwrap_or(u32::MAX)
 }
 
+/// What the link bounds by itself, opens that are given up and their resets, is no abuse to HTTP/2 either: its own
+/// guards count over a connection's life, and would end a session for what a blackout or a busy link makes of it.
 fn client_builder(config: &Config) -> ::h2::client::Builder {
     let (stream, connection) = windows(config);
     let mut builder = ::h2::client::Builder::new();
@@ -128,6 +130,7 @@ fn client_builder(config: &Config) -> ::h2::client::Builder {
         .initial_connection_window_size(connection)
         .max_frame_size(FRAME)
         .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(None)
         .enable_push(false);
     builder
 }
@@ -140,6 +143,8 @@ fn server_builder(config: &Config) -> ::h2::server::Builder {
         .initial_connection_window_size(connection)
         .max_frame_size(FRAME)
         .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(pipes(config) as usize)
+        .max_local_error_reset_streams(None)
         .max_concurrent_streams(pipes(config));
     builder
 }
@@ -149,6 +154,12 @@ fn tune(socket: &TcpStream, config: &Config) {
     let socket = SockRef::from(socket);
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_user_timeout(Some(config.liveness));
+    // The second connection is asked for a sign of life by its one end only.
+    let keep_alive = TcpKeepalive::new()
+        .with_time(config.liveness / 2)
+        .with_interval(config.liveness / 6)
+        .with_retries(3);
+    let _ = socket.set_tcp_keepalive(&keep_alive);
     let _ = socket.set_tcp_notsent_lowat(UNSENT);
     // CUBIC takes each lost packet for a full queue: 1 % of loss on a long way leaves 3 Mbit/s.
     let _ = socket.set_tcp_congestion(b"bbr");

@@ -149,7 +149,8 @@ impl Shaking {
             session.attach(requests, connection);
             return Ok(None);
         }
-        let carrier = OpeningCarrier::new(address, peer.user.clone(), requests, connection);
+        let user = peer.user.clone();
+        let carrier = OpeningCarrier::new(address, user, requests, connection, &self.config);
         {
             let mut sessions = self.sessions.lock();
             if sessions.len() >= sessions.capacity() {

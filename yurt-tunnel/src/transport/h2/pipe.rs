@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use yurt_core::transport::Priority;
 
-use super::carrier::Mover;
+use super::second::Mover;
 use crate::transport::pipe::{ReceivePipe, SendPipe, lost_error, reset_error, sent_code};
 
 const MOVED: HeaderName = HeaderName::from_static("yurt-moved");
@@ -110,7 +110,7 @@ impl Shared {
         }
     }
 
-    /// Tells a reader that waits for a second stream that there will be none.
+    /// Fails a pipe of which a part was on a connection that has ended.
     pub(super) fn lose(&self) {
         let mut next = self.next.lock();
         next.is_lost = true;
@@ -120,14 +120,14 @@ impl Shared {
     }
 
     /// Moves if that is wanted and possible by now.
-    fn move_if_wanted(&self) {
+    fn move_if_wanted(self: &Arc<Self>) {
         let Some(mover) = &self.mover else {
             return;
         };
         let mut next = self.next.lock();
         if next.is_wanted
             && !next.is_done
-            && let Some((send, response)) = mover.second(next.is_over)
+            && let Some((send, response)) = mover.second(self, next.is_over)
         {
             next.is_done = true;
             next.send = Some(send);
@@ -216,11 +216,8 @@ impl SendPipe for H2Send {
     }
 
     fn set_priority(&mut self, priority: Priority) {
-        if priority == Priority::Bulk
-            && let Some(mover) = &self.shared.mover
-        {
+        if priority == Priority::Bulk && self.shared.mover.is_some() {
             self.shared.next.lock().is_wanted = true;
-            mover.ask();
             self.shared.move_if_wanted();
         }
     }
@@ -285,19 +282,23 @@ impl ReceivePipe for H2Receive {
 impl H2Receive {
     /// Goes on in the second stream, when there is one.
     fn poll_follow(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let leg = self.shared.next.lock().receive.take();
+        let Some(leg) = leg else {
+            return self.poll_lost(cx).map(Err);
+        };
+        self.leg = leg;
+        self.has_moved = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for the end of a connection that would not be seen otherwise.
+    fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let mut next = self.shared.next.lock();
-        match next.receive.take() {
-            Some(leg) => {
-                self.leg = leg;
-                self.has_moved = false;
-                Poll::Ready(Ok(()))
-            }
-            None if next.is_lost => Poll::Ready(Err(lost_error("the connection is gone"))),
-            None => {
-                next.reader = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if next.is_lost {
+            return Poll::Ready(lost_error("the connection is gone"));
         }
+        next.reader = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Bytes, or none at the end of both streams.
@@ -343,12 +344,13 @@ impl AsyncRead for H2Receive {
         }
         if self.unread.is_empty() {
             self.shared.move_if_wanted();
-            match ready!(self.poll_bytes(cx))? {
-                Some(bytes) => self.unread = bytes,
-                None => {
+            match self.poll_bytes(cx)? {
+                Poll::Ready(Some(bytes)) => self.unread = bytes,
+                Poll::Ready(None) => {
                     self.is_ended = true;
                     return Poll::Ready(Ok(()));
                 }
+                Poll::Pending => return self.poll_lost(cx).map(Err),
             }
         }
         let count = self.unread.len().min(buffer.remaining());

@@ -122,6 +122,21 @@ impl<C: Carrier> TunnelStream<C> {
     }
 }
 
+impl<C: Carrier> TunnelStream<C> {
+    /// A reset that the pipe may not tell of: one of its connections is gone at the other end only.
+    fn poll_reset_while_reading(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let is_reset = self.core.with(|inner, _| {
+            let slot = inner.slots.entry(self.id).or_default();
+            slot.reader = Some(cx.waker().clone());
+            matches!(slot.failure, Some((ErrorKind::Reset(_), _)))
+        });
+        if is_reset {
+            return Poll::Ready(self.fail(&lost_error("the stream was reset")));
+        }
+        Poll::Pending
+    }
+}
+
 impl<C: Carrier> AsyncRead for TunnelStream<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -133,8 +148,10 @@ impl<C: Carrier> AsyncRead for TunnelStream<C> {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        if let Err(error) = ready!(Pin::new(&mut self.receive).poll_read(cx, buffer)) {
-            return Poll::Ready(Err(self.fail(&error)));
+        match Pin::new(&mut self.receive).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(&error))),
+            Poll::Pending => return self.poll_reset_while_reading(cx).map(Err),
         }
         let bytes = (buffer.filled().len() - before) as u64;
         let id = self.id;

@@ -1,4 +1,4 @@
-//! What a path delivers at best, and how long it takes at least: of late, as paths change.
+//! What a path delivers at best, and how long it takes: of late, as paths change.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,8 +6,11 @@ use std::time::Duration;
 /// Rounds of which the best rate counts.
 const ROUNDS: usize = 10;
 
-/// How long a shortest round trip counts.
+/// How long an extreme of the round trip counts.
 const LATELY: Duration = Duration::from_secs(10);
+
+/// Round trips that tell how long the queue is now: those of the packets round one that was lost.
+const NOW: usize = 8;
 
 /// The two measures.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +18,11 @@ pub(super) struct Rate {
     /// Bytes per second of the last rounds.
     rounds: VecDeque<u64>,
     /// Round trips, each shorter than all that came after it.
-    trips: VecDeque<(Duration, Duration)>,
+    short: VecDeque<(Duration, Duration)>,
+    /// Round trips, each longer than all that came after it.
+    long: VecDeque<(Duration, Duration)>,
+    /// The last round trips.
+    last: VecDeque<Duration>,
 }
 
 impl Rate {
@@ -26,7 +33,16 @@ impl Rate {
 
     /// The shortest round trip.
     pub(super) fn shortest(&self) -> Option<Duration> {
-        self.trips.front().map(|(_, trip)| *trip)
+        self.short.front().map(|(_, trip)| *trip)
+    }
+
+    /// Whether packets wait about as long as they did at most.
+    pub(super) fn is_queue_full(&self) -> bool {
+        let (Some(shortest), Some((_, longest))) = (self.shortest(), self.long.front()) else {
+            return true;
+        };
+        let now = self.last.iter().max().copied().unwrap_or_default();
+        now.saturating_sub(shortest) * 4 >= longest.saturating_sub(shortest) * 3
     }
 
     /// Takes what a round has delivered. One that had nothing more to send says only that it can be so much.
@@ -48,26 +64,30 @@ impl Rate {
         self.rounds.drain(..old);
     }
 
-    /// The path delivers less than it has.
-    pub(super) fn fall(&mut self) {
-        for rate in &mut self.rounds {
-            *rate = *rate / 20 * 17;
-        }
-    }
-
     /// Takes a round trip.
     pub(super) fn round_trip(&mut self, now: Duration, trip: Duration) {
-        while self.trips.back().is_some_and(|(_, longer)| *longer >= trip) {
-            self.trips.pop_back();
+        if self.last.len() == NOW {
+            self.last.pop_front();
         }
-        self.trips.push_back((now, trip));
-        while self.trips.len() > 1
-            && self
-                .trips
-                .front()
-                .is_some_and(|(at, _)| now.saturating_sub(*at) > LATELY)
-        {
-            self.trips.pop_front();
-        }
+        self.last.push_back(trip);
+        keep(&mut self.short, now, trip, |known| known >= trip);
+        keep(&mut self.long, now, trip, |known| known <= trip);
+    }
+}
+
+/// Keeps what may yet be the extreme: without what the new one exceeds, and what is long ago.
+fn keep(
+    trips: &mut VecDeque<(Duration, Duration)>,
+    now: Duration,
+    trip: Duration,
+    is_exceeded: impl Fn(Duration) -> bool,
+) {
+    while trips.back().is_some_and(|(_, known)| is_exceeded(*known)) {
+        trips.pop_back();
+    }
+    trips.push_back((now, trip));
+    let is_old = |(at, _): &(Duration, Duration)| now.saturating_sub(*at) > LATELY;
+    while trips.len() > 1 && trips.front().is_some_and(is_old) {
+        trips.pop_front();
     }
 }

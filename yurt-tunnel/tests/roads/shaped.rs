@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use testbed::pki::Pki;
@@ -20,15 +21,15 @@ use yurt_tunnel::transport::quic::QuicTransport;
 use super::{LIMIT, credentials, listen};
 
 /// What the edge's end of a stream is, as its port.
-const SOURCE: u16 = 1;
+pub(super) const SOURCE: u16 = 1;
 const ECHO: u16 = 2;
 
 /// A session over a shaped link; the edge answers on a thread of its own.
-struct Shaped {
+pub(super) struct Shaped {
     session: Arc<dyn Opener>,
     _stop: watch::Sender<()>,
     _listener: Box<dyn yurt_core::transport::Listener>,
-    _wan: Arc<Wan>,
+    wan: Arc<Wan>,
     _folder: tempfile::TempDir,
 }
 
@@ -40,7 +41,7 @@ fn transport(way: &str, credentials: Credentials) -> Arc<dyn Transport> {
 }
 
 impl Shaped {
-    async fn new(way: &'static str, link: Shape, nat: Option<NatConfig>) -> Self {
+    pub(super) async fn new(way: &'static str, link: Shape, nat: Option<NatConfig>) -> Self {
         let wan = Arc::new(Wan::new(WanConfig { seed: 7, link, nat }).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let pki = Pki::new();
@@ -66,12 +67,16 @@ impl Shaped {
             session,
             _stop: stop,
             _listener: listener,
-            _wan: wan,
+            wan,
             _folder: folder,
         }
     }
 
-    async fn open(&self, port: u16) -> Box<dyn Stream> {
+    pub(super) fn wan(&self) -> &Wan {
+        &self.wan
+    }
+
+    pub(super) async fn open(&self, port: u16) -> Box<dyn Stream> {
         let target = Target::dial("edge", port).unwrap();
         let open = self.session.open(Open::new(target, LIMIT));
         // The listener takes HTTP/2's second connection.
@@ -82,7 +87,7 @@ impl Shaped {
     }
 
     /// Goes on taking connections while something is done.
-    async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::select! {
             done = work => done,
             other = self._listener.accept() => panic!("nobody else connects: {other:?}"),
@@ -139,16 +144,22 @@ async fn ask(mut stream: Box<dyn Stream>, time: Duration) -> Vec<Duration> {
 }
 
 /// How many bytes come in a time.
-async fn drain(mut stream: Box<dyn Stream>, time: Duration) -> u64 {
+async fn drained(stream: Box<dyn Stream>, time: Duration) -> u64 {
+    let total = AtomicU64::new(0);
+    drain(stream, time, &total).await;
+    total.into_inner()
+}
+
+/// Counts the bytes that come in a time.
+pub(super) async fn drain(mut stream: Box<dyn Stream>, time: Duration, total: &AtomicU64) {
     let mut buffer = vec![0; 256 << 10];
-    let mut total = 0;
     let read = async {
         loop {
-            total += stream.read(&mut buffer).await.unwrap() as u64;
+            let count = stream.read(&mut buffer).await.unwrap() as u64;
+            total.fetch_add(count, Ordering::Relaxed);
         }
     };
     let _ = timeout(time, read).await;
-    total
 }
 
 fn slow(megabits: u64) -> Shape {
@@ -168,7 +179,7 @@ async fn mixed(way: &'static str, link: Shape) -> (f64, Duration) {
     let shaped = Shaped::new(way, link, None).await;
     let mut copies = JoinSet::new();
     for _ in 0..4 {
-        copies.spawn(drain(shaped.open(SOURCE).await, WARM + TIME));
+        copies.spawn(drained(shaped.open(SOURCE).await, WARM + TIME));
     }
     shaped.during(sleep(WARM)).await;
     let mut shells = JoinSet::new();
@@ -203,7 +214,7 @@ async fn one_packet_in_a_hundred_lost_does_not_stop_a_copy() {
         let shaped = Shaped::new(way, link, None).await;
         let stream = shaped.open(SOURCE).await;
         let time = Duration::from_secs(8);
-        let bytes = shaped.during(drain(stream, time)).await;
+        let bytes = shaped.during(drained(stream, time)).await;
         let rate = bytes as f64 * 8.0 / 1e6 / time.as_secs_f64();
         println!("{way} at {loss}: {rate:.1} Mbit/s");
         assert!(rate >= least, "{way} at {loss}: {rate} Mbit/s");

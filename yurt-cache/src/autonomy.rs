@@ -62,7 +62,7 @@ pub(crate) enum ScopeState {
     /// It is there as it was so long ago.
     Synced {
         behind: Option<Duration>,
-        /// The store was damaged and the scope was not listed since.
+        /// The store was damaged or the cloud was put back, and the scope was not listed since.
         is_suspect: bool,
     },
 }

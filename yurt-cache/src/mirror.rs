@@ -95,8 +95,6 @@ struct State {
     history: History,
     /// The store was damaged: something may be missing, so a list has to come before the next watch.
     is_suspect: bool,
-    /// The cloud's revisions have gone back: in which era the next list is.
-    later_era: Option<Era>,
     /// When the upstream watch was last open; the mirror's beginning if never.
     behind_since: Instant,
     used: Instant,
@@ -143,7 +141,6 @@ impl Mirror {
             phase: Phase::Syncing,
             history: History::new(window, kind.era()),
             is_suspect: false,
-            later_era: None,
             behind_since: now,
             used: now,
             rests_until: None,
@@ -169,6 +166,8 @@ impl Mirror {
         state.phase = Phase::Behind;
         state.history = history;
         state.is_suspect = is_suspect;
+        drop(state);
+        self.note_followed();
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -176,7 +175,7 @@ impl Mirror {
     }
 
     pub(crate) fn is_synced(&self) -> bool {
-        matches!(self.state.read().phase, Phase::Live | Phase::Behind)
+        self.state.read().is_synced()
     }
 
     pub(crate) fn is_live(&self) -> bool {
@@ -191,10 +190,6 @@ impl Mirror {
     /// Returns how far the upstream watch has come: where it is to be resumed.
     pub(crate) fn followed(&self) -> u64 {
         self.state.read().history.upstream()
-    }
-
-    fn later_era(&self) -> Option<Era> {
-        self.state.read().later_era
     }
 
     fn era(&self) -> Era {
@@ -239,9 +234,14 @@ impl Mirror {
         let state = self.state.read();
         Covering {
             version: state.history.member(key).map(|member| member.version),
-            followed: Version::cloud(state.history.era(), state.history.upstream()),
+            followed: state.followed(),
             revision: state.history.revision(),
         }
+    }
+
+    /// Tells the kind how far the upstream watch has come.
+    fn note_followed(&self) {
+        self.kind.note_followed(self.state.read().followed());
     }
 
     /// Wakes when anything of the mirror has changed.
@@ -328,9 +328,17 @@ impl Mirror {
         (!matches!(state.phase, Phase::Live)).then_some(state.behind_since)
     }
 
-    /// Returns whether the store was damaged and no list has come since.
+    /// Returns whether what it holds may not be what the cloud has, and no list has come since: the store was damaged, or
+    /// it is outdated.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.state.read().is_suspect
+        let state = self.state.read();
+        state.is_suspect || state.is_before(self.kind.era())
+    }
+
+    /// Returns whether the cloud's revisions have gone back since it was listed, as anybody has seen who reads the kind:
+    /// they name other objects now.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.state.read().is_before(self.kind.era())
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -343,10 +351,9 @@ impl Mirror {
             form: self.kind.form().map(|form| (*form).clone()),
             is_synced: record == ScopeRecord::Always || self.is_synced(),
             revision: transition.marks.revision,
-            upstream: transition.marks.upstream,
+            followed: Version::cloud(transition.era, transition.marks.upstream),
             compacted: transition.marks.compacted,
             ahead_until: transition.marks.ahead_until,
-            went_back: record == ScopeRecord::IfNeeded && self.later_era().is_some(),
             ..SavedScope::new(&self.scope)
         }
     }
@@ -371,6 +378,20 @@ impl Mirror {
             drop(state);
             self.changed.send_replace(());
         }
+    }
+}
+
+impl State {
+    fn is_synced(&self) -> bool {
+        matches!(self.phase, Phase::Live | Phase::Behind)
+    }
+
+    fn is_before(&self, era: Era) -> bool {
+        self.is_synced() && self.history.era() < era
+    }
+
+    fn followed(&self) -> Version {
+        Version::cloud(self.history.era(), self.history.upstream())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::authorize::Permit;
 use crate::body::{self, Body};
 use crate::codec::{Status, Subject, TypeMeta, with_type_meta};
 use crate::filter::chain::Filtered;
-use crate::mirror::kind::{Covering, Kind};
+use crate::mirror::kind::{Covering, Kind, Known};
 
 /// What the node has of one object, before anybody has decided who may see it.
 pub(crate) struct Found<'a> {
@@ -35,18 +35,17 @@ pub(crate) async fn find(
 ) -> Result<Found<'_>, Status> {
     let name = path.name.clone().unwrap_or_default();
     let namespace = path.namespace.clone().unwrap_or_default();
-    let stored = match kind {
-        None => None,
-        Some(kind) => {
-            let reading = kind.clone();
-            reading.note_use(&key(&namespace, &name), Instant::now());
-            let newest = blocking(move || reading.newest(&namespace, &name, covering)).await?;
-            newest.map(|(at, stored)| (at, stored, kind))
-        }
+    let Some(kind) = kind else {
+        return Err(unknown(path));
     };
-    if stored.is_none() && covering.is_none() {
-        return Err(never_seen(path));
-    }
+    let reading = kind.clone();
+    reading.note_use(&key(&namespace, &name), Instant::now());
+    let known = blocking(move || reading.known(&namespace, &name, covering)).await?;
+    let stored = match known {
+        Known::There(at, stored) => Some((at, stored, kind)),
+        Known::Absent => None,
+        Known::Unknown => return Err(unknown(path)),
+    };
     Ok(Found {
         path,
         stored,
@@ -91,10 +90,10 @@ impl Found<'_> {
     }
 }
 
-fn never_seen(path: &Path) -> Status {
+fn unknown(path: &Path) -> Status {
     let name = path.name.as_deref().unwrap_or_default();
     let message = format!(
-        "the cloud is not reachable and this node has never seen {} {name:?}",
+        "the cloud is not reachable and this node does not know {} {name:?}",
         path.resource
     );
     Status::unavailable(message, None)

@@ -287,7 +287,7 @@ fn store_damage(facts: &Facts) -> Finding {
         .filter(|one| matches!(one.state, ScopeState::Synced { is_suspect, .. } if is_suspect))
         .map(|one| one.scope.clone())
         .collect();
-    let intro = "the store was damaged, and this was not listed since: ";
+    let intro = "the store was damaged or the cloud was put back, and this was not listed since: ";
     let well = if facts.store.damaged == 0 {
         "the store is whole"
     } else {

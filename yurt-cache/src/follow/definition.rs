@@ -120,7 +120,7 @@ pub(super) fn serves(text: &[u8], version: &str) -> bool {
 pub(crate) fn recall(registry: &Registry, kind: &Kind) {
     let name = name(&kind.resource);
     if let Some(definitions) = registry.known_kind(&definitions())
-        && let Ok(Some((_, text))) = definitions.newest("", &name, None)
+        && let Ok(Some((_, text))) = definitions.newest("", &name)
     {
         take(kind, &text);
     }

@@ -33,7 +33,7 @@ impl Follower {
         let began = Instant::now();
         self.mirror.counters.lists.fetch_add(1, Ordering::Relaxed);
         let mirror = self.mirror.clone();
-        stored(move || mirror.begin_list()).await?;
+        stored(move || mirror.begin_list(at)).await?;
         let mut seen = HashSet::new();
         let mut next = None;
         loop {
@@ -70,7 +70,7 @@ impl Follower {
     pub(super) async fn watch_list(&self, caller: &Caller) -> Result<(), FetchError> {
         self.mirror.counters.lists.fetch_add(1, Ordering::Relaxed);
         let mirror = self.mirror.clone();
-        stored(move || mirror.begin_list()).await?;
+        stored(move || mirror.begin_list(ListAt::Latest)).await?;
         let mut query = selectors(&self.mirror);
         query.extend([
             ("watch", "1".to_owned()),
@@ -221,10 +221,7 @@ impl Follower {
         let (mirror, now) = (self.mirror.clone(), head.resource_version);
         match stored(move || mirror.finish_list(now, form, &seen)).await? {
             Finished::InPlace => Ok(()),
-            Finished::WentBack => {
-                let before = self.mirror.followed();
-                Err(FetchError::WentBack { before, now })
-            }
+            Finished::WentBack { before } => Err(FetchError::WentBack { before, now }),
         }
     }
 }

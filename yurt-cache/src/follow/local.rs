@@ -40,10 +40,7 @@ impl Registry {
             return Ok(None);
         };
         let (namespace, name) = split_key(key);
-        let Some((_, body)) = kind
-            .newest(namespace, name, None)
-            .map_err(LocalError::Store)?
-        else {
+        let Some((_, body)) = kind.newest(namespace, name).map_err(LocalError::Store)? else {
             return Ok(None);
         };
         let object = kind

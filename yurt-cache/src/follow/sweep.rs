@@ -15,6 +15,7 @@ use crate::mirror::Mirror;
 use crate::mirror::kind::Kind;
 use crate::mirror::remembered::Remembered;
 use crate::mirror::saved::parse_object_key;
+use crate::mirror::version::Era;
 use crate::retention::{Bounds, Entry, Held, Needs, plan};
 use crate::store::layout::{HEALED, RECORDS};
 use crate::upstream::Link;
@@ -41,10 +42,11 @@ impl Registry {
         let objects = self.sweep_remembered(now, needs)?;
         self.sweep_orphans()?;
         self.note_healed()?;
-        // What a kind says of itself is learned again with its next mirror.
+        // What a kind says of itself is learned again with its next mirror, but for its era.
+        let is_unused = |kind: &Kind| kind.is_empty() && kind.era() == Era::default();
         self.kinds
             .write()
-            .retain(|_, kind| Arc::strong_count(kind) > 1 || !kind.is_empty());
+            .retain(|_, kind| Arc::strong_count(kind) > 1 || !is_unused(kind));
         Ok(Gone { mirrors, objects })
     }
 

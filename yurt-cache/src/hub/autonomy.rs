@@ -170,7 +170,7 @@ impl Autonomy {
         if !mirror.is_live() {
             return None;
         }
-        let (_, text) = mirror.kind.newest("", self.node.as_str(), None).ok()??;
+        let (_, text) = mirror.kind.newest("", self.node.as_str()).ok()??;
         condition::read(&text)
     }
 

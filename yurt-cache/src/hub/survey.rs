@@ -62,7 +62,7 @@ pub(crate) fn survey(registry: &Registry, node: &NodeName) -> Survey {
     }
     let claims = registry.known_kind(&Resource::core(CLAIMS));
     let volume_of = |namespace: &str, name: &str| {
-        let text = claims.as_ref()?.newest(namespace, name, None).ok()??.1;
+        let text = claims.as_ref()?.newest(namespace, name).ok()??.1;
         let claim: Claim = serde_json::from_slice(&text).ok()?;
         let volume = claim.spec.volume_name?;
         // As of references: other names cannot be.

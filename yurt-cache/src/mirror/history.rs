@@ -79,7 +79,7 @@ impl History {
         let members = history.members.values();
         let told = members.map(|member| member.order).max();
         let told = told.max(tombstones.last().map(|stone| stone.order));
-        let era_held = history.cloud_versions().max().map_or(era, Version::era);
+        let era_held = history.cloud_versions().max().map(Version::era);
         let held = history.cloud_versions().map(Version::number).max();
         let deleted = tombstones.iter().map(|stone| stone.revision).max();
         history.marks.revision = marks.revision.max(told.unwrap_or(0));
@@ -87,7 +87,8 @@ impl History {
             .upstream
             .max(held.unwrap_or(0))
             .max(deleted.unwrap_or(0));
-        history.era = era_held;
+        // Earlier hubs did not write the era beside the objects.
+        history.era = era.max(era_held.unwrap_or_default());
         history.tombstones = tombstones.into();
         history.window.restart(history.marks.revision);
         history
@@ -217,8 +218,13 @@ impl History {
     }
 
     /// Decides what the first complete list means: nobody has been told anything yet.
-    pub(crate) fn first_list(&self, revision: u64, listed: Vec<Listed>) -> Transition {
+    pub(crate) fn first_list(
+        &self,
+        (era, revision): (Era, u64),
+        listed: Vec<Listed>,
+    ) -> Transition {
         let mut plan = Plan::new(self);
+        plan.era = era;
         for one in listed {
             let order = one.version.number();
             plan.holdings.insert(one.key.clone(), one.held(None, order));

@@ -32,7 +32,8 @@ impl Mirror {
     /// If the store takes no write; then none of them was taken.
     pub(crate) fn take(&self, events: Vec<Incoming>) -> Result<()> {
         let writing = self.writing.lock();
-        if writing.is_ended {
+        // What comes from a later era does not continue an earlier one: it is listed.
+        if writing.is_ended || self.is_outdated() {
             return Ok(());
         }
         let transition = self.state.read().history.events(events);

@@ -5,11 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
-use yurt_core::store::{Error, ErrorKind, Result, Store};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use yurt_core::store::{Batch, Error, ErrorKind, Result, Store};
 
 use super::bodies::Bodies;
 use super::remembered::{ByName, Remembered};
+use super::saved::{encode_era, era_key};
 use super::version::{Era, Version};
 use crate::api::{ObjectKey, Resource, Within, key};
 use crate::codec::fields::Attributes;
@@ -31,7 +33,8 @@ pub(crate) struct Kind {
     pub(crate) resource: Resource,
     form: RwLock<Option<Arc<TypeMeta>>>,
     custom: RwLock<Arc<Custom>>,
-    era: Mutex<Era>,
+    /// How far any of its mirrors has followed the cloud, in the last era. Who waits is woken by another era only.
+    followed: watch::Sender<Version>,
     pub(super) bodies: Bodies,
     budget: Budget,
     pub(super) remembered: Arc<Remembered>,
@@ -47,6 +50,15 @@ pub(crate) struct Covering {
     pub(crate) revision: u64,
 }
 
+/// What the node can say of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Its `resourceVersion`, and its bytes.
+    There(u64, Bytes),
+    Absent,
+    Unknown,
+}
+
 impl Kind {
     pub(crate) fn new(
         resource: Resource,
@@ -59,7 +71,7 @@ impl Kind {
             resource,
             form: RwLock::default(),
             custom: RwLock::default(),
-            era: Mutex::default(),
+            followed: watch::Sender::new(Version::cloud(Era::default(), 0)),
             budget,
             remembered,
             by_name: ByName::default(),
@@ -133,25 +145,47 @@ impl Kind {
             .is_some_and(|key| key.starts_with('/'))
     }
 
-    // === Objects ===
+    // === Eras ===
 
-    /// Returns in which era the cloud's revisions are, as far as any scope has seen.
-    pub(super) fn era(&self) -> Era {
-        *self.era.lock()
+    /// Returns in which era the cloud's revisions are, as far as anybody has seen.
+    pub(crate) fn era(&self) -> Era {
+        self.followed.borrow().era()
     }
 
-    /// Takes over an era that the store knows of.
+    /// Returns how far any mirror has followed the cloud, in the last era.
+    pub(super) fn followed(&self) -> Version {
+        *self.followed.borrow()
+    }
+
+    /// Wakes when another era has begun.
+    pub(super) fn eras(&self) -> watch::Receiver<Version> {
+        self.followed.subscribe()
+    }
+
+    /// Notes that something is of this era.
     pub(super) fn note_era(&self, era: Era) {
-        let mut known = self.era.lock();
-        *known = era.max(*known);
+        self.note_followed(Version::cloud(era, 0));
     }
 
-    /// Returns the era that a scope is in after its revisions have gone back from those of `era`.
-    pub(super) fn era_after(&self, era: Era) -> Era {
-        let mut known = self.era.lock();
-        *known = known.max(era.next());
-        *known
+    /// Notes how far a mirror has followed the cloud.
+    pub(super) fn note_followed(&self, version: Version) {
+        self.followed.send_if_modified(|followed| {
+            let is_other_era = version.era() > followed.era();
+            *followed = version.max(*followed);
+            is_other_era
+        });
     }
+
+    /// Notes that the cloud's revisions have gone back from those of `era`: whoever is still in it has to list anew.
+    /// Blocks on the store, so that a restart knows it too.
+    pub(super) fn end_era(&self, era: Era) -> Result<()> {
+        self.note_era(era.next());
+        let mut batch = Batch::new();
+        batch.put(era_key(&self.resource), encode_era(self.era()));
+        self.store().write(batch)
+    }
+
+    // === Objects ===
 
     /// Returns the bytes of a version, `None` if it is gone. Blocks on the store.
     pub(crate) fn read(&self, key: &ObjectKey, version: Version) -> Result<Option<Bytes>> {
@@ -159,31 +193,55 @@ impl Kind {
     }
 
     /// Returns the newest version of an object, whoever holds it, what is local before all: its `resourceVersion`
-    /// and its bytes. A mirror that covers the place knows better than what was remembered at a revision that it
-    /// has passed. Blocks on the store.
-    pub(crate) fn newest(
+    /// and its bytes. Blocks on the store.
+    pub(crate) fn newest(&self, namespace: &str, name: &str) -> Result<Option<(u64, Bytes)>> {
+        let newest = self.newest_of(&key(namespace, name), |_| true)?;
+        Ok(newest.map(|(version, body)| (version.number(), body)))
+    }
+
+    /// Returns what a GET may say of an object. A mirror that covers the place knows better than what was remembered at
+    /// a revision that it has passed; without one nobody knows what has become since of what was held before the
+    /// cloud's revisions went back. Blocks on the store.
+    pub(crate) fn known(
         &self,
         namespace: &str,
         name: &str,
         covering: Option<Covering>,
-    ) -> Result<Option<(u64, Bytes)>> {
+    ) -> Result<Known> {
         let key = key(namespace, name);
-        let counts = |version: &Version| match covering {
-            None => true,
+        let covering = covering.filter(|mirror| mirror.followed.era() == self.era());
+        let counts = |version: Version| match covering {
+            None => {
+                version.is_local()
+                    || version.era() == self.era()
+                    || self.version_by_name(&key) == Some(version)
+            }
             // What is local in front of it in another scope is over where this one has heard more of the cloud.
-            Some(mirror) if version.is_local() => mirror.version == Some(*version),
-            Some(mirror) => mirror.version == Some(*version) || *version > mirror.followed,
+            Some(mirror) if version.is_local() => mirror.version == Some(version),
+            Some(mirror) => mirror.version == Some(version) || version > mirror.followed,
         };
+        Ok(match self.newest_of(&key, counts)? {
+            Some((version, body)) => Known::There(version.number(), body),
+            None if covering.is_some() => Known::Absent,
+            None => Known::Unknown,
+        })
+    }
+
+    fn newest_of(
+        &self,
+        key: &ObjectKey,
+        counts: impl Fn(Version) -> bool,
+    ) -> Result<Option<(Version, Bytes)>> {
         loop {
-            let versions = self.bodies.versions(&key);
-            let newest = versions.iter().map(|one| one.version).filter(counts).max();
-            let Some(version) = newest else {
+            let versions = self.bodies.versions(key);
+            let newest = versions.iter().map(|one| one.version);
+            let Some(version) = newest.filter(|one| counts(*one)).max() else {
                 return Ok(None);
             };
-            if let Some(body) = self.read(&key, version)? {
-                return Ok(Some((version.number(), body)));
+            if let Some(body) = self.read(key, version)? {
+                return Ok(Some((version, body)));
             }
-            if self.bodies.versions(&key) == versions {
+            if self.bodies.versions(key) == versions {
                 let what = format!("what is stored of {key} is not there");
                 return Err(Error::new(ErrorKind::Damaged, what));
             }

@@ -12,14 +12,14 @@ use yurt_core::store::{Batch, ErrorKind, Result, Store};
 use super::history::{History, Holding, Tombstone};
 use super::record::Record;
 use super::saved::{
-    SavedScope, decode_holding, decode_remembered, decode_tombstone, id_of, parse_member_key,
-    parse_object_key, parse_scope_key, parse_tombstone_key,
+    SavedScope, decode_era, decode_holding, decode_remembered, decode_tombstone, id_of,
+    parse_member_key, parse_object_key, parse_scope_key, parse_tombstone_key,
 };
 use super::version::MirrorId;
 use super::{Kind, Limit, Mirror};
 use crate::api::{ObjectKey, Resource, Scope, Within};
 use crate::store::layout::{
-    HEALED, LAYOUT, LAYOUT_VERSION, MEMBERS, RECORDS, REMEMBERED, SCOPES, TABLES, TOMBSTONES,
+    ERAS, HEALED, LAYOUT, LAYOUT_VERSION, MEMBERS, RECORDS, REMEMBERED, SCOPES, TABLES, TOMBSTONES,
 };
 
 /// Keys that are deleted at a time.
@@ -89,6 +89,7 @@ pub(crate) fn load(
         damage: Damage::default(),
     };
     loading.check_layout()?;
+    loading.load_eras()?;
     let saved = loading.load_scopes()?;
     let mut found = loading.load_members(&saved)?;
     loading.load_tombstones(&saved, &mut found)?;
@@ -144,6 +145,17 @@ impl Loading<'_> {
         // A disk that takes no write still answers what it has.
         if let Err(error) = self.store.write(batch) {
             tracing::warn!(%error, "the store's layout is not noted");
+        }
+        Ok(())
+    }
+
+    fn load_eras(&mut self) -> Result<()> {
+        for stored in self.stored_keys(ERAS)? {
+            let bytes = self.store.get(&stored).ok().flatten();
+            let era = bytes.as_deref().and_then(decode_era);
+            if let (Some((resource, _)), Some(era)) = (parse_object_key(&stored), era) {
+                self.kind(&resource).note_era(era);
+            }
         }
         Ok(())
     }
@@ -307,7 +319,7 @@ impl Loading<'_> {
         }
         let is_unknown = self.loaded.damaged.is_some();
         let is_damaged = is_unknown || found.is_damaged || self.damage.lacks(&scope, &found);
-        let era = kind.era();
+        let era = saved.followed.era();
         let mirror = Mirror::new(id, scope, kind, self.store.clone(), self.window, now);
         if saved.is_synced {
             let mut history = History::restored(
@@ -319,9 +331,10 @@ impl Loading<'_> {
             if found.forgets {
                 history.forget();
             }
+            let era = history.era();
             mirror.restore(history, is_damaged);
             if saved.went_back {
-                mirror.distrust();
+                mirror.kind.note_era(era.next());
             }
         }
         self.loaded.mirrors.push(mirror);

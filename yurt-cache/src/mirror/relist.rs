@@ -5,14 +5,13 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use yurt_core::store::{Batch, Result};
+use yurt_core::store::Result;
 
 use super::Mirror;
 use super::history::Listed;
-use super::saved::{SavedScope, scope_key};
-use super::version::Version;
+use super::version::{Era, Version};
 use super::write::ScopeRecord;
-use crate::api::{ObjectKey, split_key};
+use crate::api::{ListAt, ObjectKey, split_key};
 use crate::codec::TypeMeta;
 
 /// One object of a list, in the form that is kept.
@@ -28,7 +27,9 @@ pub(crate) struct Item {
 pub(crate) enum Finished {
     InPlace,
     /// The cloud stands before what it had shown: its revisions count again, so each object has to be read anew.
-    WentBack,
+    WentBack {
+        before: u64,
+    },
 }
 
 /// What is held while a mirror is written.
@@ -36,42 +37,34 @@ pub(crate) enum Finished {
 pub(super) struct Writing {
     /// What a list that is being taken has brought that is new.
     staged: HashMap<ObjectKey, (Version, u32)>,
+    /// In which era the list is.
+    era: Era,
+    /// The cloud had come as far as this when it was asked for the list as it is now.
+    since: Option<Version>,
     /// Nothing is written for the mirror any more.
     pub(super) is_ended: bool,
 }
 
 impl Mirror {
     /// Notes that the cloud's revisions have gone back, as when its etcd was restored: they name other objects now, and
-    /// only a list says which. Blocks on the store, so that a restart knows it too.
+    /// only a list says which, here and in every other mirror of the kind. Blocks on the store, so that a restart knows
+    /// it too.
     pub(crate) fn went_back(&self) -> Result<()> {
-        let mut writing = self.writing.lock();
-        if writing.is_ended || self.later_era().is_some() || !self.is_synced() {
+        let writing = self.writing.lock();
+        if writing.is_ended || !self.is_synced() {
             return Ok(());
         }
-        self.unstage(&mut writing)?;
-        let transition = self.state.read().history.proven(0);
-        let saved = SavedScope {
-            went_back: true,
-            ..self.saved_after(&transition, ScopeRecord::IfNeeded)
-        };
-        let mut batch = Batch::new();
-        batch.put(scope_key(self.id), saved.encode());
-        self.store.write(batch)?;
-        self.distrust();
-        Ok(())
-    }
-
-    /// Takes what is listed from now on for the beginning of another era.
-    pub(super) fn distrust(&self) {
-        let later = self.kind.era_after(self.era());
-        let mut state = self.state.write();
-        state.later_era = Some(later);
-        state.is_suspect = true;
+        self.kind.end_era(self.era())
     }
 
     /// Clears the way for a list: what an unfinished one has brought is dropped. Blocks on the store.
-    pub(crate) fn begin_list(&self) -> Result<()> {
-        self.unstage(&mut self.writing.lock())
+    pub(crate) fn begin_list(&self, at: ListAt) -> Result<()> {
+        let mut writing = self.writing.lock();
+        self.unstage(&mut writing)?;
+        let followed = self.kind.followed();
+        writing.era = followed.era();
+        writing.since = (at == ListAt::Latest).then_some(followed);
+        Ok(())
     }
 
     /// Takes over a part of a list. Blocks on the store.
@@ -80,11 +73,10 @@ impl Mirror {
         if writing.is_ended {
             return Ok(());
         }
-        let era = self.era();
         let mut writer = self.kind.bodies.writer();
         let mut staged: HashMap<ObjectKey, (Version, u32)> = HashMap::new();
         for item in items {
-            let version = Version::cloud(self.later_era().unwrap_or(era), item.revision);
+            let version = Version::cloud(writing.era, item.revision);
             let is_held = self.state.read().history.cloud_version(&item.key) == Some(version);
             if is_held && self.kind.bodies.is_damaged(&item.key) {
                 writer.overwrite(&item.key, version, &item.body);
@@ -116,11 +108,15 @@ impl Mirror {
             return Ok(Finished::InPlace);
         }
         self.kind.learn_form(form);
-        let is_first = !self.is_synced();
-        if !is_first && revision < self.followed() && self.later_era().is_none() {
+        let listed_at = Version::cloud(writing.era, revision);
+        let is_earlier = writing.since.is_some_and(|since| listed_at < since);
+        if is_earlier {
+            self.kind.end_era(writing.era)?;
+        }
+        if writing.era < self.kind.era() {
             self.unstage(&mut writing)?;
-            self.distrust();
-            return Ok(Finished::WentBack);
+            let before = writing.since.map_or(self.followed(), Version::number);
+            return Ok(Finished::WentBack { before });
         }
         let staged = writing.staged.iter().map(|(key, (version, len))| Listed {
             key: key.clone(),
@@ -128,12 +124,12 @@ impl Mirror {
             len: *len,
         });
         let staged: Vec<Listed> = staged.collect();
-        let later = self.later_era().unwrap_or(self.era());
+        let at = (writing.era, revision);
         let transition = {
-            let history = &self.state.read().history;
-            match is_first {
-                true => history.first_list(revision, staged.clone()),
-                false => history.relist((later, revision), staged.clone(), seen),
+            let state = self.state.read();
+            match state.is_synced() {
+                false => state.history.first_list(at, staged.clone()),
+                true => state.history.relist(at, staged.clone(), seen),
             }
         };
         self.happen(transition, ScopeRecord::Always, &staged)?;

@@ -5,10 +5,10 @@ use bincode::{Decode, Encode};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::history::{Behind, Holding, Marks, Member, Tombstone};
-use super::version::{MirrorId, Version};
+use super::version::{Era, MirrorId, Version};
 use crate::api::{ObjectKey, Resource, Scope};
 use crate::codec::{FieldSelector, LabelSelector, TypeMeta};
-use crate::store::layout::{MEMBERS, RECORDS, REMEMBERED, SCOPES, TOMBSTONES};
+use crate::store::layout::{ERAS, MEMBERS, RECORDS, REMEMBERED, SCOPES, TOMBSTONES};
 
 const LIMIT: usize = 64 << 10;
 
@@ -29,11 +29,12 @@ pub(crate) struct SavedScope {
     pub(crate) is_synced: bool,
     /// What clients were told, at least; objects and deletions may say more.
     pub(crate) revision: u64,
-    /// How far the upstream watch had come, at least; objects and deletions may say more.
-    pub(crate) upstream: u64,
+    /// How far the upstream watch had come, at least, and in which era; objects and deletions may say more. Earlier hubs
+    /// wrote the revision alone, as if it were of the first era.
+    pub(crate) followed: Version,
     pub(crate) compacted: u64,
     pub(crate) ahead_until: u64,
-    /// The cloud's revisions have gone back, and no list has come since: they name other objects now.
+    /// An earlier hub says that the cloud's revisions had gone back, and that no list had come since.
     pub(crate) went_back: bool,
 }
 
@@ -49,7 +50,7 @@ impl SavedScope {
             form: None,
             is_synced: false,
             revision: 0,
-            upstream: 0,
+            followed: Version::cloud(Era::default(), 0),
             compacted: 0,
             ahead_until: 0,
             went_back: false,
@@ -60,7 +61,7 @@ impl SavedScope {
     pub(crate) fn marks(&self) -> Marks {
         Marks {
             revision: self.revision,
-            upstream: self.upstream,
+            upstream: self.followed.number(),
             compacted: self.compacted,
             ahead_until: self.ahead_until,
         }
@@ -116,6 +117,20 @@ pub(crate) fn record_key(resource: &Resource, key: &str) -> Bytes {
 /// Returns where it is stored which version of an object was read by name.
 pub(crate) fn remembered_key(resource: &Resource, key: &str) -> Bytes {
     key_of(REMEMBERED, resource, key)
+}
+
+/// Returns where it is stored in which era a resource's revisions are.
+pub(crate) fn era_key(resource: &Resource) -> Bytes {
+    key_of(ERAS, resource, "")
+}
+
+/// An era, as the first version in it.
+pub(crate) fn encode_era(era: Era) -> Bytes {
+    encode(&Version::cloud(era, 0))
+}
+
+pub(crate) fn decode_era(bytes: &[u8]) -> Option<Era> {
+    decode::<Version>(bytes).map(Version::era)
 }
 
 fn key_of(table: &str, resource: &Resource, key: &str) -> Bytes {
@@ -255,7 +270,7 @@ mod tests {
             form: None,
             is_synced: true,
             revision: 7,
-            upstream: 6,
+            followed: Version::cloud(Era::default().next(), 6),
             compacted: 3,
             ahead_until: 2,
             went_back: false,
@@ -263,6 +278,48 @@ mod tests {
         assert_eq!(SavedScope::decode(&saved.encode()), Some(saved.clone()));
         assert_eq!(SavedScope::decode(&saved.encode()[1..]), None);
         assert_eq!(parse_scope_key(&scope_key(7)), Some(7));
+    }
+
+    #[test]
+    fn what_an_earlier_hub_wrote_of_a_scope_is_of_the_first_era() {
+        #[derive(Encode)]
+        struct Earlier {
+            text: [String; 3],
+            namespace: Option<String>,
+            selectors: [String; 2],
+            form: Option<TypeMeta>,
+            is_synced: bool,
+            marks: [u64; 4],
+            went_back: bool,
+        }
+        let earlier = Earlier {
+            text: ["apps", "v1", "deployments"].map(str::to_owned),
+            namespace: None,
+            selectors: ["app=x", ""].map(str::to_owned),
+            form: None,
+            is_synced: true,
+            marks: [7, 6, 3, 2],
+            went_back: true,
+        };
+        let saved = SavedScope::decode(&encode(&earlier)).unwrap();
+        assert_eq!(saved.followed, Version::cloud(Era::default(), 6));
+        let marks = Marks {
+            revision: 7,
+            upstream: 6,
+            compacted: 3,
+            ahead_until: 2,
+        };
+        assert_eq!((saved.marks(), saved.went_back), (marks, true));
+    }
+
+    #[test]
+    fn an_era_reads_back_and_garbage_is_no_later_one() {
+        let era = Era::default().next();
+        assert_eq!(decode_era(&encode_era(era)), Some(era));
+        assert_eq!(decode_era(b"garbage"), None);
+        let core = Resource::core("pods");
+        let (resource, _) = parse_object_key(&era_key(&core)).unwrap();
+        assert_eq!(resource, core);
     }
 
     #[test]

@@ -8,6 +8,8 @@
 mod client;
 mod cloud;
 mod disk;
+mod eras;
+mod node;
 mod pair;
 mod stories;
 mod world;

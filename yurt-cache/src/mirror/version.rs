@@ -13,7 +13,8 @@ const REVISION_BITS: u32 = 56;
 
 const REVISION: u64 = (1 << REVISION_BITS) - 1;
 
-/// How often a cloud's revisions have gone back: a revision names the same bytes only within one era.
+/// How often a kind's revisions have gone back, as when the cloud's etcd was restored: a revision names the same bytes
+/// only within one era.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Era(u8);
 

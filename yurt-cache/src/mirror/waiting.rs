@@ -22,12 +22,13 @@ impl Mirror {
 
     /// Returns when what it holds may lack something.
     pub(crate) async fn suspect(&self) {
-        let mut changed = self.changed();
+        let (mut changed, mut eras) = (self.changed(), self.kind.eras());
         while !self.is_suspect() {
-            changed
-                .changed()
-                .await
-                .expect("the mirror holds the sender");
+            let changed = tokio::select! {
+                changed = changed.changed() => changed,
+                changed = eras.changed() => changed,
+            };
+            changed.expect("the mirror and its kind hold the senders");
         }
     }
 

@@ -46,6 +46,7 @@ impl Mirror {
         };
         if is_silent && record == ScopeRecord::IfNeeded {
             self.state.write().history.commit(transition);
+            self.note_followed();
             return Ok(());
         }
         let mut writer = self.kind.bodies.writer();
@@ -73,6 +74,7 @@ impl Mirror {
             state.end_list();
         }
         drop(state);
+        self.note_followed();
         self.changed.send_replace(());
     }
 
@@ -164,7 +166,6 @@ impl State {
     /// Notes that a list is wholly in place.
     fn end_list(&mut self) {
         self.is_suspect = false;
-        self.later_era = None;
         if matches!(self.phase, Phase::Syncing | Phase::Refused(_)) {
             self.phase = Phase::Behind;
         }

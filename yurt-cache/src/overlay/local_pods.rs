@@ -281,7 +281,7 @@ fn newest(kind: &Kind, key: &ObjectKey) -> Option<Bytes> {
 /// The same with its version's number.
 fn newest_numbered(kind: &Kind, key: &ObjectKey) -> Option<(u64, Bytes)> {
     let (namespace, name) = split_key(key);
-    kind.newest(namespace, name, None).ok().flatten()
+    kind.newest(namespace, name).ok().flatten()
 }
 
 /// Returns whom a slice, or an Endpoints object, names.
@@ -340,7 +340,7 @@ fn unready(registry: &Registry, resource: &Resource, key: &ObjectKey, object: &B
     };
     let publishes = service.and_then(|service| {
         let services = registry.known_kind(&Resource::core("services"))?;
-        let (_, service) = services.newest(namespace, &service, None).ok()??;
+        let (_, service) = services.newest(namespace, &service).ok()??;
         let text = std::str::from_utf8(&service).ok()?;
         let spec = field(text, "spec")?.get();
         Some(field(spec, "publishNotReadyAddresses")?.get() == "true")

@@ -141,7 +141,7 @@ impl Proxy {
         let known = self
             .registry
             .known_kind(&written.path.resource)
-            .and_then(|kind| kind.newest("", &name, None).ok().flatten());
+            .and_then(|kind| kind.newest("", &name).ok().flatten());
         match known {
             Some(_) if name == self.node.as_str() => {
                 Ok(Status::already_exists(subject(written.path, &name)))

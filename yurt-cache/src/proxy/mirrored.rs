@@ -152,8 +152,13 @@ impl Proxy {
         mirror.note_use(caller, Instant::now());
         mirror.check_damage();
         if mirror.is_suspect() {
-            let why =
-                format!("the node's store is damaged: what it has of {scope} may lack something");
+            let why = if mirror.is_outdated() {
+                format!(
+                    "the cloud was put back to an earlier state, and {scope} was not listed since"
+                )
+            } else {
+                format!("the node's store is damaged: what it has of {scope} may lack something")
+            };
             return Err(self.unavailable(&why, Some(RETRY)));
         }
         if is_misplaced(&mirror, scope) {

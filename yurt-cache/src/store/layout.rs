@@ -21,11 +21,16 @@ pub(crate) const MEMBERS: &str = "m/";
 /// What a scope remembers of deletions: `t/<id>/<order>`.
 pub(crate) const TOMBSTONES: &str = "t/";
 
+/// In which era a resource's revisions are: `k/<group>/<version>/<plural>/`.
+pub(crate) const ERAS: &str = "k/";
+
 /// What an earlier layout had of single objects; it is only ever dropped.
 const NAMED: &str = "n/";
 
 /// All of these.
-pub(crate) const TABLES: [&str; 6] = [SCOPES, RECORDS, REMEMBERED, MEMBERS, NAMED, TOMBSTONES];
+pub(crate) const TABLES: [&str; 7] = [
+    SCOPES, RECORDS, REMEMBERED, MEMBERS, NAMED, TOMBSTONES, ERAS,
+];
 
 /// Where it is said which layout these tables have.
 pub(crate) const LAYOUT: &str = "l/layout";

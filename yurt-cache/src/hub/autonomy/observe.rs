@@ -86,7 +86,7 @@ impl Autonomy {
         let registry = &self.state.registry;
         let stored = registry
             .known_kind(&needed.resource)
-            .map(|kind| kind.newest(&needed.namespace, &needed.name, None));
+            .map(|kind| kind.newest(&needed.namespace, &needed.name));
         if !matches!(stored, Some(Ok(Some(_)))) {
             return !needed.is_optional;
         }

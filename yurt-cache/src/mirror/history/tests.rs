@@ -39,7 +39,7 @@ impl Bed {
         });
         let mut history = History::new(WINDOW, Era::default());
         let listed = items.iter().map(|(name, at)| listed(name, *at)).collect();
-        let first = history.first_list(revision, listed);
+        let first = history.first_list((Era::default(), revision), listed);
         history.commit(first);
         Self { kind, history }
     }

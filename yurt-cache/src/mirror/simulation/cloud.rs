@@ -23,6 +23,8 @@ pub(super) struct Cloud {
     pub(super) events: Vec<Event>,
     /// Events up to this revision are no longer known.
     pub(super) compacted: u64,
+    /// Every content that an object had, by name and revision.
+    written: BTreeMap<(String, u64), u64>,
     content: u64,
 }
 
@@ -52,6 +54,8 @@ impl Cloud {
         self.revision += 1;
         self.content += 1;
         let now = (self.revision, self.content);
+        self.written
+            .insert((name.to_owned(), self.revision), self.content);
         let event_type = match self.objects.insert(name.to_owned(), now) {
             Some(_) => EventType::Modified,
             None => EventType::Added,
@@ -86,6 +90,11 @@ impl Cloud {
         *self = earlier.clone();
         self.content = content;
         self.compact();
+    }
+
+    /// Returns the content that an object had at a revision.
+    pub(super) fn content_at(&self, name: &str, revision: u64) -> Option<u64> {
+        self.written.get(&(name.to_owned(), revision)).copied()
     }
 
     /// Returns the events after a revision, `None` if they are no longer known.

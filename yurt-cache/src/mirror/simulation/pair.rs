@@ -9,17 +9,18 @@ use fastrand::Rng;
 use tokio::time::Instant;
 use yurt_core::store::{Batch, Store};
 
-use super::super::kind::Kind;
+use super::super::kind::{Kind, Known};
 use super::super::loading::load;
 use super::super::relist::{Finished, Item};
 use super::super::remembered::Remembered;
 use super::super::saved::{SavedScope, parse_object_key, scope_key};
+use super::super::version::Version;
 use super::super::{Mirror, Phase};
 use super::client::Client;
 use super::cloud::{Cloud, Event, content, object};
 use super::disk::{Disk, Fate};
 use super::world::{NAMES, WINDOW, item, scope, type_meta};
-use crate::api::{Resource, Scope, Within, key, split_key};
+use crate::api::{ListAt, Resource, Scope, Within, key, split_key};
 use crate::codec::{EventType, LabelSelector, ObjectMeta, Status, with_resource_version};
 use crate::retention::{Budget, Held};
 use crate::store::layout::{LAYOUT, LAYOUT_VERSION, RECORDS};
@@ -32,7 +33,6 @@ struct Side {
     mirror: Arc<Mirror>,
     client: Client,
     told: u64,
-    has_gone_back: bool,
     listed: BTreeMap<u64, BTreeMap<String, u64>>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Pair {
     kind: Arc<Kind>,
     /// The wide one first.
     sides: [Side; 2],
-    /// Every content that an object had at a number, the cloud's or a local one.
+    /// Every local content that an object had at a number.
     written: HashMap<(String, u64), HashSet<u64>>,
     local: u64,
     last_id: u32,
@@ -60,7 +60,6 @@ impl Side {
             mirror,
             client: Client::default(),
             told: 0,
-            has_gone_back: false,
             listed: BTreeMap::new(),
         }
     }
@@ -152,10 +151,6 @@ impl Pair {
             self.cloud.write(name);
         }
         let after = self.cloud.objects.get(name).copied();
-        if let Some((revision, content)) = after {
-            let contents = self.written.entry((name.to_owned(), revision));
-            contents.or_default().insert(content);
-        }
         let even = |object: Option<(u64, u64)>| object.filter(|(_, content)| content % 2 == 0);
         let event = match (even(before), even(after)) {
             (None, None) => None,
@@ -177,22 +172,33 @@ impl Pair {
         self.narrow.clear();
     }
 
-    /// Both notice it, one after the other, before anything else happens.
+    /// One that stands further notices it, and nobody else before it hears of the cloud: of a revision that the cloud has
+    /// reached again nobody could tell that it is another.
     fn restore(&mut self) {
-        if !self.sides.iter().all(|side| side.mirror.is_synced()) {
+        let to = self.copy.revision;
+        let is_ahead = |side: &&Side| side.mirror.is_synced() && side.mirror.followed() > to;
+        let ahead: Vec<Arc<Mirror>> = self
+            .sides
+            .iter()
+            .filter(is_ahead)
+            .filter(|side| !side.mirror.is_suspect())
+            .map(|side| side.mirror.clone())
+            .collect();
+        let by_name = |name: &str| self.kind.version_by_name(&key("a", name));
+        let by_name = NAMES.into_iter().filter_map(by_name).max();
+        if ahead.is_empty() && by_name > Some(Version::cloud(self.kind.era(), to)) {
             return;
         }
         let copy = self.copy.clone();
         self.cloud.restore(&copy);
         self.narrow.clear();
         *self.disk.fate.lock() = Fate::Well;
-        self.tell(format!("the cloud is put back to {}", self.cloud.revision));
-        for at in 0..2 {
-            self.sides[at].mirror.fall_behind(Instant::now());
-            self.sides[at].has_gone_back = true;
-            while self.sides[at].has_gone_back {
-                self.list(at);
-            }
+        self.tell(format!("the cloud is put back to {to}"));
+        for side in &self.sides {
+            side.mirror.fall_behind(Instant::now());
+        }
+        if let Some(mirror) = self.rng.choice(&ahead) {
+            mirror.went_back().unwrap();
         }
     }
 
@@ -215,7 +221,7 @@ impl Pair {
 
     fn follow(&mut self, at: usize) {
         let mirror = self.sides[at].mirror.clone();
-        if !mirror.is_synced() || self.sides[at].has_gone_back {
+        if !mirror.is_synced() || mirror.is_suspect() {
             return self.list(at);
         }
         let Some(events) = self.since(at, mirror.followed()).map(<[Event]>::to_vec) else {
@@ -237,7 +243,7 @@ impl Pair {
     fn list(&mut self, at: usize) {
         for _ in 0..3 {
             match self.list_once(at) {
-                Some(Finished::WentBack) => {}
+                Some(Finished::WentBack { .. }) => {}
                 _ => return,
             }
         }
@@ -255,10 +261,7 @@ impl Pair {
         let items = objects.iter().map(|(name, one)| item(name, **one));
         let items: Vec<Item> = items.collect();
         let seen: HashSet<_> = items.iter().map(|item| item.key.clone()).collect();
-        if self.sides[at].has_gone_back {
-            mirror.went_back().ok()?;
-        }
-        mirror.begin_list().ok()?;
+        mirror.begin_list(ListAt::Latest).ok()?;
         let mut pages = items.into_iter().peekable();
         while pages.peek().is_some() {
             if self.rng.u32(0..12) == 0 {
@@ -280,15 +283,12 @@ impl Pair {
         }
         let finished = mirror.finish_list(revision, type_meta(), &seen);
         self.tell(format!("{at}: a list at {revision}: {finished:?}"));
-        if matches!(finished, Ok(Finished::InPlace)) {
-            self.sides[at].has_gone_back = false;
-        }
         finished.ok()
     }
 
     fn follow_other(&mut self, at: usize) {
         let side = &self.sides[at];
-        let can = side.mirror.is_synced() && !side.has_gone_back;
+        let can = side.mirror.is_synced() && !side.mirror.is_suspect();
         if can && self.since(at, side.mirror.followed()).is_some() {
             self.follow(at);
         }
@@ -297,7 +297,8 @@ impl Pair {
     fn prove(&mut self, at: usize) {
         let side = &self.sides[at];
         let events = self.since(at, side.mirror.followed());
-        if events.is_some_and(<[_]>::is_empty) && !side.has_gone_back && side.mirror.is_live() {
+        let is_even = events.is_some_and(<[_]>::is_empty) && !side.mirror.is_suspect();
+        if is_even && side.mirror.is_live() {
             let proven = side.mirror.claim(self.cloud.revision);
             self.tell(format!(
                 "{at} is proven at {}: {proven:?}",
@@ -317,7 +318,7 @@ impl Pair {
         let Some(told) = mirrors.iter().map(|mirror| mirror.revision()).max() else {
             return;
         };
-        let newest = self.kind.newest("a", name, None);
+        let newest = self.kind.newest("a", name);
         assert!(newest.expect("it can be read").is_some(), "{name} is held");
         self.local += 1;
         let (number, content) = (told + 1, 1_000_000 + self.local);
@@ -344,7 +345,7 @@ impl Pair {
     /// A caller reads an object by name at the cloud.
     fn remember(&mut self) {
         let name = self.name();
-        if self.sides.iter().any(|side| side.has_gone_back) {
+        if self.sides.iter().any(|side| side.mirror.is_suspect()) {
             return;
         }
         let Some((revision, content)) = self.cloud.objects.get(name).copied() else {
@@ -367,9 +368,6 @@ impl Pair {
 
     /// A mirror that nobody asks for ends, and somebody asks again.
     fn end(&mut self, at: usize) {
-        if self.sides.iter().any(|side| side.has_gone_back) {
-            return;
-        }
         let old = self.sides[at].mirror.clone();
         old.end(Status::expired_list());
         let erased = old.erase();
@@ -413,7 +411,6 @@ impl Pair {
         self.kind = kind;
         self.last_id = last_id;
         for (side, mirror) in self.sides.iter_mut().zip(mirrors) {
-            let has_gone_back = side.has_gone_back;
             if mirror.id != side.mirror.id {
                 *side = Side::of(mirror);
             } else {
@@ -421,7 +418,6 @@ impl Pair {
                 side.mirror = mirror;
                 side.client.disconnect();
             }
-            side.has_gone_back = has_gone_back;
         }
         self.tell("a restart");
     }
@@ -445,7 +441,7 @@ impl Pair {
     /// All that is held can be read, and is what was once written under its number.
     fn look(&mut self, at: usize) {
         for name in NAMES {
-            let newest = self.kind.newest("a", name, None);
+            let newest = self.kind.newest("a", name);
             newest.expect("what is held can be read");
         }
         let side = &mut self.sides[at];
@@ -463,9 +459,12 @@ impl Pair {
             let (number, content) = (item.version.number(), content(&body));
             let meta = ObjectMeta::parse(&body).unwrap();
             assert_eq!(meta.resource_version, number, "{at}: {name}");
-            let contents = &self.written[&(name.clone(), number)];
+            let ought = match item.version.is_local() {
+                true => self.written[&(name.clone(), number)].contains(&content),
+                false => self.cloud.content_at(&name, number) == Some(content),
+            };
             assert!(
-                contents.contains(&content),
+                ought || side.mirror.is_suspect(),
                 "{at}: {name} at {number} is {content}"
             );
             items.insert(name, content);
@@ -492,8 +491,8 @@ impl Pair {
     fn is_even(&self, at: usize) -> bool {
         let side = &self.sides[at];
         let coming = self.since(at, side.mirror.followed());
-        !side.has_gone_back
-            && side.mirror.is_synced()
+        side.mirror.is_synced()
+            && !side.mirror.is_suspect()
             && coming.is_some_and(<[_]>::is_empty)
             && self.state(at) == self.ought(at)
     }
@@ -518,7 +517,7 @@ impl Pair {
         }
         for at in 0..2 {
             // What a list that was cut off has left goes.
-            self.sides[at].mirror.begin_list().unwrap();
+            self.sides[at].mirror.begin_list(ListAt::Latest).unwrap();
             let side = &mut self.sides[at];
             for _ in 0..100 {
                 side.client.watch(&side.mirror, 10);
@@ -554,8 +553,9 @@ impl Pair {
         let mut known = BTreeMap::new();
         for name in NAMES {
             let covering = self.sides[0].mirror.covering(&key("a", name));
-            let newest = self.kind.newest("a", name, Some(covering)).unwrap();
-            known.extend(newest.map(|(_, body)| (name.to_owned(), content(&body))));
+            if let Known::There(_, body) = self.kind.known("a", name, Some(covering)).unwrap() {
+                known.insert(name.to_owned(), content(&body));
+            }
         }
         assert_eq!(known, self.cloud.state(), "by name");
     }

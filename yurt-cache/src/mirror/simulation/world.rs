@@ -19,7 +19,7 @@ use super::super::{Mirror, Phase};
 use super::client::Client;
 use super::cloud::{Cloud, content, object};
 use super::disk::{Disk, Fate};
-use crate::api::{Resource, Scope, Selection, Within, key, split_key};
+use crate::api::{ListAt, Resource, Scope, Selection, Within, key, split_key};
 use crate::codec::{EventType, LabelSelector, TypeMeta, with_resource_version, without_type_meta};
 use crate::retention::Budget;
 use crate::store::layout::{LAYOUT, LAYOUT_VERSION};
@@ -202,7 +202,7 @@ impl World {
     fn list(&mut self) {
         for _ in 0..3 {
             match self.list_once() {
-                Some(Finished::WentBack) => {}
+                Some(Finished::WentBack { .. }) => {}
                 _ => return,
             }
         }
@@ -215,7 +215,7 @@ impl World {
         if self.has_gone_back && self.mirror.went_back().is_err() {
             return None;
         }
-        if self.mirror.begin_list().is_err() {
+        if self.mirror.begin_list(ListAt::Latest).is_err() {
             return None;
         }
         let all: Vec<_> = objects.into_iter().collect();

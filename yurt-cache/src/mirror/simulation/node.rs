@@ -1,0 +1,109 @@
+//! A node with a wide and a narrow mirror of one kind, whose story a test tells step by step.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use yurt_core::store::{Batch, Store};
+
+use super::super::Mirror;
+use super::super::kind::{Kind, Known};
+use super::super::relist::Finished;
+use super::super::saved::{SavedScope, scope_key};
+use super::cloud::{content, object};
+use super::disk::Disk;
+use super::pair::{scopes, start};
+use super::world::{item, type_meta};
+use crate::api::{ListAt, key};
+use crate::codec::EventType;
+use crate::store::layout::{LAYOUT, LAYOUT_VERSION};
+
+/// A disk with a wide and a narrow mirror of a kind, and their process.
+pub(super) struct Node {
+    pub(super) disk: Arc<Disk>,
+    pub(super) kind: Arc<Kind>,
+    pub(super) wide: Arc<Mirror>,
+    pub(super) narrow: Arc<Mirror>,
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        let disk = Disk::new();
+        let mut batch = Batch::new();
+        batch.put(LAYOUT, LAYOUT_VERSION);
+        for (id, scope) in (1..).zip(scopes()) {
+            batch.put(scope_key(id), SavedScope::new(&scope).encode());
+        }
+        disk.write(batch).unwrap();
+        Self::on(disk)
+    }
+
+    fn on(disk: Arc<Disk>) -> Self {
+        let (kind, [wide, narrow], _) = start(&disk);
+        Self {
+            disk,
+            kind,
+            wide,
+            narrow,
+        }
+    }
+
+    pub(super) fn restarted(self) -> Self {
+        Self::on(self.disk)
+    }
+
+    pub(super) fn remember(&self, name: &str, revision: u64, content: u64) {
+        let body = object(name, revision, content);
+        let key = key("a", name);
+        let remembered = self.kind.remember(&key, revision, body, Instant::now());
+        remembered.unwrap();
+    }
+
+    /// Returns what a GET shows while cut off.
+    pub(super) fn shown(&self, name: &str) -> Shown {
+        let is_covering = self.wide.is_synced() && !self.wide.is_suspect();
+        let covering = is_covering.then(|| self.wide.covering(&key("a", name)));
+        match self.kind.known("a", name, covering).unwrap() {
+            Known::There(_, body) => Shown::Content(content(&body)),
+            Known::Absent => Shown::Absent,
+            Known::Unknown => Shown::Unknown,
+        }
+    }
+}
+
+/// What a GET shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    Content(u64),
+    Absent,
+    Unknown,
+}
+
+/// Takes a whole list: of each object the name, its revision and its content.
+pub(super) fn list(mirror: &Mirror, revision: u64, objects: &[(&str, u64, u64)]) {
+    mirror.begin_list(ListAt::Latest).unwrap();
+    let items = objects.iter();
+    let items: Vec<_> = items
+        .map(|(name, revision, content)| item(name, (*revision, *content)))
+        .collect();
+    let seen = items.iter().map(|item| item.key.clone()).collect();
+    mirror.take_listed(items).unwrap();
+    let finished = mirror.finish_list(revision, type_meta(), &seen);
+    if finished.unwrap() != Finished::InPlace {
+        list(mirror, revision, objects);
+    }
+}
+
+pub(super) fn modified(mirror: &Mirror, name: &str, revision: u64, content: u64) {
+    hears(mirror, EventType::Modified, name, (revision, content));
+}
+
+pub(super) fn hears(
+    mirror: &Mirror,
+    event_type: EventType,
+    name: &str,
+    (revision, content): (u64, u64),
+) {
+    let object = object(name, revision, content);
+    let event = mirror.read_event(event_type, &object).unwrap();
+    mirror.take(vec![event]).unwrap();
+}

@@ -42,8 +42,9 @@ pub(crate) use self::snapshot::{Item, Snapshot};
 use self::version::{Era, MirrorId, Version};
 use self::window::{Limit, Step};
 use self::write::ScopeRecord;
-use crate::api::{ObjectKey, Scope, Within};
+use crate::api::{ObjectKey, Scope, Selection, Within};
 use crate::codec::Status;
+use crate::codec::fields::Attributes;
 
 /// One scope and what the node holds of it.
 ///
@@ -237,6 +238,18 @@ impl Mirror {
             followed: state.followed(),
             revision: state.history.revision(),
         }
+    }
+
+    /// Returns whether it is asked what there is in the place of an object, and has not come as far as a version of it.
+    pub(crate) fn may_miss(&self, key: &str, version: Version) -> bool {
+        let is_asked = || {
+            let selection = Selection::of(&self.scope);
+            self.scope.is_by_key() && selection.matches(key, &Attributes::default())
+        };
+        let state = self.state.read();
+        !matches!(state.phase, Phase::Refused(_) | Phase::Failed(_))
+            && state.followed() < version
+            && is_asked()
     }
 
     /// Tells the kind how far the upstream watch has come.

@@ -56,6 +56,11 @@ impl Scope {
         self.fields.exact("metadata.name")
     }
 
+    /// Returns whether keys alone decide: then an object leaves it with its end only.
+    pub(crate) fn is_by_key(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_by_key()
+    }
+
     /// Returns the text that tells scopes apart; also shown in metrics and logs.
     pub(crate) fn identity(&self) -> String {
         let mut text = format!("{}/{}", self.resource.api_version(), self.resource.plural);
@@ -93,6 +98,8 @@ mod tests {
         let named = Scope::all(Resource::core("pods")).named("n");
         assert!(named.is_same(&where_is("metadata.name=n")));
         assert_eq!(named.name(), Some("n"));
+        assert!(named.is_by_key() && where_is("metadata.namespace=a,metadata.name!=b").is_by_key());
+        assert!(!where_is("metadata.name=n,spec.nodeName=a").is_by_key());
         let odd = Scope::all(Resource::core("pods")).named("a,b=c");
         assert_eq!(odd.name(), Some("a,b=c"));
         assert!(odd.is_same(&where_is("metadata.name=a\\,b\\=c")));

@@ -39,6 +39,7 @@ impl Registry {
             return Ok(Gone::default());
         };
         let mirrors = self.sweep_mirrors(now, needs)?;
+        self.forget_left()?;
         let objects = self.sweep_remembered(now, needs)?;
         self.sweep_orphans()?;
         self.note_healed()?;
@@ -195,6 +196,12 @@ impl Registry {
     }
 
     // === Objects by name ===
+
+    fn forget_left(&self) -> Result<()> {
+        let mirrors = self.all();
+        let kinds = self.kinds();
+        kinds.iter().try_for_each(|kind| kind.forget_left(&mirrors))
+    }
 
     fn sweep_remembered(&self, now: Instant, needs: &Needs) -> Result<usize> {
         let kinds: Vec<Arc<Kind>> = self.kinds.read().values().cloned().collect();

@@ -201,7 +201,7 @@ impl Kind {
 
     /// Returns what a GET may say of an object. A mirror that covers the place knows better than what was remembered at
     /// a revision that it has passed; without one nobody knows what has become since of what was held before the
-    /// cloud's revisions went back. Blocks on the store.
+    /// cloud's revisions went back, or of what has left somebody's selector. Blocks on the store.
     pub(crate) fn known(
         &self,
         namespace: &str,
@@ -210,12 +210,16 @@ impl Kind {
     ) -> Result<Known> {
         let key = key(namespace, name);
         let covering = covering.filter(|mirror| mirror.followed.era() == self.era());
+        let has_passed = |at: Version| covering.is_some_and(|mirror| mirror.followed >= at);
+        if self
+            .left_by_name(&key)
+            .is_some_and(|left| !has_passed(left))
+        {
+            return Ok(Known::Unknown);
+        }
+        let read = self.read_by_name(&key);
         let counts = |version: Version| match covering {
-            None => {
-                version.is_local()
-                    || version.era() == self.era()
-                    || self.version_by_name(&key) == Some(version)
-            }
+            None => version.is_local() || version.era() == self.era() || read == Some(version),
             // What is local in front of it in another scope is over where this one has heard more of the cloud.
             Some(mirror) if version.is_local() => mirror.version == Some(version),
             Some(mirror) => mirror.version == Some(version) || version > mirror.followed,

@@ -1,6 +1,7 @@
 //! What callers have read by name, outside every mirror: how much of it there is, and when it was used.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -8,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use yurt_core::store::Result;
 
+use super::Mirror;
 use super::bodies::Writer;
-use super::history::Holding;
 use super::kind::Kind;
 use super::saved::{encode_remembered, remembered_key};
 use super::version::Version;
@@ -70,8 +71,21 @@ pub(super) struct ByName(Mutex<BTreeMap<ObjectKey, Entry>>);
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     version: Version,
-    len: u32,
+    /// The length of its bytes; `None` if the object has left somebody's selector at the version, and nobody knows what
+    /// became of it.
+    len: Option<u32>,
     used: Option<Instant>,
+}
+
+/// What a mirror has learned of an object.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Learned {
+    /// It is there, in a version of this length.
+    There(Version, u32),
+    /// It was deleted.
+    Gone(Version),
+    /// It was deleted, or is no longer what the mirror selects.
+    Left(Version),
 }
 
 /// What is remembered of an object after a change.
@@ -82,15 +96,28 @@ impl Entry {
     fn held(&self) -> Held {
         Held {
             objects: 1,
-            bytes: self.len.into(),
+            bytes: self.len.unwrap_or(0).into(),
+        }
+    }
+
+    /// Returns whether a version that is there says more.
+    fn is_before(&self, version: Version) -> bool {
+        self.version < version || self.len.is_none() && self.version == version
+    }
+
+    fn release(&self, writer: &mut Writer<'_>, key: &ObjectKey) {
+        if self.len.is_some() {
+            writer.release(key, self.version);
         }
     }
 }
 
 impl Kind {
     /// Takes over what the store remembers. At the start only.
-    pub(super) fn recall_by_name(&self, key: ObjectKey, version: Version, len: u32) {
-        self.bodies.count(&key, version, len);
+    pub(super) fn recall_by_name(&self, key: ObjectKey, version: Version, len: Option<u32>) {
+        if let Some(len) = len {
+            self.bodies.count(&key, version, len);
+        }
         self.note_era(version.era());
         let used = None;
         self.put_by_name(key, Some(Entry { version, len, used }));
@@ -113,13 +140,14 @@ impl Kind {
         let mut writer = self.bodies.writer();
         let len = u32::try_from(body.len()).expect("a store takes no value of 4 GiB");
         let before = self.by_name.get(key);
-        if before.is_some_and(|before| before.version >= version) {
+        if before.is_some_and(|before| !before.is_before(version)) {
             return Ok(());
         }
         writer.retain(key, version, len, Some(&body));
         if let Some(before) = before {
-            writer.release(key, before.version);
+            before.release(&mut writer, key);
         }
+        let len = Some(len);
         let stored = remembered_key(&self.resource, key);
         writer.batch.put(stored, encode_remembered(version, len));
         let entry = Entry {
@@ -130,9 +158,37 @@ impl Kind {
         writer.write(|| self.put_by_name(key.clone(), Some(entry)))
     }
 
-    /// Returns which version of an object is remembered by name.
+    /// Returns as of which version something is remembered by name of an object.
     pub(crate) fn version_by_name(&self, key: &str) -> Option<Version> {
         self.by_name.get(key).map(|entry| entry.version)
+    }
+
+    /// Returns which version of an object was read by name.
+    pub(super) fn read_by_name(&self, key: &str) -> Option<Version> {
+        let entry = self.by_name.get(key)?;
+        entry.len.and(Some(entry.version))
+    }
+
+    /// Returns at which version an object that was read by name has left somebody's selector, if nobody knows what
+    /// became of it.
+    pub(super) fn left_by_name(&self, key: &str) -> Option<Version> {
+        let entry = self.by_name.get(key)?;
+        entry.len.is_none().then_some(entry.version)
+    }
+
+    /// Forgets what has left somebody's selector, once none of these mirrors would say that it is not there because it
+    /// has not come as far. Blocks on the store.
+    pub(crate) fn forget_left(&self, mirrors: &[Arc<Mirror>]) -> Result<()> {
+        let may_miss = |key: &str, at: Version| {
+            let is_of_kind = |mirror: &&Arc<Mirror>| std::ptr::eq(&*mirror.kind, self);
+            let mut mirrors = mirrors.iter().filter(is_of_kind);
+            mirrors.any(|mirror| mirror.may_miss(key, at))
+        };
+        // Nobody may read it by name meanwhile.
+        let writer = self.bodies.writer();
+        let mut left = self.keys_by_name();
+        left.retain(|key| self.left_by_name(key).is_some_and(|at| !may_miss(key, at)));
+        self.release_by(writer, &left)
     }
 
     /// Returns the objects that are remembered by name.
@@ -140,32 +196,33 @@ impl Kind {
         self.by_name.0.lock().keys().cloned().collect()
     }
 
-    /// Describes what a scope has learned of an object that is remembered by name: a newer version, or its end.
-    /// Returns what to show once it is written.
+    /// Describes what a mirror has learned of an object that is remembered by name, unless something newer is. Returns
+    /// what to show once it is written.
     pub(super) fn renew_by_name(
         &self,
         writer: &mut Writer<'_>,
         key: &ObjectKey,
-        holding: &Holding,
+        learned: Learned,
         fresh: &HashMap<(&ObjectKey, Version), &Bytes>,
     ) -> Option<Renewed> {
         let entry = self.by_name.get(key)?;
-        let stored = remembered_key(&self.resource, key);
-        let now = match holding.cloud_version() {
-            None => {
-                writer.batch.delete(stored);
-                None
-            }
-            Some(version) if !version.is_local() && version > entry.version => {
-                let len = holding.len(version);
+        let now = match learned {
+            Learned::There(version, len) if !version.is_local() && entry.is_before(version) => {
                 writer.retain(key, version, len, fresh.get(&(key, version)).copied());
-                writer.batch.put(stored, encode_remembered(version, len));
-                let used = entry.used;
-                Some(Entry { version, len, used })
+                Some((version, Some(len)))
             }
-            Some(_) => return None,
+            Learned::Gone(at) if entry.version <= at => None,
+            Learned::Left(at) if entry.version < at => Some((at, None)),
+            Learned::There(..) | Learned::Gone(_) | Learned::Left(_) => return None,
         };
-        writer.release(key, entry.version);
+        let stored = remembered_key(&self.resource, key);
+        match now {
+            Some((version, len)) => writer.batch.put(stored, encode_remembered(version, len)),
+            None => writer.batch.delete(stored),
+        };
+        entry.release(writer, key);
+        let used = entry.used;
+        let now = now.map(|(version, len)| Entry { version, len, used });
         Some(Renewed(key.clone(), now))
     }
 
@@ -194,11 +251,14 @@ impl Kind {
 
     /// Forgets what was remembered by name. Blocks on the store.
     pub(crate) fn release(&self, keys: &[ObjectKey]) -> Result<()> {
-        let mut writer = self.bodies.writer();
+        self.release_by(self.bodies.writer(), keys)
+    }
+
+    fn release_by(&self, mut writer: Writer<'_>, keys: &[ObjectKey]) -> Result<()> {
         let mut gone = Vec::new();
         for key in keys {
-            if let Some(version) = self.version_by_name(key) {
-                writer.release(key, version);
+            if let Some(entry) = self.by_name.get(key) {
+                entry.release(&mut writer, key);
                 writer.batch.delete(remembered_key(&self.resource, key));
                 gone.push(key.clone());
             }

@@ -153,13 +153,14 @@ pub(crate) fn parse_object_key(stored: &[u8]) -> Option<(Resource, ObjectKey)> {
     Some((resource, parts.next()?.into()))
 }
 
-/// A version that was read by name, and its length.
-pub(crate) fn encode_remembered(version: Version, len: u32) -> Bytes {
-    encode(&(version, len))
+/// A version that was read by name, and its length; 0 if nothing of it is kept.
+pub(crate) fn encode_remembered(version: Version, len: Option<u32>) -> Bytes {
+    encode(&(version, len.unwrap_or(0)))
 }
 
-pub(crate) fn decode_remembered(bytes: &[u8]) -> Option<(Version, u32)> {
-    decode(bytes)
+pub(crate) fn decode_remembered(bytes: &[u8]) -> Option<(Version, Option<u32>)> {
+    let (version, len) = decode::<(Version, u32)>(bytes)?;
+    Some((version, Some(len).filter(|len| *len > 0)))
 }
 
 // === What a scope holds ===

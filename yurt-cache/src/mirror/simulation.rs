@@ -5,6 +5,7 @@
 //! Each seed is another life. A seed that fails is in the panic's message, with the story of its life;
 //! `YURT_SEED=<seed>` replays it alone, `YURT_SEEDS=<count>` tries more of them.
 
+mod by_name;
 mod client;
 mod cloud;
 mod disk;

@@ -9,7 +9,7 @@ use yurt_core::store::Result;
 use super::bodies::Writer;
 use super::history::{Deletion, Holding, Last, Listed, Transition};
 use super::ingest::shown_before;
-use super::remembered::Renewed;
+use super::remembered::{Learned, Renewed};
 use super::saved::{encode_holding, encode_tombstone, member_key, scope_key, tombstone_key};
 use super::version::Version;
 use super::window::Step;
@@ -91,6 +91,9 @@ impl Mirror {
                 .map(|(key, version, body)| ((key, *version), body))
                 .collect()
         };
+        let deleted = transition.deletions.iter().map(|one| &one.tombstone);
+        let deleted: HashMap<&ObjectKey, u64> =
+            deleted.map(|stone| (&stone.key, stone.revision)).collect();
         for (key, holding) in &transition.holdings {
             let held = self.state.read().history.holding(key);
             if let Some(body) = held.member.and_then(|one| writer.before(key, one.version)) {
@@ -103,7 +106,11 @@ impl Mirror {
             for version in held.versions().filter(|old| !holding.has(*old)) {
                 writer.release(key, version);
             }
-            renewed.extend(self.kind.renew_by_name(writer, key, holding, &fresh));
+            let learned = match holding.cloud_version() {
+                Some(version) => Learned::There(version, holding.len(version)),
+                None => self.left(transition, deleted.get(key).copied()),
+            };
+            renewed.extend(self.kind.renew_by_name(writer, key, learned, &fresh));
             match *holding == Holding::default() {
                 true => drop(writer.batch.delete(member_key(self.id, key))),
                 false => drop(
@@ -120,6 +127,18 @@ impl Mirror {
             writer.batch.delete(tombstone_key(self.id, *order));
         }
         (before, renewed)
+    }
+
+    /// Returns what the end of an object in the scope says of the object: a selector may have lost it. Where a list found
+    /// it nobody knows when it was.
+    fn left(&self, transition: &Transition, revision: Option<u64>) -> Learned {
+        let revision = revision.filter(|revision| *revision > 0);
+        let revision = revision.unwrap_or(transition.marks.upstream);
+        let at = Version::cloud(transition.era, revision);
+        match self.scope.is_by_key() {
+            true => Learned::Gone(at),
+            false => Learned::Left(at),
+        }
     }
 
     fn describe_deletion(

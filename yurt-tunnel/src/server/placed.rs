@@ -26,6 +26,10 @@ impl Stream for Placed {
         self.stream.reset(code);
     }
 
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.stream.poll_reset(cx)
+    }
+
     fn set_priority(&mut self, priority: Priority) {
         self.stream.set_priority(priority);
     }

@@ -84,6 +84,12 @@ impl FieldSelector {
         term.map(|term| term.value.as_str())
     }
 
+    /// Returns whether it looks at nothing but names, which an object keeps.
+    pub(crate) fn is_by_key(&self) -> bool {
+        let is_of_key = |field: &str| matches!(field, "metadata.name" | "metadata.namespace");
+        self.0.iter().all(|term| is_of_key(&term.field))
+    }
+
     /// Whether an object with these field values is selected; an unknown field is empty.
     pub(crate) fn matches<'v>(&self, value: &dyn Fn(&str) -> Option<Cow<'v, str>>) -> bool {
         self.0.iter().all(|term| {

@@ -25,6 +25,8 @@ pub(super) struct Cloud {
     pub(super) compacted: u64,
     /// Every content that an object had, by name and revision.
     written: BTreeMap<(String, u64), u64>,
+    /// When an object was deleted last, by name.
+    deleted: BTreeMap<String, u64>,
     content: u64,
 }
 
@@ -66,6 +68,7 @@ impl Cloud {
     pub(super) fn delete(&mut self, name: &str) {
         if let Some((_, content)) = self.objects.remove(name) {
             self.revision += 1;
+            self.deleted.insert(name.to_owned(), self.revision);
             self.say(EventType::Deleted, name, content);
         }
     }
@@ -90,6 +93,11 @@ impl Cloud {
         *self = earlier.clone();
         self.content = content;
         self.compact();
+    }
+
+    /// Returns when an object was deleted last.
+    pub(super) fn deleted_at(&self, name: &str) -> Option<u64> {
+        self.deleted.get(name).copied()
     }
 
     /// Returns the content that an object had at a revision.

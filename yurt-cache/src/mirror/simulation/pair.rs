@@ -28,6 +28,9 @@ use crate::store::layout::{LAYOUT, LAYOUT_VERSION, RECORDS};
 /// What happens in one life.
 const STEPS: usize = 200;
 
+/// Contents from here on are local.
+const LOCAL: u64 = 1_000_000;
+
 /// A mirror, and who reads it.
 struct Side {
     mirror: Arc<Mirror>,
@@ -50,6 +53,8 @@ pub(super) struct Pair {
     /// Every local content that an object had at a number.
     written: HashMap<(String, u64), HashSet<u64>>,
     local: u64,
+    /// What was last read by name and is remembered, since the cloud was put back last.
+    read: BTreeMap<&'static str, u64>,
     last_id: u32,
     story: Vec<String>,
 }
@@ -87,6 +92,7 @@ impl Pair {
             sides: mirrors.map(Side::of),
             written: HashMap::new(),
             local: 0,
+            read: BTreeMap::new(),
             last_id,
             story: Vec::new(),
         }
@@ -106,6 +112,7 @@ impl Pair {
             }
             self.look(0);
             self.look(1);
+            self.look_by_name();
         }
         self.rest();
     }
@@ -128,6 +135,7 @@ impl Pair {
             79..81 => self.compact(),
             81..83 => self.end(at),
             83..85 => self.forget(),
+            85..87 => self.sweep(),
             _ => self.read(at),
         }
     }
@@ -192,6 +200,7 @@ impl Pair {
         let copy = self.copy.clone();
         self.cloud.restore(&copy);
         self.narrow.clear();
+        self.read.clear();
         *self.disk.fate.lock() = Fate::Well;
         self.tell(format!("the cloud is put back to {to}"));
         for side in &self.sides {
@@ -321,7 +330,7 @@ impl Pair {
         let newest = self.kind.newest("a", name);
         assert!(newest.expect("it can be read").is_some(), "{name} is held");
         self.local += 1;
-        let (number, content) = (told + 1, 1_000_000 + self.local);
+        let (number, content) = (told + 1, LOCAL + self.local);
         let contents = self.written.entry((name.to_owned(), number));
         contents.or_default().insert(content);
         let local = with_resource_version(&object(name, 0, content), number).unwrap();
@@ -350,11 +359,16 @@ impl Pair {
         }
         let Some((revision, content)) = self.cloud.objects.get(name).copied() else {
             let forgotten = self.kind.forget("a", name);
+            self.read.remove(name);
             return self.tell(format!("{name} is not there: {forgotten:?}"));
         };
         let body = object(name, revision, content);
         let now = Instant::now();
-        let remembered = self.kind.remember(&key("a", name), revision, body, now);
+        let key = key("a", name);
+        let remembered = self.kind.remember(&key, revision, body, now);
+        if remembered.is_ok() && self.kind.version_by_name(&key).is_some() {
+            self.read.insert(name, revision);
+        }
         self.tell(format!(
             "{name} is remembered at {revision}: {remembered:?}"
         ));
@@ -363,7 +377,14 @@ impl Pair {
     fn forget(&mut self) {
         let name = self.name();
         let forgotten = self.kind.forget("a", name);
+        self.read.remove(name);
         self.tell(format!("{name} makes room: {forgotten:?}"));
+    }
+
+    fn sweep(&mut self) {
+        let mirrors = [0, 1].map(|at: usize| self.sides[at].mirror.clone());
+        let swept = self.kind.forget_left(&mirrors);
+        self.tell(format!("swept: {swept:?}"));
     }
 
     /// A mirror that nobody asks for ends, and somebody asks again.
@@ -528,17 +549,19 @@ impl Pair {
                 "client {at}"
             );
         }
-        self.look_by_name();
-        let held = self.kind.held();
+        self.rest_by_name();
+        let held = [self.kind.held(), self.kind.remembered.held()];
         self.restart();
-        assert_eq!(self.kind.held(), held, "what a restart counts");
-        self.look_by_name();
+        let counted = [self.kind.held(), self.kind.remembered.held()];
+        assert_eq!(counted, held, "what a restart counts");
+        self.rest_by_name();
         for at in 0..2 {
             self.sides[at].mirror.end(Status::expired_list());
             self.sides[at].mirror.erase().unwrap();
         }
         self.kind.release(&self.kind.keys_by_name()).unwrap();
         assert_eq!(self.kind.held(), Held::default());
+        assert_eq!(self.kind.remembered.held(), Held::default());
         let mut left = Vec::new();
         let mut note = |key: &[u8], _| {
             left.push(String::from_utf8_lossy(key).into_owned());
@@ -549,12 +572,45 @@ impl Pair {
     }
 
     /// As a GET finds it: the wide mirror knows better what is not there.
+    fn known(&self, name: &str) -> Known {
+        let wide = &self.sides[0].mirror;
+        let is_covering = wide.is_synced() && !wide.is_suspect();
+        let covering = is_covering.then(|| wide.covering(&key("a", name)));
+        self.kind.known("a", name, covering).unwrap()
+    }
+
+    /// What is shown while cut off is true, and no older than what was read by name.
     fn look_by_name(&self) {
+        for name in NAMES {
+            let Some(read) = self.read.get(name).copied() else {
+                continue;
+            };
+            match self.known(name) {
+                Known::There(number, body) if content(&body) < LOCAL => {
+                    let is_true = self.cloud.content_at(name, number) == Some(content(&body));
+                    assert!(
+                        is_true && number >= read,
+                        "{name} was read at {read}, and at {number} is {}",
+                        content(&body)
+                    );
+                }
+                Known::There(..) | Known::Unknown => {}
+                Known::Absent => assert!(
+                    self.cloud.deleted_at(name) > Some(read),
+                    "{name} was read at {read} and is not there"
+                ),
+            }
+        }
+    }
+
+    /// In the end all is known.
+    fn rest_by_name(&self) {
         let mut known = BTreeMap::new();
         for name in NAMES {
-            let covering = self.sides[0].mirror.covering(&key("a", name));
-            if let Known::There(_, body) = self.kind.known("a", name, Some(covering)).unwrap() {
-                known.insert(name.to_owned(), content(&body));
+            match self.known(name) {
+                Known::There(_, body) => drop(known.insert(name.to_owned(), content(&body))),
+                Known::Absent => {}
+                Known::Unknown => panic!("{name} is unknown at rest"),
             }
         }
         assert_eq!(known, self.cloud.state(), "by name");

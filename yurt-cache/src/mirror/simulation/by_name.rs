@@ -1,0 +1,74 @@
+//! Stories of what is known of an object that was read by name.
+
+use std::sync::Arc;
+
+use super::node::{Node, Shown, hears, list};
+use crate::codec::EventType;
+
+#[test]
+fn who_leaves_a_selector_is_not_taken_for_gone_by_who_read_it_by_name() {
+    let node = Node::new();
+    list(&node.wide, 10, &[]);
+    list(&node.narrow, 10, &[]);
+    node.remember("a", 12, 2);
+    hears(&node.narrow, EventType::Added, "a", (12, 2));
+    hears(&node.narrow, EventType::Deleted, "a", (14, 2));
+    assert_ne!(node.shown("a"), Shown::Absent);
+    let node = node.restarted();
+    assert_ne!(node.shown("a"), Shown::Absent);
+    hears(&node.wide, EventType::Added, "a", (14, 3));
+    assert_eq!(node.shown("a"), Shown::Content(3));
+}
+
+#[test]
+fn a_deletion_that_is_known_counts_though_it_left_a_selector_first() {
+    let node = Node::new();
+    list(&node.wide, 10, &[]);
+    list(&node.narrow, 10, &[]);
+    node.remember("a", 12, 2);
+    hears(&node.narrow, EventType::Added, "a", (12, 2));
+    hears(&node.narrow, EventType::Deleted, "a", (14, 2));
+    hears(&node.wide, EventType::Added, "a", (12, 2));
+    assert_ne!(node.shown("a"), Shown::Absent);
+    hears(&node.wide, EventType::Deleted, "a", (14, 2));
+    assert_eq!(node.shown("a"), Shown::Absent);
+    assert!(node.kind.keys_by_name().is_empty());
+}
+
+#[test]
+fn what_was_read_by_name_after_it_left_a_selector_stays() {
+    let node = Node::new();
+    list(&node.wide, 10, &[]);
+    list(&node.narrow, 10, &[("a", 9, 2)]);
+    node.remember("a", 12, 3);
+    hears(&node.narrow, EventType::Deleted, "a", (12, 2));
+    assert_eq!(node.shown("a"), Shown::Content(3));
+    // And what is read later is known again.
+    hears(&node.narrow, EventType::Added, "a", (13, 4));
+    hears(&node.narrow, EventType::Deleted, "a", (15, 4));
+    node.remember("a", 15, 5);
+    assert_eq!(node.shown("a"), Shown::Content(5));
+}
+
+#[test]
+fn an_earlier_deletion_does_not_end_what_was_read_by_name_since() {
+    let node = Node::new();
+    list(&node.wide, 10, &[("a", 5, 1)]);
+    node.remember("a", 15, 3);
+    hears(&node.wide, EventType::Deleted, "a", (12, 1));
+    assert_eq!(node.shown("a"), Shown::Content(3));
+}
+
+#[test]
+fn what_left_a_selector_is_forgotten_once_nobody_would_take_it_for_absent() {
+    let node = Node::new();
+    list(&node.wide, 10, &[]);
+    list(&node.narrow, 10, &[("a", 9, 2)]);
+    node.remember("a", 12, 4);
+    hears(&node.narrow, EventType::Deleted, "a", (14, 4));
+    let [wide, narrow] = [&node.wide, &node.narrow].map(Arc::clone);
+    node.kind.forget_left(&[wide, narrow.clone()]).unwrap();
+    assert_eq!(node.shown("a"), Shown::Unknown);
+    node.kind.forget_left(&[narrow]).unwrap();
+    assert!(node.kind.keys_by_name().is_empty());
+}

@@ -183,7 +183,7 @@ impl Default for Limits {
             dial: Duration::from_secs(8),
             waiting: 512,
             api_server_tunnels: 16_384,
-            client_tunnels: 4_096,
+            client_tunnels: 8_192,
             orphan: Duration::from_secs(30),
             drain: Duration::from_secs(30),
         }

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry as Metrics;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
-use yurt_core::transport::{Opener, State};
+use yurt_core::transport::{ErrorKind, Opener, State};
 
 use super::figures::Sessions;
 use super::registry::Member;
@@ -89,6 +89,12 @@ impl Status {
                 Ok(trip) => {
                     let millis = trip.as_secs_f64() * 1000.0;
                     let _ = writeln!(report, "[+] bytes come back from {node} in {millis:.1} ms");
+                    report.push_str("ready\n");
+                    return (true, report);
+                }
+                // Nobody is served better by a server that leaves.
+                Err(error) if error.kind() == ErrorKind::Overloaded => {
+                    let _ = writeln!(report, "[+] {node} is busy: {error}");
                     report.push_str("ready\n");
                     return (true, report);
                 }

@@ -6,9 +6,9 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub(super) use self::pool::{Handshakes, User};
-use yurt_core::transport::{Error, ErrorKind, Peer};
+use yurt_core::transport::{Error, ErrorKind, MAX_MESSAGE_LEN, Peer};
 
+pub(super) use self::pool::{Handshakes, User};
 use crate::identity::Refusal;
 
 /// How long a peer may take until it has proven who it is and said hello.
@@ -58,5 +58,7 @@ fn failure(
     let user = user.map_or(String::new(), |user| format!("{user} at "));
     let why = why.map_or(String::new(), |why| format!(": {why}"));
     let message = format!("shake hands with {user}{address}{why}");
+    // A peer may have a long reason for its end.
+    let message: String = message.chars().take(MAX_MESSAGE_LEN).collect();
     Error::new(kind, message).with_source(refusal)
 }

@@ -38,6 +38,22 @@ async fn a_server_is_not_ready_when_no_agent_answers_and_is_when_one_does() {
 }
 
 #[tokio::test]
+async fn a_server_whose_agent_has_all_the_streams_that_it_takes_is_ready() {
+    let world = World::new();
+    let server = world.alone().await;
+    let _agent = world.agent("edge-1", &server, Manner::Echoes).await;
+    let mut streams = Vec::new();
+    for _ in 0..512 {
+        streams.push(server.dial("edge-1:10250").await.unwrap());
+    }
+    let (code, said) = server.page("/readyz").await;
+    assert!(
+        code == 200 && said.starts_with("[+] edge-1 is busy: "),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn agents_that_are_away_do_not_hold_up_a_probe() {
     let world = World::new();
     let server = world.alone().await;

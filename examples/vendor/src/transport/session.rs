@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 use yurt_core::transport::{
-    Acceptor, Error, ErrorKind, Incoming, Open, Opener, Peer, Result, Session, State, Stats, Stream,
+    Acceptor, ErrorKind, Incoming, Open, Opener, Peer, Result, Session, State, Stats, Stream,
 };
 
 use super::door::Answering;

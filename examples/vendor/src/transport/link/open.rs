@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::Instant;
-use yurt_core::transport::{Error, Open, Result, State};
+use tokio::time::{Instant, timeout};
+use yurt_core::transport::{Error, ErrorKind, Open, Result, State};
 
 use super::{Entry, Link, Offer};
 use crate::transport::message::{self, Message};

@@ -124,6 +124,8 @@ struct Shared {
     standings: Mutex<BTreeMap<SocketAddr, Standing>>,
     board: Arc<Board>,
     metrics: Metrics,
+    /// The name of this process, which no other has.
+    process: String,
     /// Dials that may be on their way.
     dials: Semaphore,
     /// The number of our certificate.
@@ -241,6 +243,7 @@ impl Shared {
             standings: Mutex::default(),
             metrics: Metrics::new(board.clone()),
             board,
+            process: format!("{:016x}", fastrand::u64(..)),
             dials: Semaphore::new(config.dials),
             certificate: watch::Sender::new(0),
             network: watch::Sender::new(0),

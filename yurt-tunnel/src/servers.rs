@@ -1,4 +1,5 @@
-//! What a server tells an agent about where its like are: a JSON document on a stream of its own.
+//! What a server tells an agent about where its like are, and what the agent answers: JSON documents on a stream of
+//! its own.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,9 @@ pub const MAX_BYTES: usize = 64 << 10;
 
 /// No list names more servers.
 pub const MAX_SERVERS: usize = 64;
+
+/// No answer is longer, in bytes.
+pub const MAX_ANSWER_BYTES: usize = 1 << 10;
 
 /// Why bytes are not a list of servers.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +64,29 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Address>, InvalidServers> {
     document.servers.into_iter().map(parse).collect()
 }
 
+/// What an agent answers; a later version may say more.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    #[serde(default)]
+    process: Option<String>,
+}
+
+/// Returns the answer of an agent whose process has this name.
+#[must_use]
+pub fn encode_answer(process: &str) -> Vec<u8> {
+    let answer = Answer {
+        process: Some(process.to_owned()),
+    };
+    serde_json::to_vec(&answer).expect("a text is JSON")
+}
+
+/// Returns the name of the process that has answered, if it says one: the same in all sessions of one process, and
+/// of no other.
+#[must_use]
+pub fn decode_answer(bytes: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Answer>(bytes).ok()?.process
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +119,14 @@ mod tests {
             .collect();
         let understood = decode(&encode(&servers)).unwrap();
         assert_eq!(understood, servers[..MAX_SERVERS]);
+    }
+
+    #[test]
+    fn an_answer_names_the_process_if_there_is_one() {
+        assert_eq!(decode_answer(&encode_answer("7f")).as_deref(), Some("7f"));
+        for none in ["", "{}", "[]", r#"{"process":1}"#, r#"{"uptime":3}"#] {
+            assert_eq!(decode_answer(none.as_bytes()), None, "{none}");
+        }
     }
 
     #[test]

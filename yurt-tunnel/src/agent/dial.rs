@@ -195,6 +195,8 @@ impl Dialer {
             let mut bytes = Vec::new();
             let limit = servers::MAX_BYTES as u64 + 1;
             (&mut stream).take(limit).read_to_end(&mut bytes).await?;
+            let answer = servers::encode_answer(&self.shared.process);
+            stream.write_all(&answer).await?;
             stream.shutdown().await?;
             Ok::<_, io::Error>(bytes)
         };

@@ -36,6 +36,8 @@ pub(super) struct Entry {
     pub(super) transport: &'static str,
     /// The session.
     pub(super) session: Arc<dyn Opener>,
+    /// The name of the process at its other end, once that has said it.
+    process: Option<String>,
 }
 
 /// All sessions.
@@ -65,12 +67,36 @@ impl Registry {
             number,
             transport,
             session,
+            process: None,
         };
         let is_agent = matches!(member, Member::Agent(_));
         let entries = inner.members.entry(member).or_default();
         entries.push(entry);
         let is_crowded = is_agent && entries.len() > MAX_SESSIONS;
         (number, is_crowded.then(|| entries[0].session.clone()))
+    }
+
+    /// Notes which process is at the other end of a session, and returns the older sessions of another process of the
+    /// same member: that may be gone without a word.
+    pub(super) fn said(
+        &self,
+        member: &Member,
+        number: u64,
+        process: String,
+    ) -> Vec<Arc<dyn Opener>> {
+        let mut inner = self.0.lock();
+        let entries = inner.members.get_mut(member);
+        let entries = entries.map(Vec::as_mut_slice).unwrap_or_default();
+        let is_another = |entry: &&mut Entry| {
+            let other = entry.process.as_ref();
+            entry.number < number && other.is_some_and(|other| *other != process)
+        };
+        let others = entries.iter_mut().filter(is_another);
+        let others = others.map(|entry| entry.session.clone()).collect();
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.number == number) {
+            entry.process = Some(process);
+        }
+        others
     }
 
     /// Takes one session out; others of the same member stay.

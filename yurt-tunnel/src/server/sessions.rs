@@ -1,10 +1,12 @@
 //! Sessions of agents and of other servers, from the handshake to the end.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
@@ -14,9 +16,13 @@ use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, State, Targ
 use super::registry::Member;
 use super::{Shared, is_server};
 use crate::identity::Refusal;
+use crate::servers;
 
 /// How long an agent may take to hear of the servers.
 const LIST_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the session of another process of the same node may take to show that it lives.
+const ANSWER_LIMIT: Duration = Duration::from_millis(1500);
 
 /// How long agents have to go elsewhere before the first of them is left.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -95,8 +101,11 @@ async fn hold(
         surplus.close("too many sessions of one peer").await;
     }
     let told = async {
-        if matches!(member, Member::Agent(_)) {
-            tell_servers(&shared, &session).await;
+        if matches!(member, Member::Agent(_))
+            && let Some(process) = tell_servers(&shared, &session).await
+        {
+            let others = shared.registry.said(&member, number, process);
+            end_the_dead(others).await;
         }
     };
     let (reason, ()) = tokio::join!(live(&session, &shutdown), told);
@@ -148,22 +157,44 @@ async fn quiet(session: &Arc<dyn Opener>) {
     }
 }
 
-/// Tells an agent where the servers are.
-async fn tell_servers(shared: &Shared, session: &Arc<dyn Opener>) {
+/// Asks the sessions of a process whose node has a new one, and closes those that do not answer.
+async fn end_the_dead(sessions: Vec<Arc<dyn Opener>>) {
+    let mut asking = JoinSet::new();
+    for session in sessions {
+        asking.spawn(async move {
+            if timeout(ANSWER_LIMIT, session.ping()).await.is_err() {
+                session
+                    .close("a new process of its node is here, and it does not answer")
+                    .await;
+            }
+        });
+    }
+    while asking.join_next().await.is_some() {}
+}
+
+/// Tells an agent where the servers are; returns the name of its process, if it says one.
+async fn tell_servers(shared: &Shared, session: &Arc<dyn Opener>) -> Option<String> {
     let told = async {
         let mut stream = session.open(Open::new(Target::Servers, LIST_LIMIT)).await?;
         let written = async {
             stream.write_all(&shared.servers).await?;
             stream.shutdown().await?;
-            // The agent ends its direction when it has read the list.
-            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+            // The agent answers when it has read the list.
+            let mut answer = Vec::new();
+            let limit = servers::MAX_ANSWER_BYTES as u64;
+            (&mut stream).take(limit).read_to_end(&mut answer).await?;
+            Ok::<_, io::Error>(servers::decode_answer(&answer))
         };
-        let written = tokio::time::timeout(LIST_LIMIT, written).await;
+        let written = timeout(LIST_LIMIT, written).await;
         let late = |_| Error::new(ErrorKind::Timeout, "the agent does not read the list");
         let lost = |source| Error::new(ErrorKind::Closed, "send the list").with_source(source);
         written.map_err(late)?.map_err(lost)
     };
-    if let Err(error) = told.await {
-        debug!(user = session.peer().user, %error, "an agent was not told of the servers");
+    match told.await {
+        Ok(process) => process,
+        Err(error) => {
+            debug!(user = session.peer().user, %error, "an agent was not told of the servers");
+            None
+        }
     }
 }

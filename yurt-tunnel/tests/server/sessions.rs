@@ -1,12 +1,12 @@
 //! Who comes in, and what it is told.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 use yurt_core::testing::transport::node;
 use yurt_core::transport::{Peer, State};
 
-use crate::world::{Agent, Manner, World, at, ended, eventually};
+use crate::world::{Agent, Manner, World, at, ended, eventually, is_alive};
 
 #[tokio::test]
 async fn a_peer_that_is_neither_a_node_nor_a_server_is_sent_away_and_counted() {
@@ -65,7 +65,7 @@ async fn an_agent_that_does_not_read_the_list_is_served_all_the_same() {
     server.shut_down();
     let mut state = agent.session.state();
     let drained = state.wait_for(|state| *state == State::Draining);
-    timeout(std::time::Duration::from_secs(1), drained)
+    timeout(Duration::from_secs(1), drained)
         .await
         .expect("it hears of the drain at once")
         .unwrap();
@@ -86,4 +86,41 @@ async fn a_peer_whose_certificate_expires_is_sent_away_and_counted() {
     let refusals = r#"yurt_tunnel_server_refusals_total{reason="expired"}"#;
     assert!((server.metric(refusals).await - 1.0).abs() < f64::EPSILON);
     assert_eq!(*other.session.state().borrow(), State::Open);
+}
+
+/// Two sessions of one node, the older of which answers no ping any more: whether that has ended soon.
+async fn older_one_ends(old: Option<&str>, new: Option<&str>, is_frozen: bool) -> bool {
+    let world = World::new();
+    let server = world.alone().await;
+    let connect = async |process| {
+        let session = world.connect(node("edge-1"), server.address).await.unwrap();
+        let agent = Agent::serve_as(session, Manner::Echoes, process);
+        eventually(|| !agent.servers().is_empty()).await;
+        agent
+    };
+    let old = connect(old).await;
+    let mut stream = server.dial("edge-1:10250").await.unwrap();
+    assert!(is_alive(&mut stream).await);
+    if is_frozen {
+        world.network.freeze(server.address);
+    }
+    let new = connect(new).await;
+    let ended = timeout(Duration::from_secs(2), ended(&*old.session)).await;
+    assert_eq!(is_alive(&mut stream).await, ended.is_err());
+    assert_eq!(*new.session.state().borrow(), State::Open);
+    ended.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_process_of_a_node_ends_the_sessions_of_one_that_does_not_answer() {
+    assert!(older_one_ends(Some("a"), Some("b"), true).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_may_only_be_slow_is_left_to_its_liveness() {
+    // The same process, in a blackout; one that says no name; another one that lives.
+    assert!(!older_one_ends(Some("a"), Some("a"), true).await);
+    assert!(!older_one_ends(None, Some("b"), true).await);
+    assert!(!older_one_ends(Some("a"), None, true).await);
+    assert!(!older_one_ends(Some("a"), Some("b"), false).await);
 }

@@ -86,6 +86,7 @@ pub(crate) struct Agent {
 struct Said {
     dialled: Vec<Target>,
     servers: Vec<Vec<u8>>,
+    process: Option<String>,
 }
 
 // === World ===
@@ -358,7 +359,19 @@ impl Running {
 
 impl Agent {
     pub(crate) fn serve(session: Arc<dyn Acceptor>, manner: Manner) -> Self {
-        let said = Arc::<Mutex<Said>>::default();
+        Self::serve_as(session, manner, None)
+    }
+
+    /// Serves as a process that says its name, or none.
+    pub(crate) fn serve_as(
+        session: Arc<dyn Acceptor>,
+        manner: Manner,
+        process: Option<&str>,
+    ) -> Self {
+        let said = Arc::new(Mutex::new(Said {
+            process: process.map(str::to_owned),
+            ..Said::default()
+        }));
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(session.clone(), said.clone(), manner));
         Self {
@@ -405,8 +418,13 @@ async fn answer(incoming: Box<dyn Incoming>, said: Arc<Mutex<Said>>, manner: Man
             let mut stream = incoming.accept().await.unwrap();
             let mut list = Vec::new();
             if stream.read_to_end(&mut list).await.is_ok() {
-                said.lock().servers.push(list);
+                let process = said.lock().process.clone();
+                if let Some(process) = process {
+                    let answer = yurt_tunnel::servers::encode_answer(&process);
+                    stream.write_all(&answer).await.unwrap();
+                }
                 let _ = stream.shutdown().await;
+                said.lock().servers.push(list);
             }
         }
         (target @ Target::Dial { .. }, manner) => {

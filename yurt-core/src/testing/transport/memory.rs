@@ -85,6 +85,16 @@ impl MemoryNetwork {
         }
     }
 
+    /// Has the sessions that the listener at `address` has now answer no ping any more, as those of a peer that was
+    /// killed without a word do until they are found silent. What is under way on them stays.
+    pub fn freeze(&self, address: SocketAddr) {
+        if let Some(place) = self.places().get(&address) {
+            for link in place.sessions.iter().filter_map(Weak::upgrade) {
+                link.freeze();
+            }
+        }
+    }
+
     /// Takes a cut back. The sessions that it ended stay ended.
     pub fn mend(&self, address: SocketAddr) {
         self.places().entry(address).or_default().is_cut = false;

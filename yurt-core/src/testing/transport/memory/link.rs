@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ pub(super) fn session(
         arrived: Notify::new(),
         slots: Arc::new(Semaphore::new(LIMIT)),
         opened: AtomicU64::new(0),
+        is_frozen: AtomicBool::new(false),
         counts: Arc::default(),
     });
     let end = |side, peer, remote| End {
@@ -55,6 +56,7 @@ pub(super) struct Link {
     arrived: Notify,
     slots: Arc<Semaphore>,
     opened: AtomicU64,
+    is_frozen: AtomicBool,
     counts: Arc<BothCounts>,
 }
 
@@ -175,6 +177,24 @@ impl Link {
         }
         drop(offers);
         self.arrived.notify_waiters();
+    }
+
+    /// Answers no ping from now on.
+    pub(super) fn freeze(&self) {
+        self.is_frozen.store(true, Ordering::Relaxed);
+    }
+
+    async fn ping(&self) -> Result<Duration> {
+        let mut state = self.state.subscribe();
+        let is_closed = |state: &State| matches!(state, State::Closed { .. });
+        if self.is_frozen.load(Ordering::Relaxed) {
+            // An error is a session that is gone.
+            let _ = state.wait_for(is_closed).await;
+        }
+        if is_closed(&state.borrow()) {
+            return Err(self.refusal());
+        }
+        Ok(Duration::ZERO)
     }
 
     fn drain(&self) {
@@ -304,10 +324,7 @@ macro_rules! session_by_its_end {
                 }
 
                 async fn ping(&self) -> Result<Duration> {
-                    match *self.state().borrow() {
-                        State::Open | State::Draining => Ok(Duration::ZERO),
-                        State::Closed { .. } => Err(self.0.link.refusal()),
-                    }
+                    self.0.link.ping().await
                 }
 
                 fn drain(&self) {

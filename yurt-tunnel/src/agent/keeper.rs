@@ -231,7 +231,8 @@ impl Keeper {
                 tracing::warn!(%server, ?reason, error = Chain(error).to_string(), "the server cannot be reached");
             }
         }
-        if self.current.is_none() {
+        // One that is silent and cannot be reached anew is as good as none.
+        if self.current.is_none() || reason == Reason::Silent {
             self.stand(Standing::Away);
             self.shared.resolve_now.notify_one();
         }
@@ -271,6 +272,7 @@ impl Keeper {
         match beat {
             Beat::Answered => {
                 held.place.answered(Instant::now());
+                self.stand(Standing::Up);
                 // It lives: nothing else is needed.
                 if matches!(self.attempt, Some((Reason::Silent, _))) {
                     self.attempt = None;

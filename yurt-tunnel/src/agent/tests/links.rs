@@ -194,3 +194,26 @@ async fn an_agent_that_loses_a_link_to_a_panic_ends_and_says_which_and_why() {
         "{said}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_silent_and_cannot_be_reached_anew_is_replaced() {
+    let world = World::new();
+    let mut clouds = clouds(&world, 2).await;
+    let mut config = world.config(&[at(1), at(2)]);
+    config.links = 1;
+    let _agent = world.run(config);
+    let silent = clouds.remove(0);
+    let session = silent.next().await;
+    let address = silent.address;
+    world.udp.freeze(address);
+    drop(silent);
+    let began = Instant::now();
+    let _second = clouds[0].next().await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(
+        *session.state().borrow(),
+        State::Open,
+        "it may only be slow"
+    );
+}

@@ -243,7 +243,7 @@ async fn a_stream_that_moved_is_reset_with_its_code() {
 fn quick() -> Config {
     Config {
         keep_alive: Duration::from_millis(100),
-        liveness: Duration::from_secs(2),
+        liveness: Duration::from_secs(4),
         ..Config::default()
     }
 }
@@ -265,7 +265,24 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
     assert!(timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
 }
 
-/// Sends so much up that the stream moves, and leaves it open.
+/// Sends up until there have been so many connections and the stream has moved to the last, and leaves it open.
+async fn fill(
+    relay: &Relay,
+    connections: usize,
+    ours: &mut Box<dyn Stream>,
+    theirs: &mut Box<dyn Stream>,
+) {
+    let mut seed = 0;
+    while relay.count() < connections || relay.open.load(Ordering::SeqCst) < 2 {
+        push(ours, theirs, seed).await;
+        seed += 1;
+    }
+    // The connection is there, but perhaps not known yet.
+    for seed in [seed, seed + 1] {
+        push(ours, theirs, seed).await;
+    }
+}
+
 async fn push(ours: &mut Box<dyn Stream>, theirs: &mut Box<dyn Stream>, seed: u64) {
     let sent = bytes(12 << 20, seed);
     let mut came = vec![0; sent.len()];
@@ -312,17 +329,14 @@ async fn the_death_of_the_second_connection_takes_its_streams_only() {
         let test = async {
             let (mut quiet, mut quiet_there) = stream(&met).await;
             let (mut ours, mut theirs) = stream(&met).await;
-            push(&mut ours, &mut theirs, 1).await;
-            assert_eq!(relay.count(), 2);
+            fill(&relay, 2, &mut ours, &mut theirs).await;
             relay.set(1, passage);
             // Both ends of what was on it learn of it, though neither writes.
             tokio::join!(fails(&mut ours), fails(&mut theirs));
             carries(&mut quiet, &mut quiet_there).await;
             // The next copy gets a connection again.
             let (mut ours, mut theirs) = stream(&met).await;
-            while relay.count() < 3 {
-                push(&mut ours, &mut theirs, 2).await;
-            }
+            fill(&relay, 3, &mut ours, &mut theirs).await;
             carries(&mut ours, &mut theirs).await;
             carries(&mut quiet, &mut quiet_there).await;
         };
@@ -335,12 +349,11 @@ async fn a_second_connection_without_streams_is_closed_and_asked_for_again() {
     let site = Site::new();
     let (met, relay) = meet_with(&site, quick()).await;
     let test = async {
-        for (round, seed) in [(0, 1), (1, 2)] {
+        for connections in [2, 3] {
             let (mut ours, mut theirs) = stream(&met).await;
-            let (up, down) = (bytes(12 << 20, seed), bytes(4 << 20, 7));
-            let right = tokio::join!(talk(&mut ours, &up, &down), talk(&mut theirs, &down, &up));
+            fill(&relay, connections, &mut ours, &mut theirs).await;
+            let right = tokio::join!(talk(&mut ours, b"a", b"b"), talk(&mut theirs, b"b", b"a"));
             assert_eq!(right, (true, true));
-            assert_eq!(relay.count(), 2 + round);
             drop((ours, theirs));
             until("one connection is left", || {
                 relay.open.load(Ordering::SeqCst) == 1
@@ -349,7 +362,7 @@ async fn a_second_connection_without_streams_is_closed_and_asked_for_again() {
         }
         // One with a stream stays, however quiet that is.
         let (mut ours, mut theirs) = stream(&met).await;
-        push(&mut ours, &mut theirs, 3).await;
+        fill(&relay, 4, &mut ours, &mut theirs).await;
         sleep(quick().keep_alive * 10).await;
         assert_eq!(relay.open.load(Ordering::SeqCst), 2);
         carries(&mut ours, &mut theirs).await;
@@ -364,10 +377,7 @@ async fn a_second_connection_that_was_refused_is_asked_for_again() {
     let test = async {
         relay.refuse.store(2, Ordering::SeqCst);
         let (mut ours, mut theirs) = stream(&met).await;
-        while relay.count() < 4 {
-            push(&mut ours, &mut theirs, 1).await;
-        }
-        push(&mut ours, &mut theirs, 2).await;
+        fill(&relay, 4, &mut ours, &mut theirs).await;
         carries(&mut ours, &mut theirs).await;
     };
     listening(&met, test).await;
@@ -376,10 +386,10 @@ async fn a_second_connection_that_was_refused_is_asked_for_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pipes_of_both_connections_are_not_taken_for_each_other() {
     let site = Site::new();
-    let (met, _relay) = meet(&site).await;
+    let (met, relay) = meet(&site).await;
     let test = async {
         let (mut ours, mut theirs) = stream(&met).await;
-        push(&mut ours, &mut theirs, 1).await;
+        fill(&relay, 2, &mut ours, &mut theirs).await;
         let mut talking = JoinSet::new();
         for (priority, seed) in [Priority::Interactive, Priority::Bulk]
             .into_iter()

@@ -333,7 +333,8 @@ pub enum State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Streams that are open now, those that wait for an answer included.
+    /// Streams that are open now, those that wait for an answer included, and those whose last bytes are known to be
+    /// on their way.
     pub streams: u64,
     /// Streams that were opened or accepted.
     pub opened: u64,

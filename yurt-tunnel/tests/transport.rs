@@ -19,3 +19,5 @@ mod lanes;
 mod rerouted;
 #[path = "transport/site.rs"]
 mod site;
+#[path = "transport/tails.rs"]
+mod tails;

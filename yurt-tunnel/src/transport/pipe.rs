@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::wire::{Malformed, PREFIX, Prefix};
 
 /// Codes of resets are sent above those that protocols use by themselves.
 const CODES: u32 = 0x1_0000;
+
+/// Waits for the last bytes of a direction that has ended; it does not keep the pipe.
+pub(crate) type Arrival = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// One authenticated connection to a peer, or several that act as one.
 pub(crate) trait Carrier: Send + Sync + 'static {
@@ -44,6 +48,12 @@ pub(crate) trait SendPipe: AsyncWrite + Send + Unpin + 'static {
 
     /// Ends the direction; the peer's reads fail.
     fn reset(&mut self, code: u16);
+
+    /// Returns what is done when all that was said has arrived, or will not any more; nothing if it has already, or if
+    /// the carrier does not know.
+    fn arrival(&self) -> Option<Arrival> {
+        None
+    }
 
     /// Sets how the direction's bytes are preferred.
     fn set_priority(&mut self, priority: Priority);

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -50,8 +51,13 @@ struct Core<C: Carrier> {
     /// Wakes the driver when there is something to send or to wait for.
     changed: Notify,
     chores: mpsc::UnboundedSender<Chore>,
+    /// Streams that have ended, and whose last bytes are on their way.
+    tails: AtomicU64,
     inner: Mutex<Inner>,
 }
+
+/// Counts a stream until its last bytes have arrived.
+struct Tail<C: Carrier>(Arc<Core<C>>);
 
 /// The link, and who waits for its events.
 struct Inner {
@@ -115,6 +121,7 @@ impl<C: Carrier> Handle<C> {
             began,
             changed: Notify::new(),
             chores,
+            tails: AtomicU64::new(0),
             inner: Mutex::new(Inner {
                 link,
                 slots: HashMap::new(),
@@ -207,7 +214,8 @@ impl<C: Carrier> Session for Handle<C> {
         let mut stats = Stats::default();
         self.core.with(|inner, _| {
             let counts = inner.link.counts();
-            stats.streams = inner.link.streams() as u64;
+            let tails = self.core.tails.load(Ordering::Relaxed);
+            stats.streams = inner.link.streams() as u64 + tails;
             stats.opened = counts.opened;
             stats.reset = counts.reset;
             stats.sent = counts.sent;
@@ -261,6 +269,21 @@ impl<C: Carrier> Core<C> {
     fn later(&self, chore: impl Future<Output = ()> + Send + 'static) {
         // A session that is over does nothing more.
         let _ = self.chores.send(Box::pin(chore));
+    }
+}
+
+// === Tail ===
+
+impl<C: Carrier> Tail<C> {
+    fn new(core: &Arc<Core<C>>) -> Self {
+        core.tails.fetch_add(1, Ordering::Relaxed);
+        Self(core.clone())
+    }
+}
+
+impl<C: Carrier> Drop for Tail<C> {
+    fn drop(&mut self) {
+        self.0.tails.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,7 @@ use yurt_core::transport::{Error, Priority};
 
 use super::peers::refused;
 use crate::transport::pipe::{
-    Carrier, Path, ReceivePipe, SendPipe, lost_error, reset_error, sent_code,
+    Arrival, Carrier, Path, ReceivePipe, SendPipe, lost_error, reset_error, sent_code,
 };
 
 type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
@@ -135,6 +135,13 @@ impl SendPipe for QuicSend {
         self.is_over = true;
         // A stream that is over already needs no reset.
         let _ = self.stream.reset(VarInt::from_u32(sent_code(code)));
+    }
+
+    fn arrival(&self) -> Option<Arrival> {
+        // A stream of which everything has arrived is known no more.
+        self.stream.priority().ok()?;
+        let stopped = self.stream.stopped();
+        Some(Box::pin(async move { drop(stopped.await) }))
     }
 
     fn set_priority(&mut self, priority: Priority) {

@@ -8,7 +8,7 @@ use std::{fmt, io};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use yurt_core::transport::{Error, ErrorKind, Priority, State, Stream};
 
-use super::{Carrier, Core};
+use super::{Carrier, Core, Tail};
 use crate::link::StreamId;
 use crate::transport::pipe::{ReceivePipe, SendPipe, lost_error, transport_error};
 
@@ -259,6 +259,14 @@ impl<C: Carrier> Stream for TunnelStream<C> {
 
 impl<C: Carrier> Drop for TunnelStream<C> {
     fn drop(&mut self) {
+        let has_ended = self.failure.is_none() && self.is_finished && self.is_ended;
+        if has_ended && let Some(arrival) = self.send.arrival() {
+            let tail = Tail::new(&self.core);
+            self.core.later(async move {
+                arrival.await;
+                drop(tail);
+            });
+        }
         self.end(DROPPED);
         self.core.with(|inner, _| inner.slots.remove(&self.id));
     }

@@ -1,0 +1,103 @@
+//! The last bytes of a stream that has ended: it is not over before they have arrived.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use yurt_core::transport::{Open, Target};
+use yurt_tunnel::link::Config;
+
+use crate::site::{Site, Way, loopback};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Passes one peer's packets on, unless it is told to hold them.
+struct Relay {
+    address: SocketAddr,
+    is_held: watch::Sender<bool>,
+    _tasks: JoinSet<()>,
+}
+
+async fn relay(to: SocketAddr) -> Relay {
+    let front = UdpSocket::bind(loopback()).await.unwrap();
+    let back = UdpSocket::bind(loopback()).await.unwrap();
+    back.connect(to).await.unwrap();
+    let address = front.local_addr().unwrap();
+    let (is_held, mut held) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+        let mut peer = None;
+        loop {
+            drop(held.wait_for(|held| !held).await);
+            tokio::select! {
+                biased;
+                () = async { drop(held.wait_for(|held| *held).await) } => {}
+                received = front.recv_from(&mut up) => {
+                    let (len, from) = received.unwrap();
+                    peer = Some(from);
+                    let _ = back.send(&up[..len]).await;
+                }
+                received = back.recv(&mut down) => {
+                    if let (Ok(len), Some(peer)) = (received, peer) {
+                        let _ = front.send_to(&down[..len], peer).await;
+                    }
+                }
+            }
+        }
+    });
+    Relay {
+        address,
+        is_held,
+        _tasks: tasks,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_counts_until_its_last_bytes_have_arrived() {
+    let site = Site::new();
+    let config = Config::default();
+    let listener = Way::Quic.transport(site.server(), config.clone());
+    let listener = listener.listen(loopback()).await.unwrap();
+    let relay = relay(listener.address()).await;
+    let edge = Way::Quic.transport(site.node("edge-1"), config);
+    let (acceptor, opener) = tokio::join!(
+        edge.connect(relay.address, "tunnel.test"),
+        listener.accept()
+    );
+    let (acceptor, opener) = (acceptor.unwrap(), opener.unwrap());
+    let open = opener.open(Open::new(Target::Echo, PATIENCE));
+    let accept = async { acceptor.accept().await?.accept().await };
+    let (ours, theirs) = tokio::join!(open, accept);
+    let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+    ours.shutdown().await.unwrap();
+    assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
+
+    relay.is_held.send_replace(true);
+    let said = vec![7; 50_000];
+    theirs.write_all(&said).await.unwrap();
+    theirs.shutdown().await.unwrap();
+    drop(theirs);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(acceptor.stats().streams, 1, "nothing of it has arrived");
+
+    relay.is_held.send_replace(false);
+    let over = async {
+        while acceptor.stats().streams > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, over).await.unwrap();
+    // What has arrived is there to be read, though the session has ended.
+    acceptor.close("nothing is left to be done").await;
+    let mut heard = Vec::new();
+    timeout(PATIENCE, ours.read_to_end(&mut heard))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(heard == said);
+}

@@ -65,7 +65,8 @@ pub const MAX_MESSAGE_LEN: usize = 1024;
 /// Of a stream's end:
 ///
 /// 21. What was written before both directions ended arrives, though its writer has dropped the stream.
-/// 22. A reset, and the end of the session, is told to an end that waits for it, whatever it has not read or sent.
+/// 22. A reset is told to an end that only waits, whatever it has not read or sent; the end of the session is, as long
+///     as the end has more to send.
 /// 23. An accept that is dropped ends the stream before it begins, or resets it, and leaves nothing.
 ///
 /// # For implementers
@@ -234,7 +235,8 @@ pub trait Stream: fmt::Debug + AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn reset(&mut self, code: u16);
 
     /// Returns why the stream is over before its end: it was reset, or its session has ended. Pending otherwise, also
-    /// after a clean end.
+    /// after a clean end, and after the end of a session when this end has said all: what the peer said may be there
+    /// to be read.
     ///
     /// For an owner that can neither read nor write at the moment, and so would not learn it.
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;

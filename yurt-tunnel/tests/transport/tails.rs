@@ -1,6 +1,8 @@
 //! The last bytes of a stream that has ended: it is not over before they have arrived.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,7 +10,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use yurt_core::transport::{Open, Target};
+use yurt_core::transport::{Open, State, Target};
 use yurt_tunnel::link::Config;
 
 use crate::site::{Site, Way, loopback};
@@ -94,6 +96,11 @@ async fn a_stream_counts_until_its_last_bytes_have_arrived() {
     timeout(PATIENCE, over).await.unwrap();
     // What has arrived is there to be read, though the session has ended.
     acceptor.close("nothing is left to be done").await;
+    let mut state = opener.state();
+    let is_closed = state.wait_for(|state| matches!(state, State::Closed { .. }));
+    drop(timeout(PATIENCE, is_closed).await.unwrap());
+    let is_told = poll_fn(|cx| Poll::Ready(ours.poll_reset(cx).is_ready()));
+    assert!(!is_told.await, "a slow reader gets it all");
     let mut heard = Vec::new();
     timeout(PATIENCE, ours.read_to_end(&mut heard))
         .await

@@ -244,7 +244,12 @@ impl<C: Carrier> Stream for TunnelStream<C> {
         let has_failed = self.core.with(|inner, _| {
             let slot = inner.slots.entry(self.id).or_default();
             slot.watcher = Some(cx.waker().clone());
-            slot.failure.is_some()
+            match &slot.failure {
+                Some((ErrorKind::Reset(_), _)) => true,
+                // What the peer said to its end may have arrived.
+                Some(_) => !self.is_finished,
+                None => false,
+            }
         });
         if has_failed {
             return Poll::Ready(self.fail(&lost_error("the session has ended")));

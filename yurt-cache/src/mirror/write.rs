@@ -91,9 +91,6 @@ impl Mirror {
                 .map(|(key, version, body)| ((key, *version), body))
                 .collect()
         };
-        let deleted = transition.deletions.iter().map(|one| &one.tombstone);
-        let deleted: HashMap<&ObjectKey, u64> =
-            deleted.map(|stone| (&stone.key, stone.revision)).collect();
         for (key, holding) in &transition.holdings {
             let held = self.state.read().history.holding(key);
             if let Some(body) = held.member.and_then(|one| writer.before(key, one.version)) {
@@ -108,7 +105,7 @@ impl Mirror {
             }
             let learned = match holding.cloud_version() {
                 Some(version) => Learned::There(version, holding.len(version)),
-                None => self.left(transition, deleted.get(key).copied()),
+                None => self.ended(key, transition),
             };
             renewed.extend(self.kind.renew_by_name(writer, key, learned, &fresh));
             match *holding == Holding::default() {
@@ -131,8 +128,8 @@ impl Mirror {
 
     /// Returns what the end of an object in the scope says of the object: a selector may have lost it. Where a list found
     /// it nobody knows when it was.
-    fn left(&self, transition: &Transition, revision: Option<u64>) -> Learned {
-        let revision = revision.filter(|revision| *revision > 0);
+    fn ended(&self, key: &ObjectKey, transition: &Transition) -> Learned {
+        let revision = transition.ended.get(key).copied();
         let revision = revision.unwrap_or(transition.marks.upstream);
         let at = Version::cloud(transition.era, revision);
         match self.scope.is_by_key() {

@@ -34,6 +34,8 @@ pub(crate) struct Transition {
     /// The bytes of versions that are new here.
     pub(crate) bodies: Vec<(ObjectKey, Version, Bytes)>,
     pub(crate) deletions: Vec<Deletion>,
+    /// At which revision the cloud says that an object has ended here, or that it is no longer selected.
+    pub(crate) ended: HashMap<ObjectKey, u64>,
     /// Orders of remembered deletions that go.
     pub(crate) forgotten: Vec<u64>,
     pub(crate) steps: Vec<Step>,
@@ -49,6 +51,7 @@ pub(super) struct Plan<'a> {
     pub(super) holdings: HashMap<ObjectKey, Holding>,
     bodies: Vec<(ObjectKey, Version, Bytes)>,
     deletions: Vec<Deletion>,
+    ended: HashMap<ObjectKey, u64>,
     pub(super) steps: Vec<Step>,
     pub(super) marks: Marks,
     pub(super) era: Era,
@@ -62,6 +65,7 @@ impl<'a> Plan<'a> {
             holdings: HashMap::new(),
             bodies: Vec::new(),
             deletions: Vec::new(),
+            ended: HashMap::new(),
             steps: Vec::new(),
             marks: history.marks,
             era: history.era,
@@ -100,6 +104,7 @@ impl<'a> Plan<'a> {
 
     pub(super) fn delete(&mut self, event: Incoming) {
         let held = self.held(&event.key);
+        self.ended.insert(event.key.clone(), event.revision);
         match held.member {
             None if held.behind.is_none() => {}
             None => drop(self.holdings.insert(event.key, Holding::default())),
@@ -218,6 +223,7 @@ impl<'a> Plan<'a> {
             holdings: self.holdings.into_iter().collect(),
             bodies: self.bodies,
             deletions: self.deletions,
+            ended: self.ended,
             forgotten,
             steps: self.steps,
             marks: self.marks,

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::cloud::object;
 use super::node::{Node, Shown, hears, list};
-use crate::codec::EventType;
+use crate::codec::{EventType, with_resource_version};
 
 #[test]
 fn who_leaves_a_selector_is_not_taken_for_gone_by_who_read_it_by_name() {
@@ -71,4 +72,26 @@ fn what_left_a_selector_is_forgotten_once_nobody_would_take_it_for_absent() {
     assert_eq!(node.shown("a"), Shown::Unknown);
     node.kind.forget_left(&[narrow]).unwrap();
     assert!(node.kind.keys_by_name().is_empty());
+}
+
+#[test]
+fn when_an_object_left_a_selector_is_known_though_its_mirror_has_heard_more_since() {
+    let node = Node::new();
+    list(&node.wide, 10, &[]);
+    list(&node.narrow, 10, &[("a", 9, 2)]);
+    node.remember("a", 12, 4);
+    // What is local in front of it is not selected either.
+    let local = with_resource_version(&object("a", 0, 1_001), 11).unwrap();
+    assert!(node.narrow.cover(&local).unwrap());
+    let chunk = [
+        (EventType::Deleted, object("a", 14, 4)),
+        (EventType::Bookmark, object("", 20, 0)),
+    ];
+    let read = |(event_type, object)| node.narrow.read_event(event_type, object).unwrap();
+    let chunk = chunk
+        .iter()
+        .map(|(event_type, object)| read((*event_type, object)));
+    node.narrow.take(chunk.collect()).unwrap();
+    hears(&node.wide, EventType::Added, "a", (14, 3));
+    assert_eq!(node.shown("a"), Shown::Content(3));
 }

@@ -254,7 +254,7 @@ impl Mirror {
 
     /// Tells the kind how far the upstream watch has come.
     fn note_followed(&self) {
-        self.kind.note_followed(self.state.read().followed());
+        self.kind.note_reached(self.state.read().followed());
     }
 
     /// Wakes when anything of the mirror has changed.

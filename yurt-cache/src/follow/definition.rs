@@ -55,6 +55,10 @@ pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind,
     if !may_be_custom(&kind.resource) || kind.custom().is_defined {
         return;
     }
+    let name = name(&kind.resource);
+    let key = key("", &name);
+    let known = registry.known_kind(&definitions());
+    let before = known.and_then(|definitions| definitions.seen(&key));
     let Ok(text) = fetch(upstream, caller, &kind.resource).await else {
         return;
     };
@@ -64,9 +68,11 @@ pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind,
     };
     let definitions = registry.kind(&definitions());
     let kept = Bytes::copy_from_slice(text.trim_ascii_end());
-    let name = name(&kind.resource);
-    let (key, now) = (key("", &name), Instant::now());
-    let remember = move || definitions.remember(&key, meta.resource_version, kept, now);
+    let (revision, now) = (meta.resource_version, Instant::now());
+    let remember = move || {
+        definitions.note_read(before, revision)?;
+        definitions.remember(&key, revision, kept, now)
+    };
     if let Err(error) = blocking(remember).await {
         tracing::warn!(%name, %error, "a definition is not remembered");
     }

@@ -125,6 +125,13 @@ impl Bodies {
         self.index.read().get(key).cloned().unwrap_or_default()
     }
 
+    /// Returns whether one scope, or reader by name, holds a version.
+    pub(super) fn is_held_once(&self, key: &str, version: Version) -> bool {
+        let versions = self.versions(key);
+        let mut held = versions.iter().filter(|one| one.version == version);
+        held.next().is_some_and(|one| one.holders == 1)
+    }
+
     /// Returns the key of an object as it is in memory already, so that it is there once.
     pub(super) fn shared(&self, key: ObjectKey) -> ObjectKey {
         let index = self.index.read();

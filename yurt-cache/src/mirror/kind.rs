@@ -33,8 +33,8 @@ pub(crate) struct Kind {
     pub(crate) resource: Resource,
     form: RwLock<Option<Arc<TypeMeta>>>,
     custom: RwLock<Arc<Custom>>,
-    /// How far any of its mirrors has followed the cloud, in the last era. Who waits is woken by another era only.
-    followed: watch::Sender<Version>,
+    /// How far the cloud has come, as anybody has seen, in the last era. Who waits is woken by another era only.
+    reached: watch::Sender<Version>,
     pub(super) bodies: Bodies,
     budget: Budget,
     pub(super) remembered: Arc<Remembered>,
@@ -71,7 +71,7 @@ impl Kind {
             resource,
             form: RwLock::default(),
             custom: RwLock::default(),
-            followed: watch::Sender::new(Version::cloud(Era::default(), 0)),
+            reached: watch::Sender::new(Version::cloud(Era::default(), 0)),
             budget,
             remembered,
             by_name: ByName::default(),
@@ -149,29 +149,29 @@ impl Kind {
 
     /// Returns in which era the cloud's revisions are, as far as anybody has seen.
     pub(crate) fn era(&self) -> Era {
-        self.followed.borrow().era()
+        self.reached.borrow().era()
     }
 
-    /// Returns how far any mirror has followed the cloud, in the last era.
-    pub(super) fn followed(&self) -> Version {
-        *self.followed.borrow()
+    /// Returns how far the cloud has come in the last era, as anybody has seen.
+    pub(super) fn reached(&self) -> Version {
+        *self.reached.borrow()
     }
 
     /// Wakes when another era has begun.
     pub(super) fn eras(&self) -> watch::Receiver<Version> {
-        self.followed.subscribe()
+        self.reached.subscribe()
     }
 
     /// Notes that something is of this era.
     pub(super) fn note_era(&self, era: Era) {
-        self.note_followed(Version::cloud(era, 0));
+        self.note_reached(Version::cloud(era, 0));
     }
 
-    /// Notes how far a mirror has followed the cloud.
-    pub(super) fn note_followed(&self, version: Version) {
-        self.followed.send_if_modified(|followed| {
-            let is_other_era = version.era() > followed.era();
-            *followed = version.max(*followed);
+    /// Notes that the cloud has come as far as a version.
+    pub(super) fn note_reached(&self, version: Version) {
+        self.reached.send_if_modified(|reached| {
+            let is_other_era = version.era() > reached.era();
+            *reached = version.max(*reached);
             is_other_era
         });
     }
@@ -265,9 +265,9 @@ impl Kind {
         of_cloud.filter(|version| !version.is_local()).max()
     }
 
-    /// Returns whether what is here of an object is as new as what the cloud has at a revision.
-    pub(crate) fn is_as_new(&self, key: &str, revision: u64) -> bool {
-        self.cloud_version(key) >= Some(Version::cloud(self.era(), revision))
+    /// Returns whether the newest that is here of an object is what the cloud has at a revision.
+    pub(crate) fn is_at(&self, key: &str, revision: u64) -> bool {
+        self.cloud_version(key) == Some(Version::cloud(self.era(), revision))
     }
 
     /// Returns the keys of a namespace, whoever holds them.

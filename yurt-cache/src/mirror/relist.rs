@@ -61,9 +61,9 @@ impl Mirror {
     pub(crate) fn begin_list(&self, at: ListAt) -> Result<()> {
         let mut writing = self.writing.lock();
         self.unstage(&mut writing)?;
-        let followed = self.kind.followed();
-        writing.era = followed.era();
-        writing.since = (at == ListAt::Latest).then_some(followed);
+        let reached = self.kind.reached();
+        writing.era = reached.era();
+        writing.since = (at == ListAt::Latest).then_some(reached);
         Ok(())
     }
 
@@ -77,6 +77,7 @@ impl Mirror {
         let mut staged: HashMap<ObjectKey, (Version, u32)> = HashMap::new();
         for item in items {
             let version = Version::cloud(writing.era, item.revision);
+            self.kind.note_reached(version);
             let is_held = self.state.read().history.cloud_version(&item.key) == Some(version);
             if is_held && self.kind.bodies.is_damaged(&item.key) {
                 writer.overwrite(&item.key, version, &item.body);

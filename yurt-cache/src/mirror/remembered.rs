@@ -118,34 +118,55 @@ impl Kind {
         if let Some(len) = len {
             self.bodies.count(&key, version, len);
         }
-        self.note_era(version.era());
+        self.note_reached(version);
         let used = None;
         self.put_by_name(key, Some(Entry { version, len, used }));
     }
 
-    /// Remembers what a caller read by name, unless something newer is known or there is no room. Blocks on the
-    /// store.
+    /// Remembers what a caller read by name, unless something newer is known or there is no room. Returns whether nothing
+    /// newer is known. Blocks on the store.
     pub(crate) fn remember(
         &self,
         key: &ObjectKey,
         revision: u64,
         body: Bytes,
         now: Instant,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.note_use(key, now);
         let version = Version::cloud(self.era(), revision);
-        if self.is_as_new(key, revision) || !self.remembered.admits(Held::one(body.len())) {
-            return Ok(());
+        self.note_reached(version);
+        let known = self.cloud_version(key);
+        if known > Some(version) {
+            return Ok(false);
         }
+        // A list that is being taken may hold it, and come to nothing.
+        let is_newer = |entry: Entry| entry.is_before(version);
+        let is_known = known == Some(version)
+            && !self.by_name.get(key).is_some_and(is_newer)
+            && !self.differs(key, version, &body)?;
+        if is_known || !self.remembered.admits(Held::one(body.len())) {
+            return Ok(true);
+        }
+        self.keep(key, version, &body, now)
+    }
+
+    fn keep(&self, key: &ObjectKey, version: Version, body: &Bytes, now: Instant) -> Result<bool> {
         let mut writer = self.bodies.writer();
         let len = u32::try_from(body.len()).expect("a store takes no value of 4 GiB");
         let before = self.by_name.get(key);
-        if before.is_some_and(|before| !before.is_before(version)) {
-            return Ok(());
+        let is_rewritten = self.is_only_by_name(key, version);
+        if let Some(before) = before
+            && !before.is_before(version)
+            && !is_rewritten
+        {
+            return Ok(before.version == version);
         }
-        writer.retain(key, version, len, Some(&body));
         if let Some(before) = before {
             before.release(&mut writer, key);
+        }
+        writer.retain(key, version, len, Some(body));
+        if is_rewritten {
+            writer.overwrite(key, version, body);
         }
         let len = Some(len);
         let stored = remembered_key(&self.resource, key);
@@ -155,7 +176,34 @@ impl Kind {
             len,
             used: Some(now),
         };
-        writer.write(|| self.put_by_name(key.clone(), Some(entry)))
+        writer.write(|| self.put_by_name(key.clone(), Some(entry)))?;
+        Ok(true)
+    }
+
+    /// Returns whether what was read by name has other bytes at this revision, which a cloud that was put back may count
+    /// again. What a mirror holds too is its own affair: it lists again. Blocks on the store.
+    fn differs(&self, key: &ObjectKey, version: Version, body: &Bytes) -> Result<bool> {
+        Ok(self.is_only_by_name(key, version) && self.read(key, version)?.as_ref() != Some(body))
+    }
+
+    fn is_only_by_name(&self, key: &ObjectKey, version: Version) -> bool {
+        self.read_by_name(key) == Some(version) && self.bodies.is_held_once(key, version)
+    }
+
+    /// Returns the newest of the cloud's versions of an object that was seen, though nothing of it may be kept.
+    pub(crate) fn seen(&self, key: &str) -> Option<Version> {
+        self.cloud_version(key).max(self.version_by_name(key))
+    }
+
+    /// Takes in that the cloud has an object at `revision` which was at `before`, as far as was known here, when it was
+    /// asked for the object as it is now: its revisions have gone back if that is earlier. Blocks on the store.
+    pub(crate) fn note_read(&self, before: Option<Version>, revision: u64) -> Result<()> {
+        let era = self.era();
+        let is_earlier = |before: Version| Version::cloud(era, revision) < before;
+        match revision > 0 && before.is_some_and(is_earlier) {
+            true => self.end_era(era),
+            false => Ok(()),
+        }
     }
 
     /// Returns as of which version something is remembered by name of an object.

@@ -20,6 +20,7 @@ use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, compact, field, inflate, protobuf};
 use crate::identity::Caller;
 use crate::mirror::kind::Kind;
+use crate::mirror::version::Version;
 use crate::tasks::{Panicked, blocking};
 use crate::upstream::client::JSON;
 
@@ -30,6 +31,18 @@ struct Named {
     path: Path,
     namespace: String,
     name: String,
+}
+
+/// What became of a text that was to be remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kept {
+    /// Nothing newer is known.
+    Newest,
+    /// Something newer is known.
+    Older,
+    /// It is not what the name says.
+    #[default]
+    Nothing,
 }
 
 /// The body of an answer, and how it is encoded.
@@ -81,13 +94,16 @@ impl Proxy {
         let is_whole = api.shape == Some(Shape::Object) && is_json(response.headers());
         let (proxy, caller) = (self.clone(), caller.clone());
         self.with_text(response, move |text| async move {
-            if is_whole {
-                done(move || named.remember(&text)).await;
-                return;
-            }
-            let shown = text.plain().and_then(|text| revision_of(&text));
-            // Such as a table: the object itself is fetched, unless what is known is as new.
-            if !named.is_as_new(shown.unwrap_or(0)) {
+            let is_older = if is_whole {
+                let named = named.clone();
+                done(move || named.remember(&text)).await == Kept::Older
+            } else {
+                // Such as a table.
+                let shown = text.plain().and_then(|text| revision_of(&text));
+                !named.is_known(shown)
+            };
+            // It was under way for long, or from an older server; or the cloud was put back.
+            if is_older {
                 proxy.fetch_named(&caller, named).await;
             }
         })
@@ -111,7 +127,7 @@ impl Proxy {
             let renewed = named.clone();
             let is_renewed = done(move || {
                 let is_there = is_whole && (!is_delete || text.is_of_what_stays());
-                let is_renewed = is_there && renewed.remember(&text);
+                let is_renewed = is_there && renewed.remember(&text) == Kept::Newest;
                 if is_delete && !is_renewed {
                     renewed.forget();
                 }
@@ -160,7 +176,7 @@ impl Proxy {
     /// Fetches what a node has just made of itself, beside the answer.
     pub(super) fn fetch_object(self: &Arc<Self>, caller: &Caller, path: &Path) {
         self.registry.kind(&path.resource);
-        let Some(named) = self.named(path).filter(|named| !named.is_as_new(0)) else {
+        let Some(named) = self.named(path).filter(|named| !named.is_known(None)) else {
             return;
         };
         let (proxy, caller) = (self.clone(), caller.clone());
@@ -173,6 +189,7 @@ impl Proxy {
         let collection = named.path.resource.path(named.path.namespace.as_deref());
         let name = utf8_percent_encode(&named.name, NON_ALPHANUMERIC);
         let path = format!("{collection}/{name}");
+        let before = named.kind.seen(&named.key());
         let fetched = caller.client(&self.upstream).fetch(&path, JSON).await;
         let Ok(response) = fetched else {
             return;
@@ -187,7 +204,7 @@ impl Proxy {
         let Ok(bytes) = body::read(response.into_body(), self.object_limit).await else {
             return;
         };
-        done(move || named.remember(&Text { bytes, encoding })).await;
+        done(move || named.renew(before, &Text { bytes, encoding })).await;
     }
 }
 
@@ -196,34 +213,50 @@ impl Named {
         key(&self.namespace, &self.name)
     }
 
-    /// Returns whether what is known is as new as a revision that an answer shows; 0 is as old as anything.
-    fn is_as_new(&self, revision: u64) -> bool {
-        self.kind.is_as_new(&self.key(), revision)
+    /// Returns whether what an answer shows is known: the revision, or anything if it does not say of which it is.
+    fn is_known(&self, shown: Option<u64>) -> bool {
+        let key = self.key();
+        shown.map_or_else(
+            || self.kind.cloud_version(&key).is_some(),
+            |revision| self.kind.is_at(&key, revision),
+        )
     }
 
     fn is_remembered(&self) -> bool {
         self.kind.version_by_name(&self.key()).is_some()
     }
 
-    /// Remembers the text, if it is what the name says; returns whether it is. Blocks on the store.
-    fn remember(&self, text: &Text) -> bool {
-        let Some(object) = text.plain() else {
-            return false;
+    /// Remembers the text, if it is what the name says. Blocks on the store.
+    fn remember(&self, text: &Text) -> Kept {
+        // Only a read that began later than what is known was seen says that the cloud was put back.
+        self.renew(None, text)
+    }
+
+    /// Remembers the text of a read that began when `before` was known. Blocks on the store.
+    fn renew(&self, before: Option<Version>, text: &Text) -> Kept {
+        let Some((revision, object)) = self.read(text) else {
+            return Kept::Nothing;
         };
-        let Ok(meta) = ObjectMeta::parse(object.trim_ascii_end()) else {
-            return false;
-        };
-        if meta.name != self.name || meta.namespace != self.namespace {
-            return false;
+        let kept = self.kind.note_read(before, revision).and_then(|()| {
+            let (key, now) = (self.key(), Instant::now());
+            self.kind.remember(&key, revision, object, now)
+        });
+        match kept {
+            Ok(true) => Kept::Newest,
+            Ok(false) => Kept::Older,
+            Err(error) => {
+                tracing::warn!(resource = %self.kind.resource, name = self.name, %error, "an object is not remembered");
+                Kept::Newest
+            }
         }
-        let (key, revision) = (self.key(), meta.resource_version);
-        let kept = self
-            .kind
-            .remember(&key, revision, compact(&object), Instant::now());
-        if let Err(error) = kept {
-            tracing::warn!(resource = %self.kind.resource, name = self.name, %error, "an object is not remembered");
-        }
-        true
+    }
+
+    /// Returns the object and its revision, if it is what the name says.
+    fn read(&self, text: &Text) -> Option<(u64, Bytes)> {
+        let object = text.plain()?;
+        let meta = ObjectMeta::parse(object.trim_ascii_end()).ok()?;
+        let is_named = meta.name == self.name && meta.namespace == self.namespace;
+        is_named.then(|| (meta.resource_version, compact(&object)))
     }
 
     /// Forgets what is gone. Blocks on the store.

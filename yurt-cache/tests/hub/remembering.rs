@@ -1,7 +1,9 @@
 //! What was read by name is remembered as the cloud last showed it, and forgotten when it is gone, not before.
 
 use serde_json::json;
+use tokio::sync::watch;
 
+use super::cloud::{Cloud, Say};
 use super::site::{Bed, eventually, revision};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -96,4 +98,37 @@ async fn what_a_table_showed_is_not_older_offline() {
         reads + 3,
         "what is known to be as new is not read again"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_after_the_cloud_was_put_back_is_read_offline_too() {
+    for later in [MAP.to_owned(), format!("{MAP}?resourceVersion=0")] {
+        let (restored, is_restored) = watch::channel(false);
+        let (cloud, site) = Cloud::with_hub(move |_| {
+            let at = if *is_restored.borrow() { 12 } else { 18 };
+            let metadata =
+                json!({"name": "a", "namespace": "default", "resourceVersion": at.to_string()});
+            let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
+            Say::json(200, map.to_string())
+        })
+        .await;
+        let node = site.node();
+        node.get(MAP).await.unwrap().expect(200);
+        eventually("it is remembered", async || {
+            site.metric("yurthub_remembered", r#"what="object""#).await > 0.5
+        })
+        .await;
+        restored.send_replace(true);
+        node.get(&later).await.unwrap().expect(200);
+        eventually("the hub has read it once more", async || {
+            cloud.count(MAP, false) == 3
+        })
+        .await;
+        drop(cloud);
+        site.sees_the_cloud(false).await;
+        eventually("what was read last is read", async || {
+            revision(&node.get(MAP).await.unwrap().expect(200)) == 12
+        })
+        .await;
+    }
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::cloud::object;
 use super::node::{Node, Shown, hears, list};
+use crate::api::key;
 use crate::codec::{EventType, with_resource_version};
 
 #[test]
@@ -72,6 +75,43 @@ fn what_left_a_selector_is_forgotten_once_nobody_would_take_it_for_absent() {
     assert_eq!(node.shown("a"), Shown::Unknown);
     node.kind.forget_left(&[narrow]).unwrap();
     assert!(node.kind.keys_by_name().is_empty());
+}
+
+#[test]
+fn what_is_read_after_the_cloud_was_put_back_is_shown_and_not_what_was_read_before() {
+    for later in [12, 18] {
+        let node = Node::new();
+        node.remember("a", 18, 1);
+        node.remember("a", later, 3);
+        assert_eq!(node.shown("a"), Shown::Content(3), "at {later}");
+        let node = node.restarted();
+        assert_eq!(node.shown("a"), Shown::Content(3), "at {later}");
+    }
+}
+
+#[test]
+fn what_is_read_after_the_cloud_was_put_back_is_shown_though_it_had_left_a_selector() {
+    let node = Node::new();
+    list(&node.narrow, 10, &[("a", 9, 2)]);
+    node.remember("a", 12, 4);
+    hears(&node.narrow, EventType::Deleted, "a", (14, 4));
+    node.remember("a", 9, 2);
+    assert_eq!(node.shown("a"), Shown::Content(2));
+    assert!(node.narrow.is_suspect());
+}
+
+#[test]
+fn a_read_that_was_under_way_for_long_ends_no_era() {
+    let node = Node::new();
+    let (key, now) = (key("a", "a"), Instant::now());
+    for (revision, content) in [(18, 3), (12, 1)] {
+        let before = node.kind.seen("a/other");
+        node.kind.note_read(before, revision).unwrap();
+        let body = object("a", revision, content);
+        let is_newest = node.kind.remember(&key, revision, body, now).unwrap();
+        assert_eq!(is_newest, revision == 18);
+    }
+    assert_eq!(node.shown("a"), Shown::Content(3));
 }
 
 #[test]

@@ -7,6 +7,8 @@ use yurt_core::store::{Batch, Store};
 
 use super::super::saved::{SavedScope, scope_key};
 use super::node::{Node, Shown, list, modified};
+use super::world::item;
+use crate::api::ListAt;
 use crate::codec::Status;
 
 #[test]
@@ -64,6 +66,21 @@ fn that_the_cloud_was_put_back_is_known_though_who_noticed_is_gone() {
     let node = node.restarted();
     assert!(node.narrow.is_suspect());
     assert_eq!(node.shown("a"), Shown::Unknown);
+}
+
+#[test]
+fn what_was_read_by_name_or_listed_in_vain_tells_too_that_the_cloud_was_put_back() {
+    let node = Node::new();
+    node.remember("a", 18, 1);
+    list(&node.wide, 12, &[]);
+    assert_eq!(node.shown("a"), Shown::Absent);
+
+    let node = Node::new();
+    node.wide.begin_list(ListAt::Latest).unwrap();
+    node.wide.take_listed(vec![item("a", (18, 2))]).unwrap();
+    list(&node.narrow, 12, &[]);
+    node.remember("a", 18, 3);
+    assert_eq!(node.shown("a"), Shown::Content(3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::Instant;
-use yurt_core::store::{Batch, Store};
+use yurt_core::store::{Batch, Result, Store};
 
 use super::super::Mirror;
 use super::super::kind::{Kind, Known};
@@ -53,9 +54,7 @@ impl Node {
 
     pub(super) fn remember(&self, name: &str, revision: u64, content: u64) {
         let body = object(name, revision, content);
-        let key = key("a", name);
-        let remembered = self.kind.remember(&key, revision, body, Instant::now());
-        remembered.unwrap();
+        remember(&self.kind, name, revision, &body).unwrap();
     }
 
     /// Returns what a GET shows while cut off.
@@ -68,6 +67,17 @@ impl Node {
             Known::Unknown => Shown::Unknown,
         }
     }
+}
+
+/// Reads an object by name: once more, if something newer is known, as it is now.
+pub(super) fn remember(kind: &Kind, name: &str, revision: u64, body: &Bytes) -> Result<()> {
+    let (key, now) = (key("a", name), Instant::now());
+    if !kind.remember(&key, revision, body.clone(), now)? {
+        kind.note_read(kind.seen(&key), revision)?;
+        let is_newest = kind.remember(&key, revision, body.clone(), now)?;
+        assert!(is_newest, "{name} at {revision} is the last word");
+    }
+    Ok(())
 }
 
 /// What a GET shows.

@@ -19,6 +19,7 @@ use super::super::{Mirror, Phase};
 use super::client::Client;
 use super::cloud::{Cloud, Event, content, object};
 use super::disk::{Disk, Fate};
+use super::node::remember;
 use super::world::{NAMES, WINDOW, item, scope, type_meta};
 use crate::api::{ListAt, Resource, Scope, Within, key, split_key};
 use crate::codec::{EventType, LabelSelector, ObjectMeta, Status, with_resource_version};
@@ -145,7 +146,7 @@ impl Pair {
     }
 
     fn name(&mut self) -> &'static str {
-        self.rng.choice(&NAMES).unwrap()
+        self.rng.choice(NAMES).unwrap()
     }
 
     // === The cloud ===
@@ -180,34 +181,32 @@ impl Pair {
         self.narrow.clear();
     }
 
-    /// One that stands further notices it, and nobody else before it hears of the cloud: of a revision that the cloud has
-    /// reached again nobody could tell that it is another.
+    /// Somebody notices it, before the cloud has come as far again: then nobody could tell the revisions apart.
     fn restore(&mut self) {
-        let to = self.copy.revision;
-        let is_ahead = |side: &&Side| side.mirror.is_synced() && side.mirror.followed() > to;
-        let ahead: Vec<Arc<Mirror>> = self
-            .sides
-            .iter()
-            .filter(is_ahead)
-            .filter(|side| !side.mirror.is_suspect())
-            .map(|side| side.mirror.clone())
-            .collect();
-        let by_name = |name: &str| self.kind.version_by_name(&key("a", name));
-        let by_name = NAMES.into_iter().filter_map(by_name).max();
-        if ahead.is_empty() && by_name > Some(Version::cloud(self.kind.era(), to)) {
-            return;
-        }
+        let to = Version::cloud(self.kind.era(), self.copy.revision);
+        let later_by_name =
+            |name: &&'static str| self.kind.version_by_name(&key("a", name)) > Some(to);
+        let later_by_name: Vec<&'static str> = NAMES.into_iter().filter(later_by_name).collect();
         let copy = self.copy.clone();
         self.cloud.restore(&copy);
         self.narrow.clear();
         self.read.clear();
         *self.disk.fate.lock() = Fate::Well;
-        self.tell(format!("the cloud is put back to {to}"));
+        self.tell(format!("the cloud is put back to {}", to.number()));
+        let at = self.rng.usize(0..2);
+        let mirror = self.sides[at].mirror.clone();
         for side in &self.sides {
             side.mirror.fall_behind(Instant::now());
         }
-        if let Some(mirror) = self.rng.choice(&ahead) {
-            mirror.went_back().unwrap();
+        match self.rng.u32(0..3) {
+            0 => later_by_name
+                .into_iter()
+                .for_each(|name| self.read_by_name(name)),
+            1 if mirror.followed() > to.number() => mirror.went_back().unwrap(),
+            _ => {}
+        }
+        while self.kind.era() == to.era() && self.kind.reached() > to {
+            self.list(at);
         }
     }
 
@@ -354,19 +353,18 @@ impl Pair {
     /// A caller reads an object by name at the cloud.
     fn remember(&mut self) {
         let name = self.name();
-        if self.sides.iter().any(|side| side.mirror.is_suspect()) {
-            return;
-        }
+        self.read_by_name(name);
+    }
+
+    fn read_by_name(&mut self, name: &'static str) {
         let Some((revision, content)) = self.cloud.objects.get(name).copied() else {
             let forgotten = self.kind.forget("a", name);
             self.read.remove(name);
             return self.tell(format!("{name} is not there: {forgotten:?}"));
         };
         let body = object(name, revision, content);
-        let now = Instant::now();
-        let key = key("a", name);
-        let remembered = self.kind.remember(&key, revision, body, now);
-        if remembered.is_ok() && self.kind.version_by_name(&key).is_some() {
+        let remembered = remember(&self.kind, name, revision, &body);
+        if remembered.is_ok() && self.kind.version_by_name(&key("a", name)).is_some() {
             self.read.insert(name, revision);
         }
         self.tell(format!(
@@ -391,6 +389,9 @@ impl Pair {
     fn end(&mut self, at: usize) {
         let old = self.sides[at].mirror.clone();
         old.end(Status::expired_list());
+        // What was deleted is known as long as a mirror of the place is there.
+        let is_remembered = |name: &str| self.kind.version_by_name(&key("a", name)).is_some();
+        self.read.retain(|name, _| is_remembered(name));
         let erased = old.erase();
         self.last_id += 1;
         let mut batch = Batch::new();
@@ -515,6 +516,7 @@ impl Pair {
         side.mirror.is_synced()
             && !side.mirror.is_suspect()
             && coming.is_some_and(<[_]>::is_empty)
+            && side.mirror.followed() == self.cloud.revision
             && self.state(at) == self.ought(at)
     }
 
@@ -554,6 +556,10 @@ impl Pair {
         self.restart();
         let counted = [self.kind.held(), self.kind.remembered.held()];
         assert_eq!(counted, held, "what a restart counts");
+        // A bookmark is heard again.
+        while !self.is_even(0) {
+            self.follow(0);
+        }
         self.rest_by_name();
         for at in 0..2 {
             self.sides[at].mirror.end(Status::expired_list());

@@ -1,6 +1,7 @@
 //! Mirrors: one scope each, with at most one upstream list and one upstream watch, whoever asks and
 //! however many ask. What a mirror holds is in the store; what it saw last is in its window.
 
+mod belief;
 mod bodies;
 mod callers;
 pub(crate) mod ending;
@@ -35,16 +36,15 @@ use yurt_core::store::Store;
 
 use self::callers::Callers;
 use self::history::{History, Tombstone, Transition};
-use self::kind::{Covering, Kind};
+use self::kind::Kind;
 use self::relist::Writing;
 use self::saved::SavedScope;
 pub(crate) use self::snapshot::{Item, Snapshot};
 use self::version::{Era, MirrorId, Version};
 use self::window::{Limit, Step};
 use self::write::ScopeRecord;
-use crate::api::{ObjectKey, Scope, Selection, Within};
+use crate::api::{ObjectKey, Scope, Within};
 use crate::codec::Status;
-use crate::codec::fields::Attributes;
 
 /// One scope and what the node holds of it.
 ///
@@ -217,46 +217,6 @@ impl Mirror {
         state.history.keys().count() == objects.len() && state.history.keys().all(is_so)
     }
 
-    /// Looks whether something of what it holds was found damaged: then it is no truth until it is listed again.
-    pub(crate) fn check_damage(&self) {
-        let damaged = self.kind.bodies.damaged();
-        if !damaged.iter().any(|key| self.cloud_version(key).is_some()) {
-            return;
-        }
-        if std::mem::replace(&mut self.state.write().is_suspect, true) {
-            return;
-        }
-        tracing::warn!(scope = %self.scope, "what is stored of the mirror is damaged: it is listed again");
-        self.changed.send_replace(());
-    }
-
-    /// Returns what it knows of an object of its own place.
-    pub(crate) fn covering(&self, key: &str) -> Covering {
-        let state = self.state.read();
-        Covering {
-            version: state.history.member(key).map(|member| member.version),
-            followed: state.followed(),
-            revision: state.history.revision(),
-        }
-    }
-
-    /// Returns whether it is asked what there is in the place of an object, and has not come as far as a version of it.
-    pub(crate) fn may_miss(&self, key: &str, version: Version) -> bool {
-        let is_asked = || {
-            let selection = Selection::of(&self.scope);
-            self.scope.is_by_key() && selection.matches(key, &Attributes::default())
-        };
-        let state = self.state.read();
-        !matches!(state.phase, Phase::Refused(_) | Phase::Failed(_))
-            && state.followed() < version
-            && is_asked()
-    }
-
-    /// Tells the kind how far the upstream watch has come.
-    fn note_followed(&self) {
-        self.kind.note_reached(self.state.read().followed());
-    }
-
     /// Wakes when anything of the mirror has changed.
     pub(crate) fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
@@ -341,19 +301,6 @@ impl Mirror {
         (!matches!(state.phase, Phase::Live)).then_some(state.behind_since)
     }
 
-    /// Returns whether what it holds may not be what the cloud has, and no list has come since: the store was damaged, or
-    /// it is outdated.
-    pub(crate) fn is_suspect(&self) -> bool {
-        let state = self.state.read();
-        state.is_suspect || state.is_before(self.kind.era())
-    }
-
-    /// Returns whether the cloud's revisions have gone back since it was listed, as anybody has seen who reads the kind:
-    /// they name other objects now.
-    pub(crate) fn is_outdated(&self) -> bool {
-        self.state.read().is_before(self.kind.era())
-    }
-
     pub(crate) fn has_failed(&self) -> bool {
         matches!(self.state.read().phase, Phase::Failed(_))
     }
@@ -397,14 +344,6 @@ impl Mirror {
 impl State {
     fn is_synced(&self) -> bool {
         matches!(self.phase, Phase::Live | Phase::Behind)
-    }
-
-    fn is_before(&self, era: Era) -> bool {
-        self.is_synced() && self.history.era() < era
-    }
-
-    fn followed(&self) -> Version {
-        Version::cloud(self.history.era(), self.history.upstream())
     }
 }
 

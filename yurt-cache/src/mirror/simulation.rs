@@ -12,6 +12,7 @@ mod disk;
 mod eras;
 mod node;
 mod pair;
+mod process;
 mod stories;
 mod world;
 

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::codec::EventType;
+use super::super::relist::Item;
+use crate::api::{Resource, Scope, key};
+use crate::codec::{EventType, LabelSelector, TypeMeta, without_type_meta};
+
+pub(super) const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 /// One event of the scope.
 #[derive(Clone, Debug)]
@@ -122,5 +126,34 @@ impl Cloud {
         objects
             .map(|(name, (_, content))| (name.clone(), *content))
             .collect()
+    }
+}
+
+pub(super) fn scope() -> Scope {
+    Scope::all(Resource::core("configmaps"))
+}
+
+/// A wide one and a narrow one, of the objects with even contents.
+pub(super) fn scopes() -> [Scope; 2] {
+    let narrow = Scope {
+        labels: LabelSelector::parse("even=true").unwrap(),
+        ..scope()
+    };
+    [scope(), narrow]
+}
+
+pub(super) fn type_meta() -> TypeMeta {
+    TypeMeta {
+        api_version: "v1".into(),
+        kind: "ConfigMap".into(),
+        list_kind: "ConfigMapList".into(),
+    }
+}
+
+pub(super) fn item(name: &str, (revision, content): (u64, u64)) -> Item {
+    Item {
+        key: key("a", name),
+        revision,
+        body: without_type_meta(&object(name, revision, content), &type_meta()),
     }
 }

@@ -4,10 +4,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fastrand::Rng;
 use parking_lot::Mutex;
 use yurt_core::store::{Batch, Error, ErrorKind, Health, Result, Store};
 
+use super::super::saved::{SavedScope, scope_key};
+use crate::api::Scope;
 use crate::store::MemoryStore;
+use crate::store::layout::{LAYOUT, LAYOUT_VERSION};
 
 /// What comes next of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +32,53 @@ pub(super) enum Fate {
 #[derive(Debug)]
 pub(super) struct Disk {
     store: Arc<MemoryStore>,
-    pub(super) fate: Mutex<Fate>,
+    fate: Mutex<Fate>,
 }
 
 impl Disk {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
+    /// Returns a disk on which these scopes are noted, by number from 1 on.
+    pub(super) fn with(scopes: &[Scope]) -> Arc<Self> {
+        let disk = Self {
             store: Arc::new(MemoryStore::new()),
             fate: Mutex::new(Fate::Well),
+        };
+        let mut batch = Batch::new();
+        batch.put(LAYOUT, LAYOUT_VERSION);
+        disk.write(batch).unwrap();
+        for (id, scope) in (1..).zip(scopes) {
+            disk.note(id, scope).unwrap();
+        }
+        Arc::new(disk)
+    }
+
+    /// Notes a scope, as who begins a mirror does.
+    pub(super) fn note(&self, id: u32, scope: &Scope) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.put(scope_key(id), SavedScope::new(scope).encode());
+        self.write(batch)
+    }
+
+    /// The process dies in one of its next writes, after so many at most.
+    pub(super) fn arm(&self, rng: &mut Rng, most: u32) -> Fate {
+        self.fare(Fate::Dies {
+            after: rng.u32(0..most),
+            is_written: rng.bool(),
         })
+    }
+
+    /// It is full from now on, or no longer.
+    pub(super) fn fill(&self) -> Fate {
+        let is_full = *self.fate.lock() == Fate::Full;
+        self.fare(if is_full { Fate::Well } else { Fate::Full })
+    }
+
+    pub(super) fn fare(&self, fate: Fate) -> Fate {
+        *self.fate.lock() = fate;
+        fate
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        *self.fate.lock() == Fate::Dead
     }
 }
 

@@ -6,8 +6,8 @@ use tokio::time::timeout;
 use yurt_core::store::{Batch, Store};
 
 use super::super::saved::{SavedScope, scope_key};
+use super::cloud::item;
 use super::node::{Node, Shown, list, modified};
-use super::world::item;
 use crate::api::ListAt;
 use crate::codec::Status;
 

@@ -4,19 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use yurt_core::store::{Batch, Result, Store};
+use yurt_core::store::Result;
 
 use super::super::Mirror;
 use super::super::kind::{Kind, Known};
 use super::super::relist::Finished;
-use super::super::saved::{SavedScope, scope_key};
-use super::cloud::{content, object};
+use super::cloud::{content, item, object, scopes, type_meta};
 use super::disk::Disk;
-use super::pair::{scopes, start};
-use super::world::{item, type_meta};
+use super::process::start;
 use crate::api::{ListAt, key};
 use crate::codec::EventType;
-use crate::store::layout::{LAYOUT, LAYOUT_VERSION};
 
 /// A disk with a wide and a narrow mirror of a kind, and their process.
 pub(super) struct Node {
@@ -28,21 +25,16 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new() -> Self {
-        let disk = Disk::new();
-        let mut batch = Batch::new();
-        batch.put(LAYOUT, LAYOUT_VERSION);
-        for (id, scope) in (1..).zip(scopes()) {
-            batch.put(scope_key(id), SavedScope::new(&scope).encode());
-        }
-        disk.write(batch).unwrap();
+        let disk = Disk::with(&scopes());
         Self::on(disk)
     }
 
     fn on(disk: Arc<Disk>) -> Self {
-        let (kind, [wide, narrow], _) = start(&disk);
+        let process = start(&disk, scopes());
+        let [wide, narrow] = process.mirrors;
         Self {
             disk,
-            kind,
+            kind: process.kind,
             wide,
             narrow,
         }

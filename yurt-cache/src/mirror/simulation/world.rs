@@ -1,42 +1,29 @@
 //! The hub's side: a mirror that follows the cloud on a disk, its clients, and what happens to all of them.
 
+mod clients;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use fastrand::Rng;
 use tokio::time::Instant;
-use yurt_core::store::{Batch, Store};
 
 use super::super::incoming::Incoming;
-use super::super::kind::Kind;
-use super::super::loading::load;
 use super::super::relist::{Finished, Item};
-use super::super::remembered::Remembered;
-use super::super::saved::{SavedScope, scope_key};
-use super::super::window::Limit;
 use super::super::{Mirror, Phase};
 use super::client::Client;
-use super::cloud::{Cloud, content, object};
+use super::cloud::{Cloud, NAMES, item, object, scope, type_meta};
 use super::disk::{Disk, Fate};
-use crate::api::{ListAt, Resource, Scope, Selection, Within, key, split_key};
-use crate::codec::{EventType, LabelSelector, TypeMeta, with_resource_version, without_type_meta};
-use crate::retention::Budget;
-use crate::store::layout::{LAYOUT, LAYOUT_VERSION};
+use super::process::start;
+use crate::api::{ListAt, Scope, Selection};
+use crate::codec::{EventType, LabelSelector, with_resource_version};
 
 /// What happens in one life.
 const STEPS: usize = 150;
 
 /// Clients of the hub.
 const CLIENTS: usize = 4;
-
-pub(super) const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-
-/// Small, so that clients fall behind and deletions are forgotten.
-pub(super) const WINDOW: Limit = Limit {
-    steps: 6,
-    bytes: 1 << 20,
-};
 
 /// One life.
 pub(super) struct World {
@@ -58,14 +45,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
-        let disk = Disk::new();
-        let mut batch = Batch::new();
-        batch.put(LAYOUT, LAYOUT_VERSION);
-        batch.put(scope_key(1), SavedScope::new(&scope()).encode());
-        disk.write(batch).unwrap();
+        let disk = Disk::with(&[scope()]);
         let mut cloud = Cloud::default();
         cloud.pass(10);
-        let mirror = start(&disk);
+        let [mirror] = start(&disk, [scope()]).mirrors;
         Self {
             rng: Rng::with_seed(seed),
             copy: cloud.clone(),
@@ -99,7 +82,7 @@ impl World {
     pub(super) fn live(&mut self) {
         for _ in 0..STEPS {
             self.step();
-            if *self.disk.fate.lock() == Fate::Dead {
+            if self.disk.is_dead() {
                 self.restart();
             }
             self.look();
@@ -280,30 +263,23 @@ impl World {
     // === The process and its disk ===
 
     fn arm(&mut self) {
-        let fate = Fate::Dies {
-            after: self.rng.u32(0..3),
-            is_written: self.rng.bool(),
-        };
-        *self.disk.fate.lock() = fate;
+        let fate = self.disk.arm(&mut self.rng, 3);
         self.tell(format!("the disk: {fate:?}"));
     }
 
     fn fill(&mut self) {
-        let fate = match *self.disk.fate.lock() {
-            Fate::Full => Fate::Well,
-            _ => Fate::Full,
-        };
-        *self.disk.fate.lock() = fate;
+        let fate = self.disk.fill();
         self.tell(format!("the disk: {fate:?}"));
     }
 
     fn crash(&mut self) {
-        *self.disk.fate.lock() = Fate::Dead;
+        self.disk.fare(Fate::Dead);
     }
 
     fn restart(&mut self) {
-        *self.disk.fate.lock() = Fate::Well;
-        self.mirror = start(&self.disk);
+        self.disk.fare(Fate::Well);
+        let [mirror] = start(&self.disk, [scope()]).mirrors;
+        self.mirror = mirror;
         self.clients.iter_mut().for_each(Client::disconnect);
         self.tell(format!("a restart at {}", self.mirror.revision()));
         assert!(
@@ -313,101 +289,6 @@ impl World {
             self.mirror.revision()
         );
     }
-
-    // === The clients ===
-
-    fn read(&mut self) {
-        if !self.mirror.is_synced() {
-            return;
-        }
-        let at = self.rng.usize(0..CLIENTS);
-        let steps = self.rng.usize(1..4);
-        let client = &mut self.clients[at];
-        if self.rng.u32(0..8) == 0 {
-            client.disconnect();
-        }
-        client.watch(&self.mirror, steps);
-        self.told = self.told.max(client.reached);
-        let line = format!("client {at} has reached {}", client.reached);
-        self.tell(line);
-    }
-
-    /// What is listed at one revision never differs, and no list is older than another before it.
-    fn look(&mut self) {
-        if !self.mirror.is_synced() {
-            return;
-        }
-        let view = self.mirror.view(Within::Everything);
-        let items = view.snapshot.items.iter().map(|item| {
-            let body = view
-                .snapshot
-                .read(item)
-                .expect("a list reads all that it names");
-            (split_key(&item.key).1.to_owned(), content(&body))
-        });
-        let items: BTreeMap<String, u64> = items.collect();
-        assert!(
-            view.revision >= self.told,
-            "{} after {}",
-            view.revision,
-            self.told
-        );
-        self.told = self.told.max(view.revision);
-        let before = self
-            .listed
-            .entry(view.revision)
-            .or_insert_with(|| items.clone());
-        assert_eq!(*before, items, "two lists at {}", view.revision);
-    }
-
-    /// In the end nothing happens any more, and everybody knows the same.
-    fn rest(&mut self) {
-        *self.disk.fate.lock() = Fate::Well;
-        self.mirror.uncover(&|_| true).unwrap();
-        let mut rounds = 0;
-        while self.has_gone_back
-            || !self.mirror.is_synced()
-            || self.mirror_state() != self.cloud.state()
-        {
-            self.follow();
-            rounds += 1;
-            let (is, ought) = (self.mirror_state(), self.cloud.state());
-            assert!(
-                rounds < 30,
-                "the mirror never is as the cloud: {is:?} is not {ought:?}"
-            );
-        }
-        let state = self.cloud.state();
-        for at in 0..CLIENTS {
-            for _ in 0..100 {
-                self.clients[at].watch(&self.mirror, 10);
-            }
-            let client = &self.clients[at];
-            let mut state = state.clone();
-            state.retain(|_, content| client.wants.is_none() || content.is_multiple_of(2));
-            assert_eq!(client.known, Some(state), "client {at} at rest");
-        }
-    }
-
-    fn mirror_state(&self) -> BTreeMap<String, u64> {
-        let view = self.mirror.view(Within::Everything);
-        let items = view.snapshot.items.iter();
-        let read = |item| content(&view.snapshot.read(item).unwrap());
-        items
-            .map(|item| (split_key(&item.key).1.to_owned(), read(item)))
-            .collect()
-    }
-}
-
-/// Starts a process on what the disk has.
-fn start(disk: &Arc<Disk>) -> Arc<Mirror> {
-    let store: Arc<dyn Store> = disk.clone();
-    let budget = Budget::new(1_000, 1 << 20);
-    let remembered = Arc::new(Remembered::new(budget));
-    let make_kind =
-        |resource: &Resource| Kind::new(resource.clone(), disk.clone(), budget, remembered.clone());
-    let loaded = load(&store, WINDOW, &make_kind, Instant::now()).unwrap();
-    Arc::new(loaded.mirrors.into_iter().next().unwrap())
 }
 
 /// The narrower scope of one of the clients.
@@ -416,24 +297,4 @@ fn even() -> Selection {
         labels: LabelSelector::parse("even=true").unwrap(),
         ..scope()
     })
-}
-
-pub(super) fn scope() -> Scope {
-    Scope::all(Resource::core("configmaps"))
-}
-
-pub(super) fn type_meta() -> TypeMeta {
-    TypeMeta {
-        api_version: "v1".into(),
-        kind: "ConfigMap".into(),
-        list_kind: "ConfigMapList".into(),
-    }
-}
-
-pub(super) fn item(name: &str, (revision, content): (u64, u64)) -> Item {
-    Item {
-        key: key("a", name),
-        revision,
-        body: without_type_meta(&object(name, revision, content), &type_meta()),
-    }
 }

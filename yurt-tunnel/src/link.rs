@@ -9,6 +9,7 @@ mod credit;
 mod liveness;
 mod meter;
 mod owner;
+mod pace;
 mod peer;
 mod stream;
 
@@ -25,6 +26,7 @@ use yurt_core::transport::{Error, ErrorKind, State};
 pub use self::config::Config;
 use self::credit::Budget;
 use self::liveness::Liveness;
+use self::pace::Pace;
 use self::stream::{Phase, Stream};
 use crate::wire::{Frame, Hello, VERSION};
 
@@ -85,6 +87,7 @@ pub struct Link {
     /// The streams that were offered and not answered.
     offered: usize,
     budget: Budget,
+    pace: Pace,
     liveness: Liveness,
     events: VecDeque<Event>,
     counts: Counts,
@@ -118,6 +121,7 @@ impl Link {
         Ok(Self {
             role,
             budget: Budget::new(&config),
+            pace: Pace::default(),
             liveness: Liveness::new(&config, role, now),
             config,
             peer,

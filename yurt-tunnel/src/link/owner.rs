@@ -50,9 +50,10 @@ impl Link {
     /// Notes that bytes were sent; returns the stream's priority if it has changed by this.
     pub fn sent(&mut self, id: StreamId, bytes: u64, now: Duration) -> Option<Priority> {
         self.counts.sent += bytes;
+        self.pace.count(bytes, now);
         let stream = self.streams.get_mut(&id)?;
         stream.sent(bytes);
-        stream.meter(bytes, now)
+        stream.meter(bytes, now, self.pace.best())
     }
 
     /// Notes that the owner has read bytes: the peer gets credit for them.
@@ -67,6 +68,7 @@ impl Link {
     ) -> Result<Option<Priority>, Error> {
         self.liveness.heard(now);
         self.counts.received += bytes;
+        self.pace.count(bytes, now);
         let Some(stream) = self.streams.get_mut(&id) else {
             return Ok(None);
         };
@@ -82,7 +84,7 @@ impl Link {
                 return Err(error);
             }
         }
-        Ok(stream.meter(bytes, now))
+        Ok(stream.meter(bytes, now, self.pace.best()))
     }
 
     /// Notes that the owner has ended its direction, after all bytes.

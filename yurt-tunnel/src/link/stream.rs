@@ -129,8 +129,13 @@ impl Stream {
         self.inflow.received(bytes, now, round_trip, budget)
     }
 
-    pub(super) fn meter(&mut self, bytes: u64, now: Duration) -> Option<Priority> {
-        self.meter.count(bytes, now)
+    pub(super) fn meter(
+        &mut self,
+        bytes: u64,
+        now: Duration,
+        pace: Option<u64>,
+    ) -> Option<Priority> {
+        self.meter.count(bytes, now, pace)
     }
 
     pub(super) fn finished(&mut self) {

@@ -207,6 +207,49 @@ async fn a_shell_beside_four_copies_on_a_slow_link_answers_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and network namespaces"]
+async fn a_shell_beside_a_copy_on_one_megabit_answers_in_time() {
+    const TRIP: Duration = Duration::from_millis(60);
+    const WARM: Duration = Duration::from_secs(6);
+    const TIME: Duration = Duration::from_secs(10);
+    let link = Shape {
+        delay: TRIP / 2,
+        ..slow(1)
+    };
+    for way in ["quic", "h2"] {
+        let shaped = Shaped::new(way, link, None).await;
+        let copied = AtomicU64::new(0);
+        let copy = drain(shaped.open(SOURCE).await, WARM + TIME, &copied);
+        let shell = async {
+            let first = ask(shaped.open(ECHO).await, WARM).await;
+            let pong = shaped.session.ping().await.unwrap();
+            let mut times = ask(shaped.open(ECHO).await, TIME).await;
+            times.sort();
+            (
+                *first.iter().max().unwrap(),
+                pong,
+                times[times.len() * 99 / 100],
+            )
+        };
+        let both = async { tokio::join!(copy, shell).1 };
+        let (first, pong, slowest) = shaped.during(both).await;
+        let rate = copied.into_inner() as f64 * 8.0 / 1e6 / (WARM + TIME).as_secs_f64();
+        println!(
+            "{way}: {rate:.2} Mbit/s of bulk, answers in {slowest:?} (p99), at first {first:?}, {pong:?}"
+        );
+        // What an agent waits before it takes the session for silent.
+        assert!(
+            first.max(pong) < Duration::from_secs(3),
+            "{way}: {first:?}, {pong:?}"
+        );
+        // 1 KiB there and back takes 17 ms more on such a line.
+        let most = TRIP + Duration::from_millis(400);
+        assert!(slowest <= most, "{way}: {slowest:?}");
+        assert!(rate >= 0.05, "{way}: the copy is not starved: {rate}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and network namespaces"]
 async fn one_packet_in_a_hundred_lost_does_not_stop_a_copy() {
     // CUBIC is left with 3 Mbit/s.
     for (way, loss, least) in [("quic", 0.01, 12.0), ("quic", 0.03, 8.0), ("h2", 0.01, 8.0)] {

@@ -277,12 +277,15 @@ impl Model {
         self.ceiling.as_ref().is_some_and(|it| it.window() < most)
     }
 
-    /// Whether no packet of a round was about as quick as the path allows.
+    /// Whether no packet of a round was about as quick as the path allows. On a slow path each waits for one or two
+    /// others of ours.
     fn has_queue(&self, round: Round) -> bool {
-        match (round.shortest, self.rate.shortest()) {
-            (Some(of_round), Some(ever)) => of_round > ever + ever / 8 + SLACK,
-            _ => false,
-        }
+        let (Some(of_round), Some(ever)) = (round.shortest, self.rate.shortest()) else {
+            return false;
+        };
+        let two = (2 * self.packet * 1_000_000).checked_div(self.rate.best());
+        let two = Duration::from_micros(two.unwrap_or_default());
+        of_round > ever + two.max(ever / 8 + SLACK)
     }
 
     /// What the path delivers in its shortest round trip, in percent; beyond all of it, in the slack too.

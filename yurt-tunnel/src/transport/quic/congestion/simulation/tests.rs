@@ -38,11 +38,11 @@ fn long_queue(megabits: u64, loss: f64) -> Link {
     }
 }
 
-/// Ours alone, watched after two seconds.
+/// Ours alone, watched after four seconds.
 fn alone(link: Link) -> World {
     let mut world = World::new(link, 7);
     world.add(ours());
-    world.live(ms(2_000));
+    world.live(ms(4_000));
     world.live(LONG);
     world
 }
@@ -138,6 +138,24 @@ fn a_slow_bottleneck_is_used_and_its_queue_stays_short() {
         let (used, waited) = (world.used(), world.waited(0));
         assert!(used >= 90.0, "{megabits}: {used:.0} %");
         assert!(waited <= ms(30), "{megabits}: {waited:?}");
+    }
+}
+
+#[test]
+fn on_a_line_of_few_packets_it_keeps_few_waiting() {
+    for kilobits in [256, 512, 1_000] {
+        for jitter in [0, 10] {
+            let link = Link {
+                bits: kilobits * 1_000,
+                trip: ms(60),
+                jitter: ms(jitter),
+                ..line(300)
+            };
+            let mut world = alone(link);
+            let (used, waited) = (world.used(), world.waited(0));
+            assert!(used >= 85.0, "{link:?}: {used:.0} %");
+            assert!(waited <= ms(100), "{link:?}: {waited:?}");
+        }
     }
 }
 

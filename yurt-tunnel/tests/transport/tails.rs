@@ -71,7 +71,7 @@ async fn a_stream_counts_until_its_last_bytes_have_arrived() {
         edge.connect(relay.address, "tunnel.test"),
         listener.accept()
     );
-    let (acceptor, opener) = (acceptor.unwrap(), opener.unwrap());
+    let (acceptor, opener) = (acceptor.unwrap(), opener.unwrap().unwrap());
     let open = opener.open(Open::new(Target::Echo, PATIENCE));
     let accept = async { acceptor.accept().await?.accept().await };
     let (ours, theirs) = tokio::join!(open, accept);

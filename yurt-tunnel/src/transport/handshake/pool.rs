@@ -94,13 +94,14 @@ impl<T: Send + 'static> Handshakes<T> {
         match self.running.join_next().await {
             Some(Ok(shaken)) => shaken,
             Some(Err(panicked)) => {
-                Err(Error::new(ErrorKind::Other, "shake hands").with_source(panicked))
+                Err(Error::new(ErrorKind::Closed, "shake hands").with_source(panicked))
             }
             None => std::future::pending().await,
         }
     }
 
     /// Returns how many there are.
+    #[cfg(feature = "quic")]
     pub(crate) fn len(&self) -> usize {
         self.running.len()
     }
@@ -124,6 +125,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use yurt_core::error::Chain;
+
     use super::*;
 
     fn of(text: &str) -> Source {
@@ -163,5 +166,18 @@ mod tests {
         assert_eq!(Refusal::of(&slow), Refusal::Slow);
         let expected = "shake hands with system:node:edge-1 at 192.0.2.1:";
         assert!(slow.to_string().starts_with(expected), "{slow}");
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_panics_is_one_peers_error() {
+        let mut handshakes = Handshakes::<()>::new();
+        let from = ([192, 0, 2, 1], 1).into();
+        let panics = |_| async { panic!("a wrong turn") };
+        handshakes.begin(from, panics).unwrap();
+        let error = handshakes.next().await.unwrap_err();
+        // The listener rests after an error of the kind that the system's are of.
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert!(Chain(&error).to_string().contains("a wrong turn"));
+        assert!(handshakes.waiting.lock().is_empty());
     }
 }

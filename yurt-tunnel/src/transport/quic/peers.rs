@@ -12,7 +12,9 @@ use super::carrier::QuicCarrier;
 use super::config;
 use crate::identity::{self, Credentials, Protocol, Refusal};
 use crate::link::{Config, Role};
-use crate::transport::handshake::{self, MAX_HANDSHAKES, no_session, refusal, refusal_for};
+use crate::transport::handshake::{
+    Handshakes as Pool, MAX_HANDSHAKES, User, no_session, refusal, refusal_for,
+};
 use crate::transport::session::Handle;
 
 /// From here on a peer has to show that its address is its own before it costs anything.
@@ -24,7 +26,7 @@ const CRYPTO_ERRORS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
 pub(super) struct Handshakes {
     credentials: Credentials,
     config: Config,
-    running: handshake::Handshakes<Arc<dyn Opener>>,
+    running: Pool<Arc<dyn Opener>>,
     /// The configuration of the credentials of now: connections share it.
     current: Option<(Arc<rustls::ServerConfig>, Arc<ServerConfig>)>,
 }
@@ -34,7 +36,7 @@ impl Handshakes {
         Self {
             credentials,
             config,
-            running: handshake::Handshakes::new(),
+            running: Pool::new(),
             current: None,
         }
     }
@@ -75,7 +77,7 @@ impl Handshakes {
         let config = self.server_config()?;
         let limits = self.config.clone();
         // One that is dropped is refused.
-        self.running.begin(address, |user| async move {
+        self.running.begin(address, |user: User| async move {
             let connecting = incoming.accept_with(config);
             let connecting = connecting.map_err(|error| refused(address, error))?;
             let connection = connecting.await.map_err(|error| refused(address, error))?;

@@ -3,6 +3,8 @@
 //! Bytes pass through a buffer of the thread, so that a pair that is silent holds none: what is kept is only what
 //! one side has sent and the other could not take yet.
 
+#[cfg(test)]
+mod aborts;
 mod socket;
 
 use std::cell::RefCell;

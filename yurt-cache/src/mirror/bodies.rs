@@ -233,11 +233,9 @@ impl Writer<'_> {
 
     /// Writes the bytes of a version anew, whoever holds it.
     pub(super) fn overwrite(&mut self, key: &ObjectKey, version: Version, body: &Bytes) {
-        let bodies = self.bodies;
-        let touched = self.touch(key);
-        let stored = touched.stored(bodies, key);
-        stored.0.retain(|(one, _)| *one != version);
-        touched.fresh.push((version, body.clone()));
+        let fresh = &mut self.touch(key).fresh;
+        fresh.retain(|(one, _)| *one != version);
+        fresh.push((version, body.clone()));
     }
 
     /// Counts one holder less.
@@ -330,10 +328,13 @@ impl Touched {
             .get_or_insert_with(|| bodies.stored(key, &self.before))
     }
 
-    /// Returns what is to be written: the versions that somebody holds.
+    /// Returns what is to be written: the versions that somebody holds. What a crash has left under the number of a fresh
+    /// one is none of them.
     fn record(&self) -> Record {
         let is_held = |version: Version| self.now.iter().any(|one| one.version == version);
+        let is_fresh = |version: Version| self.fresh.iter().any(|(one, _)| *one == version);
         let stored = self.stored.iter().flat_map(|stored| &stored.0);
+        let stored = stored.filter(|(version, _)| !is_fresh(*version));
         let all = stored.chain(&self.fresh);
         Record(
             all.filter(|(version, _)| is_held(*version))

@@ -7,9 +7,10 @@ use yurt_core::store::{Batch, Store};
 
 use super::super::saved::{SavedScope, scope_key};
 use super::cloud::item;
-use super::node::{Node, Shown, list, modified};
+use super::disk::Fate;
+use super::node::{Node, Shown, hears, list, modified};
 use crate::api::ListAt;
-use crate::codec::Status;
+use crate::codec::{EventType, Status};
 
 #[test]
 fn who_lists_before_its_sibling_notices_that_the_cloud_was_put_back_tells_it() {
@@ -81,6 +82,25 @@ fn what_was_read_by_name_or_listed_in_vain_tells_too_that_the_cloud_was_put_back
     list(&node.narrow, 12, &[]);
     node.remember("a", 18, 3);
     assert_eq!(node.shown("a"), Shown::Content(3));
+}
+
+#[test]
+fn bytes_that_a_crash_has_left_are_not_those_of_a_revision_that_counts_again() {
+    let node = Node::new();
+    node.remember("a", 12, 1);
+    list(&node.narrow, 12, &[]);
+    node.wide.begin_list(ListAt::Latest).unwrap();
+    node.disk.fare(Fate::Dies {
+        after: 0,
+        is_written: true,
+    });
+    let taken = node.wide.take_listed(vec![item("a", (18, 2))]);
+    assert!(taken.is_err());
+    node.disk.fare(Fate::Well);
+    let node = node.restarted();
+    // The cloud was put back, and has come as far again.
+    hears(&node.narrow, EventType::Added, "a", (18, 4));
+    assert_eq!(node.shown("a"), Shown::Content(4));
 }
 
 #[tokio::test(start_paused = true)]

@@ -140,7 +140,8 @@ impl Mirrors {
         self.by_id.get(self.by_scope.get(identity)?)
     }
 
-    /// Returns the mirror that can answer for a scope: one that is synced before one that is not yet.
+    /// Returns the mirror that can answer for a scope: one that is synced before one that is not yet, and of those one
+    /// that is not suspect.
     fn find(&self, identity: &Identity) -> Option<&Arc<Mirror>> {
         let rank = |mirror: &&Arc<Mirror>| match mirror.phase() {
             Phase::Live => 3,
@@ -153,7 +154,7 @@ impl Mirrors {
             .filter_map(|wide| self.of(&wide))
             .map(|kept| &kept.mirror)
             .filter(|mirror| rank(mirror) > 0)
-            .max_by_key(rank)
+            .max_by_key(|mirror| (rank(mirror), !mirror.is_suspect()))
     }
 }
 

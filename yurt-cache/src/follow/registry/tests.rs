@@ -1,21 +1,22 @@
+use std::collections::HashSet;
+
 use super::*;
-use crate::codec::{FieldSelector, LabelSelector};
+use crate::codec::{FieldSelector, LabelSelector, TypeMeta};
 use crate::retention::Budget;
 use crate::store::MemoryStore;
 
-#[test]
-fn the_end_of_an_older_mirror_of_a_scope_does_not_hide_the_newer_one() {
+/// Mirrors of these scopes of one kind, by number from 1 on.
+fn mirrors_of(scopes: impl IntoIterator<Item = Scope>) -> (Mirrors, Vec<Arc<Mirror>>) {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let budget = Budget::new(10, 10);
-    let resource = Resource::core("pods");
     let remembered = Arc::new(Remembered::new(budget));
-    let kind = Kind::new(resource.clone(), store.clone(), budget, remembered);
-    let (kind, scope) = (Arc::new(kind), Scope::all(resource));
+    let kind = Kind::new(Resource::core("pods"), store.clone(), budget, remembered);
+    let kind = Arc::new(kind);
     let window = Limit { steps: 1, bytes: 1 };
     let mut mirrors = Mirrors::default();
-    let [older, newer] = [1, 2].map(|id| {
+    let all = (1..).zip(scopes).map(|(id, scope)| {
         let (kind, store, now) = (kind.clone(), store.clone(), Instant::now());
-        let mirror = Arc::new(Mirror::new(id, scope.clone(), kind, store, window, now));
+        let mirror = Arc::new(Mirror::new(id, scope, kind, store, window, now));
         mirrors.insert(Kept {
             mirror: mirror.clone(),
             following: Arc::default(),
@@ -23,9 +24,45 @@ fn the_end_of_an_older_mirror_of_a_scope_does_not_hide_the_newer_one() {
         });
         mirror
     });
-    mirrors.remove(&older);
+    let all = all.collect();
+    (mirrors, all)
+}
+
+#[test]
+fn the_end_of_an_older_mirror_of_a_scope_does_not_hide_the_newer_one() {
+    let scope = Scope::all(Resource::core("pods"));
+    let (mut mirrors, all) = mirrors_of([scope.clone(), scope.clone()]);
+    mirrors.remove(&all[0]);
     let found = mirrors.find(&Identity::of(&scope));
-    assert_eq!(found.map(|mirror| mirror.id), Some(newer.id));
+    assert_eq!(found.map(|mirror| mirror.id), Some(all[1].id));
+}
+
+#[test]
+fn of_two_mirrors_that_can_answer_the_one_is_asked_that_is_not_outdated() {
+    let all = Scope::all(Resource::core("pods"));
+    let one = all.clone().in_namespace(Some("a".to_owned()));
+    for outdated in 0..2 {
+        let (mirrors, both) = mirrors_of([all.clone(), one.clone()]);
+        list(&both[0], 20);
+        list(&both[1], 20);
+        both[outdated].went_back().unwrap();
+        list(&both[1 - outdated], 11);
+        let found = mirrors.find(&Identity::of(&one));
+        let found = found.map(|mirror| mirror.id);
+        assert_eq!(found, Some(both[1 - outdated].id), "not {outdated}");
+    }
+}
+
+/// Lists nothing at all.
+fn list(mirror: &Mirror, revision: u64) {
+    let form = TypeMeta {
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        list_kind: "PodList".into(),
+    };
+    mirror.begin_list(ListAt::Latest).unwrap();
+    let finished = mirror.finish_list(revision, form, &HashSet::new());
+    finished.unwrap();
 }
 
 fn scope(namespace: Option<&str>, labels: &str, fields: &str) -> Identity {

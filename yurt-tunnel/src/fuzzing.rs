@@ -102,8 +102,12 @@ pub fn head(bytes: &[u8]) {
     }
 }
 
-/// What a server tells of where its like are.
+/// What a server tells of where its like are, or what an agent answers.
 pub fn server_list(bytes: &[u8]) {
+    if let Some(process) = servers::decode_answer(bytes) {
+        let again = servers::decode_answer(&servers::encode_answer(&process));
+        assert_eq!(again, Some(process));
+    }
     if let Ok(told) = servers::decode(bytes) {
         assert!(told.len() <= servers::MAX_SERVERS);
         let again = servers::decode(&servers::encode(&told));

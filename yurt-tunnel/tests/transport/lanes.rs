@@ -75,6 +75,9 @@ async fn relay(to: SocketAddr) -> Relay {
             open.fetch_add(1, Ordering::SeqCst);
             passing.spawn(async move {
                 let there = TcpStream::connect(to).await.unwrap();
+                for socket in [&here, &there] {
+                    socket.set_nodelay(true).unwrap();
+                }
                 pass(here, there, said).await;
                 open.fetch_sub(1, Ordering::SeqCst);
             });
@@ -429,4 +432,30 @@ async fn many_opens_that_were_given_up_in_a_blackout_cost_no_session() {
     timeout(PATIENCE, carries(&mut quiet, &mut quiet_there))
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_streams_that_were_dropped_with_bytes_under_way_cost_no_session() {
+    let site = Site::new();
+    let (met, relay) = meet(&site).await;
+    let test = async {
+        let (mut quiet, mut quiet_there) = stream(&met).await;
+        for _ in 0..5 {
+            let mut streams = Vec::new();
+            for _ in 0..300 {
+                streams.push(stream(&met).await);
+            }
+            relay.set(0, Passage::Held);
+            for (_, theirs) in &mut streams {
+                theirs.write_all(b"nobody will read it").await.unwrap();
+                theirs.flush().await.unwrap();
+            }
+            let (ours, theirs): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+            drop(ours);
+            relay.set(0, Passage::Open);
+            carries(&mut quiet, &mut quiet_there).await;
+            drop(theirs);
+        }
+    };
+    listening(&met, test).await;
 }

@@ -6,6 +6,8 @@
 )]
 #![expect(clippy::print_stdout, reason = "how long things took")]
 
+#[path = "roads/crowd.rs"]
+mod crowd;
 #[path = "roads/fair.rs"]
 mod fair;
 #[path = "roads/shaped.rs"]

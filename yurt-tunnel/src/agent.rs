@@ -20,6 +20,7 @@ mod network;
 mod pick;
 mod policy;
 mod pulse;
+mod quality;
 mod race;
 mod session;
 mod tasks;

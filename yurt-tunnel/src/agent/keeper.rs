@@ -19,6 +19,7 @@ use yurt_core::transport::{Acceptor, Error, State};
 
 use self::held::{Held, News};
 use super::pulse::{Beat, Pulse};
+use super::quality::Quality;
 use super::race::{self, Goal, Race};
 use super::session::{self, finish};
 use super::want::{Reason, Situation, Want, want};
@@ -33,6 +34,15 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 
 /// A session that stood for this long is no failure when it ends.
 const STOOD: Duration = Duration::from_secs(10);
+
+/// A preferred way that has carried a session for this long is trusted again.
+const PROVEN: Duration = Duration::from_secs(5 * 60);
+
+/// How long the others are ahead of a way that is distrusted: three round trips of TCP and TLS, far away.
+const DISTRUST: Duration = Duration::from_secs(3);
+
+/// The longest time until a preferred way that has failed often is tried again.
+const MAX_PROBE: Duration = Duration::from_secs(60 * 60);
 
 /// Sessions that finish their streams; beyond, the oldest is closed.
 const MAX_LEAVING: usize = 8;
@@ -51,8 +61,10 @@ pub(super) struct Keeper {
     retry_at: Instant,
     current: Option<Held>,
     attempt: Option<(Reason, Attempt)>,
-    /// The lane that lets a session die soon after it was made: not the first of the next race.
+    /// The lane that lets a session die soon after it was made, or starve: not the first of the next race.
     distrusted: Option<usize>,
+    /// How often in a row the preferred lane has been left for that.
+    disappointments: u32,
     /// The tasks of the sessions: those that serve, and those that let streams finish.
     sessions: JoinSet<()>,
     leaving: VecDeque<CancellationToken>,
@@ -77,6 +89,7 @@ impl Keeper {
             current: None,
             attempt: None,
             distrusted: None,
+            disappointments: 0,
             sessions: JoinSet::new(),
             leaving: VecDeque::new(),
         }
@@ -132,9 +145,14 @@ impl Keeper {
     fn connect(&mut self, reason: Reason) {
         let lanes = match reason {
             Reason::Preferred => vec![0],
+            Reason::Poor => self.others(),
             Reason::Missing | Reason::Silent | Reason::Renewal => self.lanes(),
         };
-        let race = Race::new(lanes, self.shared.config.head_start, Instant::now());
+        let head_start = match self.distrusted {
+            Some(_) => self.shared.config.head_start.max(DISTRUST),
+            None => self.shared.config.head_start,
+        };
+        let race = Race::new(lanes, head_start, Instant::now());
         let shared = self.shared.clone();
         let transport = move |lane: usize| shared.transports[lane].transport.clone();
         let attempt = race::run(race, self.goal.clone(), CONNECT_LIMIT, transport);
@@ -152,6 +170,39 @@ impl Keeper {
         }
         lanes.sort_by_key(|lane| self.distrusted == Some(*lane));
         lanes
+    }
+
+    /// Returns the lanes without that of the current session.
+    fn others(&self) -> Vec<usize> {
+        let current = self.current.as_ref().map(|held| held.lane);
+        let mut lanes = self.lanes();
+        lanes.retain(|lane| current != Some(*lane));
+        lanes
+    }
+
+    /// A lane carries handshakes, and not what comes after.
+    fn distrust(&mut self, lane: usize) {
+        if self.shared.transports.len() > 1 {
+            self.distrusted = Some(lane);
+            if lane == 0 {
+                self.disappointments += 1;
+            }
+        }
+    }
+
+    /// It was not the lane: it carries again, or the others carry nothing either.
+    fn forgive(&mut self) {
+        if self.distrusted.take() == Some(0) {
+            self.disappointments = self.disappointments.saturating_sub(1);
+        }
+    }
+
+    /// Returns when to try the preferred way again: later and later, if it has disappointed each time.
+    fn probe_at(&self, now: Instant) -> Instant {
+        let factor = 1_u32.checked_shl(self.disappointments).unwrap_or(u32::MAX);
+        let every = self.shared.config.probe_every;
+        let pause = every.saturating_mul(factor).min(MAX_PROBE.max(every));
+        now + jittered(pause)
     }
 
     fn network(&self) -> Option<Network> {
@@ -184,12 +235,15 @@ impl Keeper {
             count,
         ));
         let config = &shared.config;
-        let probe_at = (lane != 0).then(|| now + jittered(config.probe_every));
+        let probe_at = (lane != 0).then(|| self.probe_at(now));
         let held = Held {
             state: session.state(),
             seen: State::Open,
             streams,
             pulse: Pulse::new(session.clone(), (config.ping_every, config.patience), now),
+            quality: Quality::new(now),
+            is_poor: false,
+            has_moved: false,
             place: shared.board.enter((server, transport), session.clone()),
             lane,
             certificate: *shared.certificate.borrow(),
@@ -204,6 +258,7 @@ impl Keeper {
             self.shared.winners.lock().won(network, transport);
             self.shared.worth_keeping.notify_one();
         }
+        self.distrusted = self.distrusted.filter(|distrusted| *distrusted != lane);
         // The new one takes streams before the old one takes none.
         self.leave();
         self.current = Some(held);
@@ -221,13 +276,27 @@ impl Keeper {
     fn failed(&mut self, reason: Reason, error: &Error) {
         let now = Instant::now();
         let server = self.goal.address;
+        let probe_at = self.probe_at(now);
         match (reason, &mut self.current) {
+            (Reason::Poor, Some(held)) => {
+                held.is_poor = false;
+                held.quality.rest_until(probe_at);
+                tracing::debug!(%server, error = Chain(error).to_string(), "no other way is open");
+            }
             (Reason::Preferred, Some(held)) => {
-                held.probe_at = Some(now + jittered(self.shared.config.probe_every));
+                held.probe_at = Some(probe_at);
                 tracing::debug!(%server, error = Chain(error).to_string(), "the preferred way is still closed");
             }
-            (Reason::Preferred | Reason::Missing | Reason::Silent | Reason::Renewal, _) => {
+            (
+                Reason::Preferred
+                | Reason::Missing
+                | Reason::Silent
+                | Reason::Poor
+                | Reason::Renewal,
+                _,
+            ) => {
                 self.pause(now);
+                self.forgive();
                 tracing::warn!(%server, ?reason, error = Chain(error).to_string(), "the server cannot be reached");
             }
         }
@@ -254,10 +323,11 @@ impl Keeper {
             }
             State::Closed { kind, reason } => {
                 tracing::warn!(%server, ?kind, reason, "the session has ended");
-                if now - held.since < STOOD && self.shared.transports.len() > 1 {
-                    self.distrusted = Some(held.lane);
-                }
+                let (lane, is_soon) = (held.lane, now - held.since < STOOD);
                 self.current = None;
+                if is_soon {
+                    self.distrust(lane);
+                }
             }
         }
         if matches!(self.attempt, Some((Reason::Preferred, _))) {
@@ -268,18 +338,41 @@ impl Keeper {
     }
 
     fn heard(&mut self, beat: Beat) {
-        let Some(held) = &self.current else { return };
+        let now = Instant::now();
+        let server = self.goal.address;
+        let Some(held) = &mut self.current else {
+            return;
+        };
+        let lane = held.lane;
         match beat {
             Beat::Answered => {
-                held.place.answered(Instant::now());
+                held.place.answered(now);
+                held.has_moved = false;
+                let was_poor = held.is_poor;
+                held.is_poor |= held.quality.is_poor(&held.session.stats(), now);
+                let is_poor = held.is_poor;
+                if now - held.since >= PROVEN && lane == 0 {
+                    self.disappointments = 0;
+                }
                 self.stand(Standing::Up);
                 // It lives: nothing else is needed.
                 if matches!(self.attempt, Some((Reason::Silent, _))) {
                     self.attempt = None;
                 }
+                if !is_poor && self.distrusted == Some(lane) {
+                    self.forgive();
+                }
+                if is_poor && !was_poor {
+                    tracing::info!(%server, "the path loses most of what is sent");
+                    self.distrust(lane);
+                }
             }
             Beat::Silent => {
-                tracing::info!(server = %self.goal.address, "the server does not answer");
+                tracing::info!(%server, "the server does not answer");
+                // Who has moved may only have to be found again.
+                if !held.has_moved {
+                    self.distrust(lane);
+                }
             }
         }
     }
@@ -297,6 +390,8 @@ impl Keeper {
         let local = local::address_towards(self.goal.address).ok();
         if local != held.local {
             held.local = local;
+            held.has_moved = true;
+            self.disappointments = 0;
             held.pulse.urge(self.shared.config.moved_patience, now);
             self.retry_at = now;
         }

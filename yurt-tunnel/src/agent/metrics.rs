@@ -122,6 +122,7 @@ impl Metrics {
         let reason = match reason {
             Reason::Missing => "missing",
             Reason::Silent => "silent",
+            Reason::Poor => "poor",
             Reason::Renewal => "renewal",
             Reason::Preferred => "preferred",
         };

@@ -5,6 +5,7 @@ mod dials;
 mod fleet;
 mod links;
 mod lists;
+mod starving;
 mod storm;
 mod transports;
 mod world;

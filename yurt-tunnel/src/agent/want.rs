@@ -9,6 +9,8 @@ pub(super) enum Reason {
     Missing,
     /// The one that is there does not answer.
     Silent,
+    /// The one that is there loses most of what is sent.
+    Poor,
     /// The one that is there stands on a certificate that has been replaced, or soon expires.
     Renewal,
     /// The one that is there does not go the preferred way.
@@ -31,6 +33,7 @@ pub(super) struct Current {
     /// The number of the certificate that it stands on.
     pub(super) certificate: u64,
     pub(super) is_silent: bool,
+    pub(super) is_poor: bool,
     /// When the server's certificate is too near to its end.
     pub(super) renew_at: Option<Instant>,
     /// When the preferred way is tried again, if it is another one.
@@ -56,6 +59,7 @@ pub(super) fn want(situation: &Situation, now: Instant) -> Want {
             let renewal = current.renew_at.map(|at| at.max(retry_at));
             let reasons = [
                 (current.is_silent.then_some(retry_at), Reason::Silent),
+                (current.is_poor.then_some(retry_at), Reason::Poor),
                 (is_old.then_some(retry_at), Reason::Renewal),
                 (renewal, Reason::Renewal),
                 (current.probe_at, Reason::Preferred),
@@ -90,11 +94,16 @@ mod tests {
         let good = Current {
             certificate: 1,
             is_silent: false,
+            is_poor: false,
             renew_at: None,
             probe_at: None,
         };
         let silent = Current {
             is_silent: true,
+            ..good.clone()
+        };
+        let poor = Current {
+            is_poor: true,
             ..good.clone()
         };
         let old = Current {
@@ -126,6 +135,8 @@ mod tests {
             (Some(good.clone()), now, Want::Wait(None)),
             (Some(silent.clone()), now, Want::Connect(Reason::Silent)),
             (Some(silent), soon, Want::Wait(Some(soon))),
+            (Some(poor.clone()), now, Want::Connect(Reason::Poor)),
+            (Some(poor), soon, Want::Wait(Some(soon))),
             (Some(old), now, Want::Connect(Reason::Renewal)),
             (Some(expiring(now)), now, Want::Connect(Reason::Renewal)),
             (Some(expiring(now)), soon, Want::Wait(Some(soon))),

@@ -9,6 +9,7 @@ use yurt_core::transport::{Acceptor, ErrorKind, State};
 
 use crate::agent::board::Place;
 use crate::agent::pulse::{Beat, Pulse};
+use crate::agent::quality::Quality;
 use crate::agent::want::Current;
 
 /// The session that takes new streams.
@@ -19,6 +20,11 @@ pub(super) struct Held {
     pub(super) seen: State,
     pub(super) streams: watch::Receiver<usize>,
     pub(super) pulse: Pulse,
+    pub(super) quality: Quality,
+    /// Another way is looked for, as this one loses most of what is sent.
+    pub(super) is_poor: bool,
+    /// The node's address has changed, and the server was not heard since.
+    pub(super) has_moved: bool,
     pub(super) place: Place,
     pub(super) lane: usize,
     pub(super) certificate: u64,
@@ -55,6 +61,7 @@ impl Held {
         Current {
             certificate: self.certificate,
             is_silent: self.pulse.is_silent(),
+            is_poor: self.is_poor,
             renew_at: self.renew_at,
             probe_at: self.probe_at,
         }

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use yurt_core::testing::transport::server;
 use yurt_core::transport::{Chain, Opener, Peer, State, Target, Transport};
 
+use super::starving::Starving;
 use super::world::{Cloud, NODE, Running, World, at, is_alive, is_over, open, reached};
+use crate::agent::Agent;
 use crate::identity::{Credentials, Files};
 
 async fn ends(world: &World) -> (Cloud, Cloud) {
@@ -64,6 +66,59 @@ async fn where_udp_is_closed_tcp_is_taken_and_udp_again_when_it_opens() {
         "{:?}",
         began.elapsed()
     );
+    is_succeeded(&session, stream).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_way_that_carries_handshakes_and_starves_what_follows_is_left_and_tried_later_and_later()
+{
+    let world = World::new();
+    let (quic, h2) = ends(&world).await;
+    let transports = world.starved(Starving::Pings);
+    let _agent = Running::new(Agent::new(world.config(&[at(1)]), transports));
+    let mut called = Vec::new();
+    let _starved = quic.next().await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        let session = h2.next().await;
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(open(&session, Target::Echo).await.is_ok());
+        let began = Instant::now();
+        let _starved = quic.next().await;
+        called.push(began.elapsed().as_secs());
+    }
+    for (seconds, minutes) in called.iter().zip([2, 4, 8]) {
+        let period = minutes * 60;
+        assert!(
+            (period * 9 / 10 - 1..=period).contains(seconds),
+            "{called:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_way_that_loses_most_of_what_is_sent_is_left_for_another_if_there_is_one() {
+    let world = World::new();
+    let (quic, h2) = ends(&world).await;
+    world.tcp.cut(at(1));
+    let transports = world.starved(Starving::Packets);
+    let _agent = Running::new(Agent::new(world.config(&[at(1)]), transports));
+    let session = quic.next().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(*session.state().borrow(), State::Open, "there is no other");
+    assert!(open(&session, Target::Echo).await.is_ok());
+    assert!(
+        !quic.is_called_within(Duration::from_secs(60)).await,
+        "nor a second"
+    );
+
+    world.tcp.mend(at(1));
+    let stream = open(&session, Target::Echo).await.unwrap();
+    let _better = h2.next().await;
     is_succeeded(&session, stream).await;
 }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::testing::transport::{MemoryNetwork, node, server};
 use yurt_core::transport::{Error, Listener, Open, Opener, State, Stream, Target, Transport};
 
+use super::starving::{Starved, Starving};
 use crate::agent::{Agent, Config};
 use crate::transport::NamedTransport;
 
@@ -75,6 +76,20 @@ impl World {
             NamedTransport::new(name, network.transport(node(NODE)))
         };
         vec![by("quic", &self.udp), by("h2", &self.tcp)]
+    }
+
+    /// The same, the first of which starves what it carries.
+    pub(super) fn starved(&self, starving: Starving) -> Vec<NamedTransport> {
+        let mut transports = self.transports();
+        let transport = self.udp.transport(node(NODE));
+        transports[0] = NamedTransport::new(
+            "quic",
+            Starved {
+                transport,
+                starving,
+            },
+        );
+        transports
     }
 
     pub(super) fn run(&self, config: Config) -> Running {

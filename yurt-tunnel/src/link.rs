@@ -87,6 +87,8 @@ pub struct Link {
     /// The streams that were offered and not answered.
     offered: usize,
     budget: Budget,
+    /// When to look for credit that was not used, if there is any to give back.
+    release_at: Option<Duration>,
     pace: Pace,
     liveness: Liveness,
     events: VecDeque<Event>,
@@ -121,6 +123,7 @@ impl Link {
         Ok(Self {
             role,
             budget: Budget::new(&config),
+            release_at: None,
             pace: Pace::default(),
             liveness: Liveness::new(&config, role, now),
             config,
@@ -151,8 +154,11 @@ impl Link {
             return None;
         }
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let silence = self.liveness.timeout();
-        Some(deadline.map_or(silence, |deadline| deadline.min(silence)))
+        let silence = Some(self.liveness.timeout());
+        [deadline, self.release_at, silence]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Returns the state.
@@ -236,12 +242,9 @@ impl Link {
             .push_back(Event::Fail(id, ErrorKind::Reset(code), message));
     }
 
-    fn half_ended(&mut self, id: StreamId, end: impl FnOnce(&mut Stream)) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            end(stream);
-            if stream.is_over() {
-                self.remove(id, false);
-            }
+    fn half_ended(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(Stream::is_over) {
+            self.remove(id, false);
         }
     }
 

@@ -1,7 +1,8 @@
 //! How many bytes a peer may send: per stream as many as its reader has room for, in all as many as there is.
 //!
 //! A stream begins with a small window. One that is read as fast as it arrives gets a larger one, from a budget
-//! that the session's streams share; one that nobody reads keeps what it has, so that it costs that and no more.
+//! that the session's streams share; one that nobody reads keeps what it has, so that it costs that and no more. Who
+//! has not used a large window for a while gives it back, for others to grow by.
 
 use std::time::Duration;
 
@@ -72,6 +73,25 @@ impl Inflow {
     /// What the peer may still send.
     pub(super) fn exposure(&self) -> u64 {
         self.limit - self.read
+    }
+
+    /// Takes a limit back that the peer keeps to from now on; another one than that of now is on its way to it.
+    pub(super) fn released(&mut self, from: u64, to: u64, budget: &mut Budget) {
+        if from != self.limit || !(self.read..from).contains(&to) {
+            return;
+        }
+        self.limit = to;
+        // What was sent and not read is still held.
+        let window = self.exposure().max(budget.initial).min(self.window);
+        budget.left += self.window - window;
+        self.window = window;
+    }
+
+    /// Takes the end of what the peer sends.
+    pub(super) fn ended(&mut self, budget: &mut Budget) {
+        self.limit = self.read;
+        budget.give_back(self.window);
+        self.window = self.window.min(budget.initial);
     }
 
     /// Takes bytes that were read; returns a new limit when half of the window is used up.

@@ -42,6 +42,12 @@ impl Link {
         self.streams.get(&id).map_or(0, Stream::credit)
     }
 
+    /// The same, for who is about to send: what it is told of is not given back before it has been used.
+    pub fn use_credit(&mut self, id: StreamId, now: Duration) -> u64 {
+        let stream = self.streams.get_mut(&id);
+        stream.map_or(0, |stream| stream.use_credit(now))
+    }
+
     /// Notes that the stream's owner has nothing left of its credit and more to send.
     pub fn stalled(&mut self) {
         self.counts.stalls += 1;
@@ -52,7 +58,7 @@ impl Link {
         self.counts.sent += bytes;
         self.pace.count(bytes, now);
         let stream = self.streams.get_mut(&id)?;
-        stream.sent(bytes);
+        stream.sent(bytes, now);
         stream.meter(bytes, now, self.pace.best())
     }
 
@@ -89,12 +95,18 @@ impl Link {
 
     /// Notes that the owner has ended its direction, after all bytes.
     pub fn finished(&mut self, id: StreamId) {
-        self.half_ended(id, Stream::finished);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.finished();
+        }
+        self.half_ended(id);
     }
 
     /// Notes that the owner has read the end of the peer's direction.
     pub fn ended(&mut self, id: StreamId) {
-        self.half_ended(id, Stream::ended);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.ended(&mut self.budget);
+        }
+        self.half_ended(id);
     }
 
     /// Ends a stream before its end, and tells the peer.

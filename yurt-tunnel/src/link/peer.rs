@@ -9,6 +9,9 @@ use super::stream::{Phase, Stream};
 use super::{DRAINING, Event, Link, Role, StreamId, Verdict};
 use crate::wire::{Frame, Head};
 
+/// Credit beyond a first window that was not used for so long is given back.
+const UNUSED: Duration = Duration::from_secs(10);
+
 impl Link {
     /// Takes a frame of the control pipe.
     pub fn on_frame(&mut self, frame: Frame, now: Duration) {
@@ -18,7 +21,12 @@ impl Link {
         self.liveness.heard(now);
         match frame {
             Frame::Hello(_) => self.fail(ErrorKind::Protocol, "the peer said hello twice"),
-            Frame::Credit { stream, limit } => self.on_credit(stream, limit),
+            Frame::Credit { stream, limit } => self.on_credit(stream, limit, now),
+            Frame::Release { stream, from, to } => {
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    stream.released(from, to, &mut self.budget);
+                }
+            }
             Frame::Ping(number) => self.events.push_back(Event::Send(Frame::Pong(number))),
             Frame::Pong(number) => {
                 if let Some(round_trip) = self.liveness.pong(number, now) {
@@ -88,6 +96,7 @@ impl Link {
             return;
         }
         self.expire(now);
+        self.release(now);
         match self.liveness.on_timeout(now) {
             Due::Nothing => {}
             Due::Ping => {
@@ -103,12 +112,39 @@ impl Link {
         }
     }
 
-    fn on_credit(&mut self, id: StreamId, limit: u64) {
+    fn on_credit(&mut self, id: StreamId, limit: u64, now: Duration) {
         // A stream that is gone may still be told of: the two pipes are not ordered.
-        if let Some(stream) = self.streams.get_mut(&id)
-            && stream.raise(limit)
-        {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if stream.raise(limit) {
             self.events.push_back(Event::Credit(id));
+        }
+        if stream.has_grown(self.peer.window) {
+            self.release_at.get_or_insert(now + UNUSED);
+        }
+    }
+
+    /// Gives back the credit that streams have not used for long.
+    fn release(&mut self, now: Duration) {
+        if self.release_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let (window, since) = (self.peer.window, now.saturating_sub(UNUSED));
+        let grown = self.streams.iter();
+        let grown = grown.filter(|(_, stream)| stream.has_grown(window));
+        let mut grown: Vec<_> = grown.map(|(id, _)| *id).collect();
+        grown.sort_unstable();
+        self.release_at = None;
+        for id in grown {
+            let stream = self.streams.get_mut(&id);
+            let Some((from, to)) = stream.and_then(|stream| stream.release(window, since)) else {
+                self.release_at = Some(now + UNUSED);
+                continue;
+            };
+            let stream = id;
+            self.events
+                .push_back(Event::Send(Frame::Release { stream, from, to }));
         }
     }
 

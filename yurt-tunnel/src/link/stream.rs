@@ -28,6 +28,8 @@ pub(super) struct Stream {
     deadline: Option<Duration>,
     sent: u64,
     limit: u64,
+    /// When credit was asked for, or used, last.
+    used: Duration,
     finished: bool,
     ended: bool,
     /// The peer has reset it before its acceptance arrived.
@@ -65,6 +67,7 @@ impl Stream {
             deadline,
             sent: 0,
             limit,
+            used: Duration::ZERO,
             finished: false,
             ended: false,
             reset: None,
@@ -107,7 +110,13 @@ impl Stream {
         self.limit.saturating_sub(self.sent)
     }
 
-    pub(super) fn sent(&mut self, bytes: u64) {
+    pub(super) fn use_credit(&mut self, now: Duration) -> u64 {
+        self.used = now;
+        self.credit()
+    }
+
+    pub(super) fn sent(&mut self, bytes: u64, now: Duration) {
+        self.used = now;
         self.sent = self.sent.saturating_add(bytes);
         debug_assert!(self.sent <= self.limit, "no byte without credit");
     }
@@ -117,6 +126,25 @@ impl Stream {
         let had_none = self.credit() == 0;
         self.limit = self.limit.max(limit);
         had_none && self.credit() > 0
+    }
+
+    /// Whether the peer holds more for the stream than it does for one that has just begun.
+    pub(super) fn has_grown(&self, window: u64) -> bool {
+        self.credit() > window
+    }
+
+    /// Gives back what was not used since a time, beyond a window; returns the limit so far and that from now on.
+    pub(super) fn release(&mut self, window: u64, since: Duration) -> Option<(u64, u64)> {
+        if self.used > since || !self.has_grown(window) {
+            return None;
+        }
+        let from = self.limit;
+        self.limit = self.sent + window;
+        Some((from, self.limit))
+    }
+
+    pub(super) fn released(&mut self, from: u64, to: u64, budget: &mut Budget) {
+        self.inflow.released(from, to, budget);
     }
 
     pub(super) fn received(
@@ -142,8 +170,9 @@ impl Stream {
         self.finished = true;
     }
 
-    pub(super) fn ended(&mut self) {
+    pub(super) fn ended(&mut self, budget: &mut Budget) {
         self.ended = true;
+        self.inflow.ended(budget);
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -249,3 +249,82 @@ fn a_second_hello_ends_the_session() {
         }
     ));
 }
+
+#[test]
+fn credit_that_was_not_used_for_long_is_given_back() {
+    let mut link = link(Role::Opener, &small());
+    let [first, second] = [(); 2].map(|()| open(&mut link, SECOND));
+    for stream in [first, second] {
+        link.on_frame(Frame::Credit { stream, limit: 300 }, SECOND * 2);
+        link.sent(stream, 120, SECOND * 2);
+    }
+    link.on_timeout(SECOND * 2);
+    events(&mut link);
+    assert!(link.timeout() <= Some(SECOND * 12));
+    assert_eq!(
+        link.use_credit(second, SECOND * 11),
+        180,
+        "about to be used"
+    );
+    link.on_timeout(SECOND * 12);
+    let sent = events(&mut link);
+    assert!(sent.contains(&"Send(Release { stream: 1, from: 300, to: 220 })".to_owned()));
+    assert_eq!((link.credit(first), link.credit(second)), (100, 180));
+    link.on_timeout(SECOND * 22);
+    assert_eq!((link.credit(first), link.credit(second)), (100, 100));
+    // Credit that was given meanwhile counts.
+    link.on_frame(
+        Frame::Credit {
+            stream: first,
+            limit: 400,
+        },
+        SECOND * 23,
+    );
+    assert_eq!(link.credit(first), 280);
+}
+
+#[test]
+fn what_a_quiet_stream_gives_back_is_there_for_another() {
+    let mut link = link(Role::Opener, &small());
+    let [quiet, other] = [(); 2].map(|()| open(&mut link, SECOND));
+    let grow = |link: &mut Link, id| {
+        for bytes in [50, 50, 100] {
+            link.received(id, bytes, SECOND).unwrap();
+        }
+        events(link)
+    };
+    let granted = grow(&mut link, quiet).pop();
+    assert_eq!(granted.unwrap(), "Send(Credit { stream: 1, limit: 550 })");
+    let release = |from, to| Frame::Release {
+        stream: quiet,
+        from,
+        to,
+    };
+    for (from, to) in [(300, 250), (550, 199), (550, 600), (1 << 60, 300)] {
+        link.on_frame(release(from, to), SECOND);
+        assert_eq!(link.exposure(), 350 + 100, "not from {from} to {to}");
+    }
+    link.on_frame(release(550, 320), SECOND);
+    assert_eq!(link.exposure(), 120 + 100, "20 are not read yet");
+    grow(&mut link, other);
+    assert_eq!(link.exposure(), 120 + 330, "but for those it has all");
+    assert!(
+        link.received(quiet, 121, SECOND).is_err(),
+        "it was given back"
+    );
+}
+
+#[test]
+fn what_a_direction_had_is_there_for_another_when_it_has_ended() {
+    let mut link = link(Role::Opener, &small());
+    let streams = [(); 2].map(|()| open(&mut link, SECOND));
+    for id in streams {
+        for bytes in [50, 50, 100] {
+            link.received(id, bytes, SECOND).unwrap();
+        }
+        if id == streams[0] {
+            link.ended(id);
+        }
+    }
+    assert_eq!(link.exposure(), 350, "the second has all that there is");
+}

@@ -15,6 +15,7 @@ const PONG: u8 = 4;
 const DRAIN: u8 = 5;
 const CLOSE: u8 = 6;
 const RESET: u8 = 7;
+const RELEASE: u8 = 8;
 
 /// A message about the session, or about the credit of one of its streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,16 @@ pub enum Frame {
         stream: u64,
         /// How many bytes of it may be sent in all.
         limit: u64,
+    },
+    /// Who sent nothing for long gives credit back: it keeps to the lower limit from now on, unless more credit than the
+    /// peer had given when this was said is on its way.
+    Release {
+        /// The stream.
+        stream: u64,
+        /// The limit so far.
+        from: u64,
+        /// The limit from now on.
+        to: u64,
     },
     /// To be answered by a [`Pong`](Self::Pong) with the same number.
     Ping(u64),
@@ -74,6 +85,11 @@ impl Frame {
                 put_number(out, *stream);
                 put_number(out, *limit);
             }),
+            Self::Release { stream, from, to } => message(out, RELEASE, |out| {
+                put_number(out, *stream);
+                put_number(out, *from);
+                put_number(out, *to);
+            }),
             Self::Ping(number) => message(out, PING, |out| put_number(out, *number)),
             Self::Pong(number) => message(out, PONG, |out| put_number(out, *number)),
             Self::Drain => message(out, DRAIN, |_| ()),
@@ -105,6 +121,11 @@ impl Frame {
             CREDIT => Self::Credit {
                 stream: body.number()?,
                 limit: body.number()?,
+            },
+            RELEASE => Self::Release {
+                stream: body.number()?,
+                from: body.number()?,
+                to: body.number()?,
             },
             PING => Self::Ping(body.number()?),
             PONG => Self::Pong(body.number()?),

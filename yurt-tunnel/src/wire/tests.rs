@@ -37,6 +37,15 @@ fn the_bytes_of_version_1_stay_what_they_are() {
         .encode(out)
     });
     assert_eq!(credit, [2, 0, 2, 5, 63]);
+    let release = encoded(|out| {
+        Frame::Release {
+            stream: 5,
+            from: 63,
+            to: 1,
+        }
+        .encode(out)
+    });
+    assert_eq!(release, [8, 0, 3, 5, 63, 1]);
     let close = Frame::Close {
         kind: ErrorKind::Reset(300),
         reason: "é".to_owned(),
@@ -160,6 +169,7 @@ proptest! {
         for frame in [
             Frame::Hello(Hello { version: a, streams: b, window: c }),
             Frame::Credit { stream: a, limit: b },
+            Frame::Release { stream: a, from: b, to: c },
             Frame::Ping(a),
             Frame::Pong(b),
             Frame::Drain,

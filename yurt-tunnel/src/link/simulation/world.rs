@@ -314,7 +314,12 @@ impl World {
         owner.written += piece;
         let _ = self.links[end].sent(id, piece, self.now);
         self.send((end, Pipe::Stream(id)), Payload::Bytes(from, piece));
-        self.soon(Due::Write(end, id));
+        // Some writers sleep for longer than credit is kept for them.
+        let pause = match self.rng.u8(0..20) {
+            0 => self.rng.u64(0..30_000),
+            _ => self.rng.u64(0..50),
+        };
+        self.at(self.now + Duration::from_millis(pause), Due::Write(end, id));
         self.settle(end);
     }
 

@@ -98,8 +98,8 @@ impl<C: Carrier> TunnelStream<C> {
 
     /// Credit, or a place among those who wait for it.
     fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let credit = self.core.with(|inner, _| {
-            let credit = inner.link.credit(self.id);
+        let credit = self.core.with(|inner, now| {
+            let credit = inner.link.use_credit(self.id, now);
             if credit > 0 {
                 return Some(credit);
             }

@@ -124,7 +124,7 @@ impl Model {
         self.follow(bytes);
     }
 
-    /// Takes the word that bytes were lost, or that a queue is full (ECN), of which no byte was.
+    /// Takes the word that bytes were lost; none, if a queue has marked a packet instead (ECN).
     pub(super) fn lost(&mut self, now: Duration, sent: Duration, bytes: u64, is_persistent: bool) {
         self.round.lost = self.round.lost.saturating_add(bytes);
         if is_persistent {
@@ -134,11 +134,16 @@ impl Model {
             self.window = MIN_PACKETS * self.packet;
             return;
         }
+        let is_marked = bytes == 0;
         match self.phase {
-            Phase::Startup { .. } if self.has_lost(STARTUP_LOSS) => self.end_startup(now),
+            Phase::Startup { .. } if is_marked || self.has_lost(STARTUP_LOSS) => {
+                self.end_startup(now);
+            }
             Phase::Startup { .. } => {}
             _ if self.ceiling.as_ref().is_some_and(|it| it.covers(sent)) => {}
-            _ if self.rate.is_queue_full() || self.has_lost(HEAVY_LOSS) => self.cut(now),
+            _ if is_marked || self.rate.is_queue_full() || self.has_lost(HEAVY_LOSS) => {
+                self.cut(now);
+            }
             // A queue that is not full loses nothing: it was the path.
             _ => {}
         }

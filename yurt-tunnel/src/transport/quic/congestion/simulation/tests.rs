@@ -253,6 +253,31 @@ fn a_path_that_is_gone_for_long_begins_anew() {
 }
 
 #[test]
+fn a_queue_that_marks_packets_is_heeded_however_short_it_is() {
+    for rounds in [4, 40] {
+        let mut model = Model::new(PACKET);
+        for round in 1..rounds {
+            // Round trips of 60 ms have been seen, those of now take 41.
+            let trip = ms(if round == 1 {
+                60
+            } else {
+                40 + u64::from(round % 2)
+            });
+            let now = ms(60) * round;
+            model.acked(now, now - trip, 100_000, false);
+        }
+        let (now, before) = (ms(60) * rounds, model.window());
+        model.lost(now, now - ms(40), PACKET, false);
+        assert_eq!(model.window(), before, "one that is lost was the path's");
+        model.lost(now, now - ms(40), 0, false);
+        assert!(model.window() < before, "{before}");
+        let cut = model.window();
+        model.lost(now, now - ms(40), 0, false);
+        assert_eq!(model.window(), cut, "once a round trip");
+    }
+}
+
+#[test]
 fn whatever_it_is_told_the_window_stays_within_bounds() {
     for seed in 0..200 {
         let mut rng = Rng::with_seed(seed);

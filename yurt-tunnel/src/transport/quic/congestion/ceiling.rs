@@ -24,7 +24,6 @@ pub(super) struct Ceiling {
     since: Duration,
     /// What Reno would have.
     reno: f64,
-    is_cut: bool,
 }
 
 impl Ceiling {
@@ -43,7 +42,6 @@ impl Ceiling {
             base,
             since: now,
             reno: base,
-            is_cut: true,
         }
     }
 
@@ -56,7 +54,6 @@ impl Ceiling {
             base: window,
             since: now,
             reno: window,
-            is_cut: false,
         }
     }
 
@@ -68,9 +65,9 @@ impl Ceiling {
         self.window as u64
     }
 
-    /// Whether what becomes of a packet is of the time before the cut.
+    /// Whether what becomes of a packet is of the time before.
     pub(super) fn covers(&self, sent: Duration) -> bool {
-        self.is_cut && sent <= self.since
+        sent <= self.since
     }
 
     /// Grows, as bytes of the whole window have arrived.

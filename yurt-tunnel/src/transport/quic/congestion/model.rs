@@ -184,10 +184,9 @@ impl Model {
 
     fn end_startup(&mut self, now: Duration) {
         // Of a window that was twice too large, what has arrived counts.
-        self.goal = self.delivered(100);
-        let window = self.window.min(self.goal).max(MIN_PACKETS * self.packet);
+        let window = self.window.min(self.delivered(100));
         self.ceiling = Some(Ceiling::cut(window, None, now));
-        self.phase = Phase::Steady { step: DRAIN };
+        self.enter(Phase::Steady { step: DRAIN });
         self.follow(0);
     }
 

@@ -6,8 +6,14 @@ use std::time::Duration;
 /// Rounds of which the best rate counts.
 const ROUNDS: usize = 10;
 
-/// How long an extreme of the round trip counts.
+/// How long a shortest round trip counts.
 const LATELY: Duration = Duration::from_secs(10);
+
+/// How long a longest one does: how long a queue can get changes seldom, and who has been cut sees none for a while.
+const DEPTH: Duration = Duration::from_secs(30);
+
+/// How many candidates for an extreme are kept: a session that is idle holds them too.
+const SLOTS: u32 = 16;
 
 /// Round trips that tell how long the queue is now: those of the packets round one that was lost.
 const NOW: usize = 8;
@@ -70,24 +76,48 @@ impl Rate {
             self.last.pop_front();
         }
         self.last.push_back(trip);
-        keep(&mut self.short, now, trip, |known| known >= trip);
-        keep(&mut self.long, now, trip, |known| known <= trip);
+        keep(&mut self.short, (now, trip), LATELY, |known| known >= trip);
+        keep(&mut self.long, (now, trip), DEPTH, |known| known <= trip);
     }
 }
 
-/// Keeps what may yet be the extreme: without what the new one exceeds, and what is long ago.
+/// Keeps what may yet be the extreme: not what the new one exceeds, nor what is long ago, nor all that comes at once.
 fn keep(
     trips: &mut VecDeque<(Duration, Duration)>,
-    now: Duration,
-    trip: Duration,
+    (now, trip): (Duration, Duration),
+    lately: Duration,
     is_exceeded: impl Fn(Duration) -> bool,
 ) {
     while trips.back().is_some_and(|(_, known)| is_exceeded(*known)) {
         trips.pop_back();
     }
-    trips.push_back((now, trip));
-    let is_old = |(at, _): &(Duration, Duration)| now.saturating_sub(*at) > LATELY;
+    let is_new = |(at, _): &(Duration, Duration)| now.saturating_sub(*at) < lately / SLOTS;
+    if !trips.back().is_some_and(is_new) {
+        trips.push_back((now, trip));
+    }
+    let is_old = |(at, _): &(Duration, Duration)| now.saturating_sub(*at) > lately;
     while trips.len() > 1 && trips.front().is_some_and(is_old) {
         trips.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_round_trips_change_few_are_kept() {
+        let mut rate = Rate::default();
+        for step in 0..100_000 {
+            let now = Duration::from_millis(step);
+            // Longer and longer, and then shorter and shorter.
+            let trip = Duration::from_micros(50_000_u64.abs_diff(step));
+            rate.round_trip(now, trip);
+            let kept = rate.short.len().max(rate.long.len());
+            assert!(kept <= SLOTS as usize + 2, "{kept}");
+            let last = *rate.last.back().unwrap();
+            assert!(rate.shortest().unwrap() <= last);
+            assert!(rate.long.front().unwrap().1 >= last);
+        }
     }
 }

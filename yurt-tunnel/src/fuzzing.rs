@@ -132,7 +132,7 @@ pub fn nodes_file(bytes: &[u8]) {
                     );
                 }
                 Found::Disputed => {}
-                Found::Nobody => panic!("{address} is listed"),
+                Found::Kubelet(_) | Found::Nobody => panic!("{address} is listed"),
             }
         }
     }

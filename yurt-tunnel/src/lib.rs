@@ -8,6 +8,7 @@ pub mod egress;
 pub mod fuzzing;
 pub mod identity;
 pub mod link;
+mod network;
 pub mod server;
 pub mod servers;
 mod shares;

@@ -31,7 +31,8 @@ use yurt_core::transport::{self, Listener, Peer};
 pub use self::dial::{Address, Caller, Dial, Dialled, InvalidAddress};
 use self::figures::Figures;
 pub use self::nodes::{
-    Found, InvalidNodes, KUBELET_PORT, Node, NodeSource, NodeTable, NodesFile, parse as parse_nodes,
+    ClaimRefusal, Found, Grants, InvalidNodes, KUBELET_PORT, Node, NodeSource, NodeTable,
+    NodesFile, RefusedClaim, parse as parse_nodes,
 };
 use self::refusals::Refusals;
 use self::registry::Registry;
@@ -39,6 +40,7 @@ use self::router::{CLIENT_STREAMS, Router};
 use self::run::Running;
 use crate::egress::{self, Policy};
 use crate::identity::Credentials;
+pub use crate::network::{InvalidNetwork, Network};
 use crate::shares::Shares;
 use crate::transport::NamedTransport;
 

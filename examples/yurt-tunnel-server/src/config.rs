@@ -16,7 +16,7 @@ use tracing_subscriber::filter::Targets;
 use yurt_core::name::NodeName;
 use yurt_tunnel::egress::Policy;
 use yurt_tunnel::identity::Credentials;
-use yurt_tunnel::server::Address;
+use yurt_tunnel::server::{Address, Grants};
 
 pub(crate) use self::cluster::Cluster;
 use self::given::Given;
@@ -95,6 +95,13 @@ pub(crate) struct Flags {
     /// Where the nodes are remembered, for a start while the API server is away
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
+    /// Where nodes have their addresses; what Node objects claim elsewhere leads to no agent [default: the
+    /// private ranges]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    node_networks: Vec<String>,
+    /// Where Services and pods have theirs: never a node's
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    service_networks: Vec<String>,
     /// Where health and metrics are shown [default: 127.0.0.1:10265]
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
@@ -128,8 +135,8 @@ pub(crate) struct Settings {
 pub(crate) enum NodesFrom {
     /// A file of the operator's.
     File(PathBuf),
-    /// The API server; its answer is remembered in a folder.
-    Cluster(Cluster, Option<PathBuf>),
+    /// The API server, as far as is granted; its answer is remembered in a folder.
+    Cluster(Cluster, Option<PathBuf>, Grants),
 }
 
 /// One thing that is wrong, and where.

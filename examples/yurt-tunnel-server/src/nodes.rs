@@ -5,7 +5,7 @@ mod object;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -22,17 +22,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use yurt_core::error::Chain;
 use yurt_core::name::NodeName;
-use yurt_tunnel::server::{Node, NodeSource, NodeTable};
+use yurt_tunnel::server::{Grants, NodeSource, NodeTable, RefusedClaim};
 
-use self::object::{NodeObject, known};
+use self::object::{Known, NodeObject, known, oldest_first};
 
 /// How long to wait before a watch that failed is begun again.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// How many refused claims the log may tell of: a kubelet can make up new ones for ever.
+const MAX_TOLD: usize = 100_000;
 
 /// The Node objects of a cluster.
 pub(crate) struct KubeNodes {
     client: Client,
     folder: Option<PathBuf>,
+    grants: Grants,
 }
 
 /// Why the nodes of a cluster cannot be watched.
@@ -55,9 +59,11 @@ pub(crate) enum Error {
 /// What the watch has told so far.
 #[derive(Default)]
 struct Told {
-    nodes: BTreeMap<NodeName, Node>,
+    nodes: BTreeMap<NodeName, Known>,
     /// A list that is not whole yet.
-    listed: BTreeMap<NodeName, Node>,
+    listed: BTreeMap<NodeName, Known>,
+    /// The refused claims that the log has told of.
+    refused: HashSet<RefusedClaim>,
 }
 
 impl KubeNodes {
@@ -65,6 +71,7 @@ impl KubeNodes {
     pub(crate) fn open(
         config: Config,
         folder: Option<PathBuf>,
+        grants: Grants,
     ) -> Result<(Self, NodeTable), Error> {
         let client = Client::try_from(config).map_err(Error::Client)?;
         let table = match &folder {
@@ -74,10 +81,15 @@ impl KubeNodes {
                     path: path.clone(),
                     source,
                 })?;
-                kept::read(path)
+                kept::read(path, &grants)
             }
         };
-        Ok((Self { client, folder }, table))
+        let source = Self {
+            client,
+            folder,
+            grants,
+        };
+        Ok((source, table))
     }
 
     /// Watches as long as the client lives.
@@ -92,7 +104,7 @@ impl KubeNodes {
                 Ok(event) => {
                     is_warned = false;
                     if told.take(event) {
-                        self.show(&told.nodes, shown).await;
+                        self.show(&mut told, shown).await;
                     }
                 }
                 Err(error) => {
@@ -110,8 +122,10 @@ impl KubeNodes {
     }
 
     /// Shows a table, and remembers it.
-    async fn show(&self, nodes: &BTreeMap<NodeName, Node>, shown: &watch::Sender<Arc<NodeTable>>) {
-        let table = NodeTable::new(nodes.values().cloned());
+    async fn show(&self, told: &mut Told, shown: &watch::Sender<Arc<NodeTable>>) {
+        let nodes = oldest_first(told.nodes.values());
+        let table = NodeTable::claimed(nodes.iter().cloned(), &self.grants);
+        told.say_refused(table.refused());
         let is_new = shown.send_if_modified(|before| {
             let is_new = **before != table;
             *before = Arc::new(table);
@@ -122,7 +136,6 @@ impl KubeNodes {
         }
         info!(nodes = nodes.len(), "nodes are known");
         if let Some(folder) = self.folder.clone() {
-            let nodes: Vec<_> = nodes.values().cloned().collect();
             let written = tokio::task::spawn_blocking(move || kept::write(&folder, &nodes)).await;
             if let Ok(Err(error)) = written {
                 warn!(
@@ -161,8 +174,8 @@ impl Told {
                 false
             }
             Event::InitApply(object) => {
-                if let Some(node) = known(&object) {
-                    self.listed.insert(node.name.clone(), node);
+                if let Some(known) = known(&object) {
+                    self.listed.insert(known.node.name.clone(), known);
                 }
                 false
             }
@@ -170,13 +183,27 @@ impl Told {
                 self.nodes = std::mem::take(&mut self.listed);
                 true
             }
-            Event::Apply(object) => known(&object).is_some_and(|node| {
-                let before = self.nodes.insert(node.name.clone(), node.clone());
-                before.as_ref() != Some(&node)
+            Event::Apply(object) => known(&object).is_some_and(|known| {
+                let before = self.nodes.insert(known.node.name.clone(), known.clone());
+                before.as_ref() != Some(&known)
             }),
             Event::Delete(object) => {
-                known(&object).is_some_and(|node| self.nodes.remove(&node.name).is_some())
+                known(&object).is_some_and(|known| self.nodes.remove(&known.node.name).is_some())
             }
+        }
+    }
+
+    /// Tells of claims that were not refused before: of each reason how many, and one of them.
+    fn say_refused(&mut self, refused: &[RefusedClaim]) {
+        let mut fresh = BTreeMap::new();
+        for claim in refused {
+            if self.refused.len() < MAX_TOLD && self.refused.insert(claim.clone()) {
+                let (claims, _) = fresh.entry(claim.reason).or_insert((0_usize, claim));
+                *claims += 1;
+            }
+        }
+        for (reason, (claims, RefusedClaim { node, host, .. })) in fresh {
+            warn!(claims, %reason, node, ?host, "what a Node object claims leads to no agent");
         }
     }
 }

@@ -97,8 +97,8 @@ async fn open(from: NodesFrom) -> Result<(Box<dyn NodeSource>, NodeTable), Box<d
             let (source, table) = NodesFile::open(&path)?;
             (Box::new(source), table)
         }
-        NodesFrom::Cluster(cluster, folder) => {
-            let (source, table) = KubeNodes::open(cluster.config().await?, folder)?;
+        NodesFrom::Cluster(cluster, folder, grants) => {
+            let (source, table) = KubeNodes::open(cluster.config().await?, folder, grants)?;
             (Box::new(source), table)
         }
     })

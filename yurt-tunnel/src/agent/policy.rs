@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use yurt_core::name::NodeName;
 
-use super::allow::{Allow, Network};
+use super::allow::Allow;
+use crate::network::{LOCAL, NOBODY};
 
 /// What may be dialled, by whatever the cloud asks for.
 #[derive(Clone, Debug)]
@@ -46,22 +47,6 @@ pub(super) enum Forbidden {
     #[error("the agent allows the kubelet of its own node, and what --allow names")]
     NotAllowed,
 }
-
-/// Addresses that lead to this machine or stay on this wire.
-const LOCAL: [Network; 4] = [
-    Network::v4(127, 0, 0, 0, 8),
-    Network::v4(169, 254, 0, 0, 16),
-    Network::v6(0, 1, 128),
-    Network::v6(0xfe80, 0, 10),
-];
-
-/// Addresses that are nobody's, or many hosts'. "This network" leads to this machine on Linux.
-const NOBODY: [Network; 4] = [
-    Network::v4(0, 0, 0, 0, 8),
-    Network::v4(224, 0, 0, 0, 3),
-    Network::v6(0, 0, 128),
-    Network::v6(0xff00, 0, 8),
-];
 
 impl Policy {
     /// Returns whether a stream for this node, or for whoever has the session, is one of ours.

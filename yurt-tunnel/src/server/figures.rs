@@ -13,8 +13,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry as Metrics;
+use tokio::sync::watch;
 use yurt_core::transport::{Error, ErrorKind};
 
+use super::nodes::{ClaimRefusal, NodeTable};
 use super::registry::{Member, Registry};
 use crate::admin::scrape::{self, gauge};
 use crate::identity::Refusal;
@@ -86,6 +88,32 @@ fn result(kind: ErrorKind) -> &'static str {
         ErrorKind::Reset(_) | ErrorKind::Closed => "lost",
         ErrorKind::Protocol => "protocol",
         _ => "other",
+    }
+}
+
+/// What Node objects claim and do not get, counted at each scrape.
+#[derive(Debug)]
+pub(super) struct Claims(pub(super) watch::Receiver<Arc<NodeTable>>);
+
+impl Collector for Claims {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        let table = self.0.borrow().clone();
+        let mut family = to.encode_descriptor(
+            "refused_claims",
+            "Names and addresses that Node objects claim and that do not count, by reason",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        for reason in ClaimRefusal::ALL {
+            let claims = table
+                .refused()
+                .iter()
+                .filter(|claim| claim.reason == reason);
+            let labels = [("reason", reason.label())];
+            let encoder = family.encode_family(&labels)?;
+            ConstGauge::new(claims.count() as u64).encode(encoder)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,11 +1,12 @@
 //! Which nodes there are, by which names and addresses they go, and which of them are at the edge.
 //!
-//! This is what the cluster says, or a file of the operator's: an agent proves which node it is by its certificate,
-//! and what that node serves it does not get to say.
+//! This is what a file of the operator's says, or the cluster's Node objects within what the operator grants: an agent
+//! proves which node it is by its certificate, and what that node serves it does not get to say.
 
 mod file;
+mod grants;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 
 pub use self::file::{InvalidNodes, NodesFile, parse};
+pub use self::grants::{ClaimRefusal, Grants, RefusedClaim};
 
 /// Where kubelets listen unless their Node says otherwise.
 pub const KUBELET_PORT: u16 = 10250;
@@ -53,14 +55,18 @@ pub struct Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeTable {
     nodes: BTreeMap<NodeName, Node>,
-    /// Hosts in lower case; those that two nodes claim belong to neither.
+    /// Hosts in lower case.
     hosts: HashMap<String, Owner>,
+    refused: Vec<RefusedClaim>,
 }
 
 /// Whose a host is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Owner {
     One(NodeName),
+    /// Its Node object claims it, and it is granted.
+    Claimed(NodeName),
+    /// Those that an operator lists twice belong to neither.
     Several,
 }
 
@@ -69,14 +75,16 @@ enum Owner {
 pub enum Found<'a> {
     /// It is this node's.
     Node(&'a Node),
-    /// Several nodes claim it.
+    /// This node's kubelet is there; at other ports there may be something else.
+    Kubelet(&'a Node),
+    /// Several nodes are listed with it.
     Disputed,
-    /// No node claims it.
+    /// It is no node's.
     Nobody,
 }
 
 impl NodeTable {
-    /// Returns the table of these nodes; of two with one name the later one counts.
+    /// Returns the table of these nodes as an operator lists them; of two with one name the later one counts.
     pub fn new(nodes: impl IntoIterator<Item = Node>) -> Self {
         let nodes: BTreeMap<_, _> = nodes
             .into_iter()
@@ -93,11 +101,67 @@ impl NodeTable {
                 }
             }
         }
-        // A name is that of the node that has it, whatever others say.
+        Self::named(nodes, hosts, Vec::new())
+    }
+
+    /// Returns the table of these nodes as their Node objects describe them, the oldest first: a host is that of the
+    /// oldest node that claims it, if it is granted, and only for its kubelet.
+    pub fn claimed(nodes: impl IntoIterator<Item = Node>, grants: &Grants) -> Self {
+        let nodes: Vec<_> = nodes.into_iter().collect();
+        let names: HashSet<_> = nodes
+            .iter()
+            .map(|node| node.name.as_str().to_owned())
+            .collect();
+        let mut hosts: HashMap<String, Owner> = HashMap::new();
+        let (mut kept, mut refused) = (BTreeMap::new(), Vec::new());
+        for mut node in nodes {
+            let own = Owner::Claimed(node.name.clone());
+            let mut claims = std::mem::take(&mut node.addresses);
+            claims.retain(|claimed| {
+                let key = host(claimed);
+                if key == node.name.as_str() {
+                    return true;
+                }
+                let judged = grants.judge(&node, claimed).and_then(|()| {
+                    let is_name = names.contains(&key);
+                    let is_own =
+                        !is_name && *hosts.entry(key).or_insert_with(|| own.clone()) == own;
+                    is_own.then_some(()).ok_or(ClaimRefusal::Taken)
+                });
+                let Err(reason) = judged else { return true };
+                refused.push(RefusedClaim {
+                    node: node.name.to_string(),
+                    host: claimed.clone(),
+                    reason,
+                });
+                !reason.is_never_dialled()
+            });
+            node.addresses = claims;
+            kept.insert(node.name.clone(), node);
+        }
+        Self::named(kept, hosts, refused)
+    }
+
+    /// A name is that of the node that has it, whatever others say.
+    fn named(
+        nodes: BTreeMap<NodeName, Node>,
+        mut hosts: HashMap<String, Owner>,
+        refused: Vec<RefusedClaim>,
+    ) -> Self {
         for name in nodes.keys() {
             hosts.insert(name.as_str().to_owned(), Owner::One(name.clone()));
         }
-        Self { nodes, hosts }
+        Self {
+            nodes,
+            hosts,
+            refused,
+        }
+    }
+
+    /// Returns the claims of Node objects that do not count.
+    #[must_use]
+    pub fn refused(&self) -> &[RefusedClaim] {
+        &self.refused
     }
 
     /// Returns whose a host is: a name or an address.
@@ -105,6 +169,9 @@ impl NodeTable {
     pub fn find(&self, asked: &str) -> Found<'_> {
         match self.hosts.get(&host(asked)) {
             Some(Owner::One(name)) => self.nodes.get(name).map_or(Found::Nobody, Found::Node),
+            Some(Owner::Claimed(name)) => {
+                self.nodes.get(name).map_or(Found::Nobody, Found::Kubelet)
+            }
             Some(Owner::Several) => Found::Disputed,
             None => Found::Nobody,
         }
@@ -178,6 +245,7 @@ mod tests {
     fn found(table: &NodeTable, host: &str) -> String {
         match table.find(host) {
             Found::Node(node) => node.name.to_string(),
+            Found::Kubelet(node) => format!("{}'s kubelet", node.name),
             Found::Disputed => "disputed".to_owned(),
             Found::Nobody => "nobody".to_owned(),
         }
@@ -205,6 +273,62 @@ mod tests {
         ] {
             assert_eq!(found(&table, host), owner, "{host}");
         }
+    }
+
+    #[test]
+    fn of_two_nodes_that_claim_a_host_the_older_keeps_it() {
+        let claimed = |nodes| NodeTable::claimed(nodes, &Grants::default());
+        let old = node("zoo", &["10.0.0.1", "zoo"]);
+        let young = node(
+            "ark",
+            &["10.0.0.2", "10.0.0.1", "::ffff:10.0.0.1", "zoo", "10.0.0.2"],
+        );
+        let table = claimed([old.clone(), young.clone()]);
+        for (host, owner) in [
+            ("10.0.0.1", "zoo's kubelet"),
+            ("10.0.0.2", "ark's kubelet"),
+            ("zoo", "zoo"),
+            ("ark", "ark"),
+        ] {
+            assert_eq!(found(&table, host), owner, "{host}");
+        }
+        let refused = table.refused().iter();
+        let refused: Vec<_> = refused
+            .map(|one| (&*one.node, &*one.host, one.reason))
+            .collect();
+        let taken = ClaimRefusal::Taken;
+        assert_eq!(
+            refused,
+            [
+                ("ark", "10.0.0.1", taken),
+                ("ark", "::ffff:10.0.0.1", taken),
+                ("ark", "zoo", taken)
+            ]
+        );
+        let table = claimed([young, old]);
+        assert_eq!(found(&table, "10.0.0.1"), "ark's kubelet");
+        assert_eq!(
+            found(&table, "zoo"),
+            "zoo",
+            "a name is nobody else's, however old"
+        );
+    }
+
+    #[test]
+    fn a_node_is_dialled_by_name_where_others_may_be_and_never_at_a_servers_loopback() {
+        let all = [
+            "127.0.0.1",
+            "kubernetes.default.svc",
+            "203.0.113.9",
+            "10.0.0.1",
+        ];
+        let table = NodeTable::claimed([node("one", &all)], &Grants::default());
+        let Found::Node(one) = table.find("one") else {
+            panic!("one is known");
+        };
+        assert_eq!(one.dialled("one"), "203.0.113.9");
+        assert_eq!(found(&table, "203.0.113.9"), "nobody");
+        assert_eq!(found(&table, "127.0.0.1"), "nobody");
     }
 
     #[test]

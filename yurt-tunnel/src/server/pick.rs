@@ -4,7 +4,7 @@ use yurt_core::name::NodeName;
 use yurt_core::transport::{Error, ErrorKind};
 
 use super::dial::{Address, Caller};
-use super::nodes::{Found, NodeTable};
+use super::nodes::{Found, Node, NodeTable};
 use crate::egress::{Destination, Policy};
 
 /// How a connection is made.
@@ -27,55 +27,67 @@ pub(super) enum Road {
 /// Returns the road to an address for this caller.
 ///
 /// # Errors
-/// [`ErrorKind::Forbidden`] if the caller may not go there, [`ErrorKind::NoPeer`] if several nodes claim it.
+/// [`ErrorKind::Forbidden`] if the caller may not go there, [`ErrorKind::NoPeer`] if several nodes are listed with it.
 pub(super) fn pick(
     caller: &Caller,
     address: &Address,
     nodes: &NodeTable,
     policy: &Policy,
 ) -> Result<Road, Error> {
-    let (destination, road) = match nodes.find(&address.host) {
+    let allowed = |destination| match caller {
+        Caller::ApiServer => Ok(()),
+        Caller::Client(peer) => policy
+            .allows(peer, destination, address)
+            .map_err(|denied| Error::new(ErrorKind::Forbidden, denied.to_string())),
+    };
+    let elsewhere = || Road::Direct {
+        host: address.host.clone(),
+    };
+    match nodes.find(&address.host) {
         Found::Disputed => {
-            let message = format!("more than one node claims {}", address.host);
-            return Err(Error::new(ErrorKind::NoPeer, message));
+            let message = format!("more than one node is listed with {}", address.host);
+            Err(Error::new(ErrorKind::NoPeer, message))
         }
-        Found::Nobody => {
-            let host = address.host.clone();
-            (Destination::Elsewhere, Road::Direct { host })
-        }
-        Found::Node(node) => {
-            let (name, kubelet_port) = (&node.name, node.kubelet_port);
-            // Who was allowed a node by its name gets that node, wherever a resolver would lead.
-            let host = node.dialled(&address.host).to_owned();
-            if node.edge {
-                let road = Road::Agent {
-                    node: name.clone(),
-                    host,
-                };
-                (
-                    Destination::Edge {
-                        node: name,
-                        kubelet_port,
-                    },
-                    road,
-                )
-            } else {
-                (
-                    Destination::Cloud {
-                        node: name,
-                        kubelet_port,
-                    },
-                    Road::Direct { host },
-                )
+        Found::Nobody => allowed(Destination::Elsewhere).map(|()| elsewhere()),
+        Found::Kubelet(node) if address.port != node.kubelet_port => {
+            // The claim of an address is good for the kubelet; what else is there takes a rule that says so.
+            match (caller, allowed(destination(node))) {
+                (Caller::Client(_), Ok(())) => Ok(road(node, address)),
+                (Caller::Client(_), Err(denied)) => allowed(Destination::Elsewhere)
+                    .map(|()| elsewhere())
+                    .map_err(|_| denied),
+                (Caller::ApiServer, _) => Ok(elsewhere()),
             }
         }
-    };
-    match caller {
-        Caller::ApiServer => Ok(road),
-        Caller::Client(peer) => match policy.allows(peer, destination, address) {
-            Ok(()) => Ok(road),
-            Err(denied) => Err(Error::new(ErrorKind::Forbidden, denied.to_string())),
-        },
+        Found::Node(node) | Found::Kubelet(node) => {
+            allowed(destination(node)).map(|()| road(node, address))
+        }
+    }
+}
+
+fn destination(node: &Node) -> Destination<'_> {
+    let (name, kubelet_port) = (&node.name, node.kubelet_port);
+    if node.edge {
+        Destination::Edge {
+            node: name,
+            kubelet_port,
+        }
+    } else {
+        Destination::Cloud {
+            node: name,
+            kubelet_port,
+        }
+    }
+}
+
+/// Who was allowed a node by its name gets that node, wherever a resolver would lead.
+fn road(node: &Node, address: &Address) -> Road {
+    let host = node.dialled(&address.host).to_owned();
+    if node.edge {
+        let node = node.name.clone();
+        Road::Agent { node, host }
+    } else {
+        Road::Direct { host }
     }
 }
 
@@ -86,34 +98,54 @@ mod tests {
     use yurt_core::transport::{Chain, Peer};
 
     use super::*;
-    use crate::egress::{Nodes, Rule};
-    use crate::server::nodes::Node;
+    use crate::egress::{Nodes, Ports, Rule};
+    use crate::server::nodes::Grants;
 
-    fn table() -> NodeTable {
+    fn nodes() -> [Node; 3] {
         let node = |name: &str, addresses: &[&str], edge| Node {
             name: name.parse().unwrap(),
             addresses: addresses.iter().map(ToString::to_string).collect(),
             edge,
             kubelet_port: 10250,
         };
-        NodeTable::new([
+        [
             node("edge-1", &["192.0.2.1", "192.0.2.9"], true),
             node("edge-2", &["192.0.2.2", "192.0.2.9"], true),
             node("cloud-1", &["192.0.2.3"], false),
-        ])
+        ]
     }
 
     fn road(caller: &Caller, to: &str) -> Result<String, ErrorKind> {
+        road_in(&NodeTable::new(nodes()), caller, to)
+    }
+
+    /// The road where the nodes have claimed their hosts themselves.
+    fn claimed_road(caller: &Caller, to: &str) -> Result<String, ErrorKind> {
+        let grants = Grants {
+            node_networks: vec!["192.0.2.0/24".parse().unwrap()],
+            ..Grants::default()
+        };
+        road_in(&NodeTable::claimed(nodes(), &grants), caller, to)
+    }
+
+    fn road_in(nodes: &NodeTable, caller: &Caller, to: &str) -> Result<String, ErrorKind> {
         let scraper = Rule {
             users: ["prometheus".to_owned()].into(),
             nodes: Nodes::Every,
             ..Rule::default()
         };
+        let other = Rule {
+            users: ["exporter".to_owned()].into(),
+            nodes: Nodes::Every,
+            ports: Ports::Numbered([9100].into()),
+            direct: ["192.0.2.1:8443".to_owned()].into(),
+            ..Rule::default()
+        };
         let policy = Policy {
-            clients: vec![scraper],
+            clients: vec![scraper, other],
             ..Policy::default()
         };
-        let road = pick(caller, &to.parse().unwrap(), &table(), &policy);
+        let road = pick(caller, &to.parse().unwrap(), nodes, &policy);
         road.map_err(|error| error.kind()).map(|road| match road {
             Road::Direct { host } => format!("direct to {host}"),
             Road::Agent { node, host } => format!("{node} by {host}"),
@@ -160,6 +192,36 @@ mod tests {
                 by.map(str::to_owned),
                 "{user} to {to}"
             );
+        }
+    }
+
+    #[test]
+    fn an_address_that_a_node_claims_leads_the_api_server_to_its_kubelet_and_nowhere_else() {
+        for (to, by) in [
+            ("192.0.2.1:10250", "edge-1 by 192.0.2.1"),
+            ("192.0.2.9:10250", "edge-1 by 192.0.2.9"),
+            ("192.0.2.2:10250", "edge-2 by 192.0.2.2"),
+            ("192.0.2.3:10250", "direct to 192.0.2.3"),
+            ("192.0.2.1:443", "direct to 192.0.2.1"),
+            ("192.0.2.1:9100", "direct to 192.0.2.1"),
+            ("edge-1:9100", "edge-1 by 192.0.2.1"),
+        ] {
+            let road = claimed_road(&Caller::ApiServer, to);
+            assert_eq!(road.as_deref(), Ok(by), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_client_reaches_other_ports_of_a_claimed_address_by_a_rule() {
+        for (user, to, by) in [
+            ("exporter", "192.0.2.1:9100", Ok("edge-1 by 192.0.2.1")),
+            ("exporter", "192.0.2.1:8443", Ok("direct to 192.0.2.1")),
+            ("exporter", "192.0.2.1:22", Err(ErrorKind::Forbidden)),
+            ("prometheus", "192.0.2.1:10250", Ok("edge-1 by 192.0.2.1")),
+            ("prometheus", "192.0.2.1:9100", Err(ErrorKind::Forbidden)),
+        ] {
+            let road = claimed_road(&client(user), to);
+            assert_eq!(road, by.map(str::to_owned), "{user} to {to}");
         }
     }
 }

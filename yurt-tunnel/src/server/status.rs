@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 use yurt_core::transport::{ErrorKind, Opener, State};
 
-use super::figures::Sessions;
+use super::figures::{Claims, Sessions};
 use super::registry::Member;
 use super::{Shared, check, router};
 use crate::admin::{Page, Pages, scrape};
@@ -52,6 +52,7 @@ impl Status {
         shared.figures.register(&mut metrics);
         doors.register(&mut metrics);
         metrics.register_collector(Box::new(Sessions(shared.registry.clone())));
+        metrics.register_collector(Box::new(Claims(shared.router.nodes.clone())));
         metrics.register_collector(Box::new(scrape::Process(credentials.clone())));
         Self {
             shared,

@@ -116,6 +116,7 @@ async fn every_metric_that_is_promised_is_there() {
         r#"dials_total{road="agent",result="connected"} 1"#,
         "dial_duration_seconds_count 1",
         r#"refusals_total{reason="expired"} 0"#,
+        r#"refused_claims{reason="taken"} 0"#,
     ] {
         let line = format!("\nyurt_tunnel_server_{metric}");
         assert!(page.contains(&line), "{metric} is not in {page}");

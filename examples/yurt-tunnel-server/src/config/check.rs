@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use yurt_tunnel::server::Address;
+use yurt_tunnel::server::{Address, InvalidNetwork, Network};
 
 /// The keys of a configuration file; the error is one line with the place in the file.
 pub(super) fn yaml(text: &str) -> Result<BTreeMap<String, Value>, String> {
@@ -24,6 +24,11 @@ pub(super) fn yaml(text: &str) -> Result<BTreeMap<String, Value>, String> {
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:8443"))
+}
+
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    text.parse()
+        .map_err(|error: InvalidNetwork| error.to_string())
 }
 
 pub(super) fn host_and_port(text: &str) -> Result<Address, String> {

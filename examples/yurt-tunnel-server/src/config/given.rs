@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 use yurt_core::error::Chain;
 use yurt_tunnel::egress::Policy;
 use yurt_tunnel::identity::{Credentials, Files};
-use yurt_tunnel::server::SERVERS_GROUP;
+use yurt_tunnel::server::{Address, Grants, SERVERS_GROUP};
 
 use super::{Cluster, Flags, Mistake, NodesFrom, Settings, check};
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 15] = [
+pub(super) const KEYS: [(&str, &str); 17] = [
     ("listen", "--listen"),
     ("advertise", "--advertise"),
     ("peers", "--peer"),
@@ -27,13 +27,15 @@ pub(super) const KEYS: [(&str, &str); 15] = [
     ("nodesFile", "--nodes-file"),
     ("kubeconfig", "--kubeconfig"),
     ("dataDir", "--data-dir"),
+    ("nodeNetworks", "--node-networks"),
+    ("serviceNetworks", "--service-networks"),
     ("adminListen", "--admin-listen"),
     ("drain", "--drain"),
     ("log", "--log"),
 ];
 
 /// The keys whose values are lists.
-const LISTS: [&str; 2] = ["advertise", "peers"];
+const LISTS: [&str; 4] = ["advertise", "peers", "nodeNetworks", "serviceNetworks"];
 
 /// The keys that no flag has: who may come in by which door, and who may reach what.
 const POLICY: [&str; 2] = ["apiServers", "clients"];
@@ -139,6 +141,8 @@ impl Given {
             one(flags.nodes_file),
             one(flags.kubeconfig),
             one(flags.data_dir),
+            flags.node_networks,
+            flags.service_networks,
             one(flags.admin_listen),
             one(flags.drain),
             one(flags.log),
@@ -163,7 +167,8 @@ impl Given {
         let egress_listen = self.optional("egressListen", check::address);
         let connect_listen = self.optional("connectListen", check::address);
         let policy = self.policy();
-        let nodes = self.nodes();
+        let grants = self.grants(advertise.iter().chain(&peers));
+        let nodes = self.nodes(grants);
         let admin_listen = self.or("adminListen", ADMIN, check::address);
         let drain = self.or("drain", "30s", check::duration);
         let log = self.or("log", "info", check::log);
@@ -244,7 +249,19 @@ impl Given {
         None
     }
 
-    fn nodes(&mut self) -> Option<NodesFrom> {
+    fn grants<'a>(&mut self, servers: impl Iterator<Item = &'a Address>) -> Grants {
+        let mut grants = Grants {
+            service_networks: self.every("serviceNetworks", check::network),
+            servers: servers.map(|server| server.host.clone()).collect(),
+            ..Grants::default()
+        };
+        if self.is_given("nodeNetworks") {
+            grants.node_networks = self.every("nodeNetworks", check::network);
+        }
+        grants
+    }
+
+    fn nodes(&mut self, grants: Grants) -> Option<NodesFrom> {
         let folder = self.optional("dataDir", check::absolute);
         if self.is_given("nodesFile") && self.is_given("kubeconfig") {
             self.mistake("nodesFile", "with a kubeconfig the API server says which nodes there are: leave one of them out");
@@ -260,7 +277,7 @@ impl Given {
             None => Cluster::of_pod(),
         };
         match cluster {
-            Ok(cluster) => Some(NodesFrom::Cluster(cluster, folder)),
+            Ok(cluster) => Some(NodesFrom::Cluster(cluster, folder, grants)),
             Err(_) if self.is_file_unread => None,
             Err(problem) => {
                 self.mistake("kubeconfig", problem);

@@ -86,6 +86,8 @@ egressListen: 127.0.0.1
 connectListen: 127.0.0.1:10265
 nodesFile: DIR/none.json
 dataDir: var
+nodeNetworks: ['10.0.0.0/33', 10.0.0.0/8]
+serviceNetworks: [services]
 drain: 2d
 log: loud
 apiServers: kube-apiserver
@@ -109,6 +111,8 @@ DIR/config.yaml: apiServers: a list is expected
 DIR/config.yaml: clients[0]: it reaches nothing: name nodes, cloudNodes or direct
 DIR/config.yaml: clients[0].ports[0]: 0 is not a port, nor the only entry \"*\"
 DIR/config.yaml: clients[1]: it is for nobody: name users or groups
+DIR/config.yaml: serviceNetworks[0]: \"services\" is not a network such as 10.1.0.0/16 or fd00::/8
+DIR/config.yaml: nodeNetworks[0]: \"10.0.0.0/33\" is not a network such as 10.1.0.0/16 or fd00::/8
 DIR/config.yaml: dataDir: var is not an absolute path
 DIR/config.yaml: nodesFile: cannot read DIR/none.json: No such file or directory (os error 2)
 DIR/config.yaml: drain: \"2d\" is not a time such as 30s, 5m or 1h, at most 24h
@@ -185,6 +189,23 @@ fn a_flag_wins_over_the_file() {
     let peers: Vec<_> = settings.peers.iter().map(ToString::to_string).collect();
     assert_eq!(peers, ["b:1", "c:1"]);
     assert_eq!(settings.drain, Duration::from_secs(120));
+    let kubeconfig = "apiVersion: v1\nkind: Config\n";
+    write(&folder.path().join("kubeconfig"), kubeconfig);
+    let text = format!("{text}nodeNetworks: [10.0.0.0/8]\nserviceNetworks: [10.96.0.0/12]\n");
+    let text = text.replace("nodesFile: DIR/nodes.json", "kubeconfig: DIR/kubeconfig");
+    let flags = ["--node-networks=192.0.2.0/24,2001:db8::/32", "--peer=b:1"];
+    let settings = load_in(folder.path(), &text, &flags).unwrap();
+    let NodesFrom::Cluster(_, _, grants) = settings.nodes else {
+        panic!("the nodes are the cluster's");
+    };
+    let networks: Vec<_> = grants
+        .node_networks
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(networks, ["192.0.2.0/24", "2001:db8::/32"]);
+    assert_eq!(grants.service_networks[0].to_string(), "10.96.0.0/12");
+    assert!(grants.servers.contains("b"), "a node is no server");
     // One source of nodes by a flag replaces the other of the file.
     let text = GOOD.replace("nodesFile: DIR/nodes.json", "kubeconfig: DIR/none");
     let settings = load_in(folder.path(), &text, &["--nodes-file=DIR/nodes.json"]).unwrap();
@@ -250,6 +271,8 @@ fn what_the_sample_comments_out_is_what_holds_without_it_and_its_example_is_one(
 fn is_entry(line: &str) -> bool {
     let keys = [
         "adminListen:",
+        "nodeNetworks:",
+        "serviceNetworks:",
         "drain:",
         "log:",
         "clients:",

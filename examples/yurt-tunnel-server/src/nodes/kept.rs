@@ -1,20 +1,20 @@
-//! The last table on disk; the form is that of `--nodes-file`.
+//! The nodes of before on disk, the oldest first; the form is that of `--nodes-file`.
 
 use std::path::Path;
 
 use tracing::info;
 use yurt_core::error::Chain;
 use yurt_core::files::{WriteError, replace};
-use yurt_tunnel::server::{Node, NodeTable, NodesFile};
+use yurt_tunnel::server::{Grants, Node, NodeTable, NodesFile};
 
 const FILE: &str = "nodes.json";
 
 /// The nodes of a file that may be missing or damaged: they come again from the cluster.
-pub(super) fn read(folder: &Path) -> NodeTable {
-    match NodesFile::open(&folder.join(FILE)) {
-        Ok((_, table)) => {
-            info!(nodes = table.nodes().count(), "nodes are remembered");
-            table
+pub(super) fn read(folder: &Path, grants: &Grants) -> NodeTable {
+    match NodesFile::list(&folder.join(FILE)) {
+        Ok(nodes) => {
+            info!(nodes = nodes.len(), "nodes are remembered");
+            NodeTable::claimed(nodes, grants)
         }
         Err(error) => {
             info!(error = Chain(&error).to_string(), "no nodes are remembered");

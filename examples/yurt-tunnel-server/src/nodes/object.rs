@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::api::core::v1::{Node as KubeNode, NodeAddress, NodeDaemonEndpoints};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
@@ -56,8 +57,22 @@ impl Resource for NodeObject {
     }
 }
 
+/// A node, and since when the cluster has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    created: Option<Time>,
+    pub(super) node: Node,
+}
+
+/// Returns nodes in the order of their age, those of one second by name: the API server writes the time, no kubelet.
+pub(super) fn oldest_first<'a>(known: impl IntoIterator<Item = &'a Known>) -> Vec<Node> {
+    let mut known: Vec<_> = known.into_iter().collect();
+    known.sort_by_key(|Known { created, node }| (created.is_none(), created, &node.name));
+    known.into_iter().map(|known| known.node.clone()).collect()
+}
+
 /// What a Node object says of itself; nothing if its name is none.
-pub(super) fn known(object: &NodeObject) -> Option<Node> {
+pub(super) fn known(object: &NodeObject) -> Option<Known> {
     let name = object.metadata.name.as_deref()?.parse().ok()?;
     let status = object.status.clone();
     // The address by which nodes reach each other is the one to dial.
@@ -70,10 +85,12 @@ pub(super) fn known(object: &NodeObject) -> Option<Node> {
         .filter(|port| *port != 0);
     let labels = object.metadata.labels.as_ref();
     let label = labels.and_then(|labels| labels.get(EDGE_LABEL));
-    Some(Node {
+    let node = Node {
         name,
         addresses: addresses.into_iter().map(|one| one.address).collect(),
         edge: label.is_some_and(|value| value == "true"),
         kubelet_port: port.unwrap_or(KUBELET_PORT),
-    })
+    };
+    let created = object.metadata.creation_timestamp.clone();
+    Some(Known { created, node })
 }

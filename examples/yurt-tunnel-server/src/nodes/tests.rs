@@ -22,9 +22,16 @@ struct Shown {
     _task: JoinSet<()>,
 }
 
+fn grants() -> Grants {
+    Grants {
+        node_networks: vec!["192.0.2.0/24".parse().unwrap()],
+        ..Grants::default()
+    }
+}
+
 impl Shown {
     fn of(config: Config, folder: &Path) -> Self {
-        let (source, table) = KubeNodes::open(config, Some(folder.to_owned())).unwrap();
+        let (source, table) = KubeNodes::open(config, Some(folder.to_owned()), grants()).unwrap();
         let (tx, table) = watch::channel(Arc::new(table));
         let mut task = JoinSet::new();
         task.spawn(async move { source.publish(tx, CancellationToken::new()).await });
@@ -84,7 +91,7 @@ async fn nodes_come_change_and_go_and_the_last_one_too() {
     let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}});
     let (how, what) = (PatchParams::default(), Patch::Merge(status));
     nodes.patch_status("one", &how, &what).await.unwrap();
-    let has_address = |table: &Arc<NodeTable>| matches!(table.find("192.0.2.1"), Found::Node(_));
+    let has_address = |table: &Arc<NodeTable>| matches!(table.find("192.0.2.1"), Found::Kubelet(_));
     let found = timeout(SOON, shown.table.wait_for(has_address))
         .await
         .is_ok();
@@ -137,27 +144,63 @@ fn a_node_is_what_its_object_says() {
             "images": [{"names": ["pause"], "sizeBytes": 1}],
         },
     })));
-    let node = node.unwrap();
+    let node = node.unwrap().node;
     assert_eq!(node.addresses, ["10.1.2.3", "shop-7", "203.0.113.9"]);
     assert!(node.edge && node.kubelet_port == 11250);
     let bare = json!({"metadata": {"name": "cloud-1"}, "spec": {}});
-    let bare = known(&object(bare)).unwrap();
+    let bare = known(&object(bare)).unwrap().node;
     assert!(!bare.edge && bare.kubelet_port == 10250 && bare.addresses.is_empty());
     let labels = json!({EDGE_LABEL: "false"});
     let other = json!({"metadata": {"name": "c", "labels": labels}, "spec": {}});
-    assert!(!known(&object(other)).unwrap().edge);
+    assert!(!known(&object(other)).unwrap().node.edge);
 }
 
 #[test]
 fn nodes_are_remembered_and_a_damaged_memory_is_none() {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(kept::read(folder.path()), NodeTable::default());
+    assert_eq!(kept::read(folder.path(), &grants()), NodeTable::default());
     let bare = json!({"metadata": {"name": "cloud-1"}, "spec": {}});
-    let node = known(&object(bare)).unwrap();
+    let node = known(&object(bare)).unwrap().node;
     kept::write(folder.path(), std::slice::from_ref(&node)).unwrap();
-    let table = kept::read(folder.path());
+    let table = kept::read(folder.path(), &grants());
     assert!(matches!(table.find("cloud-1"), Found::Node(found) if *found == node));
     let file = std::fs::File::create(folder.path().join("nodes.json")).unwrap();
     file.set_len(3).unwrap();
-    assert_eq!(kept::read(folder.path()), NodeTable::default());
+    assert_eq!(kept::read(folder.path(), &grants()), NodeTable::default());
+}
+
+/// A Node object that says so of itself.
+fn claiming(name: &str, created: &str, addresses: &[&str]) -> NodeObject {
+    let addresses = addresses.iter();
+    let addresses = addresses.map(|one| json!({"type": "ExternalIP", "address": one}));
+    object(json!({
+        "metadata": {"name": name, "creationTimestamp": created, "labels": {EDGE_LABEL: "true"}},
+        "status": {"addresses": addresses.collect::<Vec<_>>()},
+    }))
+}
+
+#[test]
+fn what_a_node_claims_of_an_older_one_stays_the_older_ones_and_after_a_restart_too() {
+    let mut told = Told::default();
+    let (old, young) = ("2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
+    told.take(Event::Apply(claiming("edge-9", old, &["192.0.2.9"])));
+    told.take(Event::Apply(claiming(
+        "edge-1",
+        young,
+        &["192.0.2.1", "192.0.2.9", "10.96.0.1"],
+    )));
+    told.take(Event::Apply(claiming("edge-2", young, &["192.0.2.1"])));
+    let nodes = oldest_first(told.nodes.values());
+    let table = NodeTable::claimed(nodes.clone(), &grants());
+    let folder = tempfile::tempdir().unwrap();
+    kept::write(folder.path(), &nodes).unwrap();
+    assert_eq!(kept::read(folder.path(), &grants()), table);
+    let owner = |host| match table.find(host) {
+        Found::Kubelet(node) => node.name.as_str(),
+        Found::Node(_) | Found::Disputed | Found::Nobody => "nobody",
+    };
+    assert_eq!(owner("192.0.2.9"), "edge-9", "the older one");
+    assert_eq!(owner("192.0.2.1"), "edge-1", "of one age, by name");
+    assert_eq!(owner("10.96.0.1"), "nobody", "outside");
+    assert_eq!(table.refused().len(), 3);
 }

@@ -72,6 +72,14 @@ impl NodesFile {
         let path = path.to_owned();
         Ok((Self { path }, table))
     }
+
+    /// Returns the nodes that a file lists, in its order; blocks on the disk.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn list(path: &Path) -> Result<Vec<Node>, InvalidNodes> {
+        listed(path, &read(path)?)
+    }
 }
 
 #[async_trait]
@@ -120,12 +128,16 @@ fn take(path: &Path, bytes: &[u8], table: &watch::Sender<Arc<NodeTable>>) {
 /// # Errors
 /// [`InvalidNodes::Parse`] with the place.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<NodeTable, InvalidNodes> {
+    Ok(NodeTable::new(listed(path, bytes)?))
+}
+
+fn listed(path: &Path, bytes: &[u8]) -> Result<Vec<Node>, InvalidNodes> {
     let document: Document =
         serde_json::from_slice(bytes).map_err(|source| InvalidNodes::Parse {
             path: path.to_owned(),
             source,
         })?;
-    Ok(NodeTable::new(document.nodes))
+    Ok(document.nodes)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, InvalidNodes> {

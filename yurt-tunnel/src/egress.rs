@@ -98,7 +98,7 @@ pub struct Limits {
     pub client_tunnels: usize,
     /// How long a tunnel stays whose client is gone, and whose target takes nothing and has nothing to say.
     pub orphan: Duration,
-    /// How long tunnels may go on after the shutdown began.
+    /// How long the doors, and their tunnels, may go on after the shutdown began.
     pub drain: Duration,
 }
 
@@ -150,6 +150,7 @@ pub enum Error {
 /// ```no_run
 /// use std::sync::Arc;
 /// use tokio_util::sync::CancellationToken;
+/// use tokio_util::task::TaskTracker;
 /// use yurt_tunnel::egress::{Config, Doors, Error};
 /// use yurt_tunnel::identity::Credentials;
 /// use yurt_tunnel::server::Dial;
@@ -163,7 +164,8 @@ pub enum Error {
 ///         socket: Some("/run/yurt/egress.sock".into()),
 ///         ..Config::default()
 ///     };
-///     Doors::open(config, credentials, dial)?.run(shutdown).await
+///     let doors = Doors::open(config, credentials, dial)?;
+///     doors.run(shutdown, TaskTracker::new()).await
 /// }
 /// ```
 #[derive(Debug)]
@@ -258,18 +260,20 @@ impl Doors {
         self.shared.figures.clone()
     }
 
-    /// Answers until `shutdown`, then lets tunnels end, up to the drain time. When it returns nothing of the doors
-    /// is left.
+    /// Answers until `shutdown`, and then as long as there is `work`, up to the drain time: the doors' own tunnels,
+    /// and whatever a server beside them has to do. When it returns nothing of the doors is left.
     ///
-    /// The doors close when the shutdown begins: another process may open the same ones at once.
+    /// From the shutdown on another process may open the same unix socket, and clients go to it.
     ///
     /// # Errors
     /// If the system takes a listener back at the start, or if a door ends before the shutdown: at once.
     ///
     /// # Cancel safety
     /// Dropping it resets every tunnel.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let listeners = listeners(self.socket, self.listener, self.connect)?;
+    pub async fn run(self, shutdown: CancellationToken, work: TaskTracker) -> Result<(), Error> {
+        let (socket, file) = self.socket.unzip();
+        let listeners = listeners(socket, self.listener, self.connect)?;
+        let closed = CancellationToken::new();
         let (drain, shared) = (self.shared.limits.drain, Arc::new(self.shared));
         let end = CancellationToken::new();
         // Whatever ends this future ends its tasks.
@@ -281,7 +285,8 @@ impl Doors {
                 door,
                 shared: shared.clone(),
                 visits: visits.clone(),
-                shutdown: shutdown.clone(),
+                work: work.clone(),
+                closed: closed.clone(),
                 end: end.clone(),
             };
             porters.spawn(format!("the door {door}"), porter.accept(listener));
@@ -294,9 +299,18 @@ impl Doors {
                 return Err(Error::Ended { door, source });
             }
         }
+        if let Some(file) = &file {
+            file.offer();
+        }
+        let by = tokio::time::Instant::now() + drain;
+        work.close();
+        let is_done = tokio::time::timeout_at(by, work.wait()).await.is_ok();
+        drop(file);
+        closed.cancel();
         porters.join().await;
         visits.close();
-        if tokio::time::timeout(drain, visits.wait()).await.is_err() {
+        // Who was in time at the door may still be served.
+        if !is_done || tokio::time::timeout_at(by, visits.wait()).await.is_err() {
             tracing::warn!(tunnels = visits.len(), "tunnels did not end in time");
             end.cancel();
             visits.wait().await;
@@ -313,7 +327,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 fn listeners(
-    socket: Option<(UnixListener, SocketFile)>,
+    socket: Option<UnixListener>,
     listener: Option<TcpListener>,
     connect: Option<TcpListener>,
 ) -> Result<Vec<(Door, Listener)>, Error> {
@@ -322,9 +336,9 @@ fn listeners(
         source,
     };
     let mut listeners = Vec::new();
-    if let Some((socket, file)) = socket {
+    if let Some(socket) = socket {
         let socket = tokio::net::UnixListener::from_std(socket).map_err(failed)?;
-        listeners.push((Door::Socket, Listener::Socket(socket, file)));
+        listeners.push((Door::Socket, Listener::Socket(socket)));
     }
     for (door, tcp) in [(Door::Listener, listener), (Door::Connect, connect)] {
         if let Some(tcp) = tcp {

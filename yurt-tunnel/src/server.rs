@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use yurt_core::transport::{self, Listener, Peer};
 
 pub use self::dial::{Address, Caller, Dial, Dialled, InvalidAddress};
@@ -112,6 +113,7 @@ pub struct Server {
     peers: Vec<Address>,
     drain: Duration,
     credentials: Credentials,
+    work: TaskTracker,
 }
 
 /// What the server's tasks share.
@@ -191,6 +193,7 @@ impl Server {
             peers: config.peers,
             drain: config.drain,
             credentials,
+            work: TaskTracker::new(),
         })
     }
 
@@ -212,6 +215,13 @@ impl Server {
     #[must_use]
     pub fn dial(&self) -> Arc<dyn Dial> {
         self.shared.router.clone()
+    }
+
+    /// Returns what is still to be done: the sessions of agents, and what others take a token for. As long as there is
+    /// something, a server that drains makes connections: directly, and through other servers.
+    #[must_use]
+    pub fn work(&self) -> TaskTracker {
+        self.work.clone()
     }
 
     /// Serves until `shutdown`, then drains: agents are told to go elsewhere, streams may end in their time.

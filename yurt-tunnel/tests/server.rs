@@ -20,6 +20,8 @@ mod ending;
 mod letting_in;
 #[path = "server/roads.rs"]
 mod roads;
+#[path = "server/rolling.rs"]
+mod rolling;
 #[path = "server/sessions.rs"]
 mod sessions;
 #[path = "server/several.rs"]

@@ -64,8 +64,9 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let shutdown = CancellationToken::new();
     let serving = async {
         let (figures, token) = (doors.figures(), shutdown.clone());
+        let work = server.work();
         let doors = async {
-            let ended = doors.run(token.clone()).await;
+            let ended = doors.run(token.clone(), work).await;
             // Without its doors the server is of no use.
             token.cancel();
             ended

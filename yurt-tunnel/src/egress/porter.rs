@@ -10,7 +10,6 @@ use tokio_util::task::TaskTracker;
 
 use super::Door;
 use super::room::{Entered, From};
-use super::socket::SocketFile;
 use super::visit::{Accepted, Shared, Visit};
 use crate::identity::Refusal;
 
@@ -19,10 +18,7 @@ const REST: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) enum Listener {
-    Socket(
-        UnixListener,
-        #[expect(dead_code, reason = "removes the file when it is dropped")] SocketFile,
-    ),
+    Socket(UnixListener),
     Tcp(TcpListener),
 }
 
@@ -32,7 +28,9 @@ pub(super) struct Porter {
     pub(super) door: Door,
     pub(super) shared: Arc<Shared>,
     pub(super) visits: TaskTracker,
-    pub(super) shutdown: CancellationToken,
+    /// What is still to be done, the visits included.
+    pub(super) work: TaskTracker,
+    pub(super) closed: CancellationToken,
     /// Ends every visit, wherever it is.
     pub(super) end: CancellationToken,
 }
@@ -40,7 +38,7 @@ pub(super) struct Porter {
 impl Listener {
     async fn accept(&self) -> io::Result<(Accepted, From)> {
         match self {
-            Self::Socket(listener, _) => {
+            Self::Socket(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Accepted::Socket(stream), From::Socket))
             }
@@ -53,14 +51,22 @@ impl Listener {
 }
 
 impl Porter {
-    /// Accepts until the shutdown. A socket's file is gone when this returns.
+    /// Accepts until the door is closed, and then those who had knocked before.
     pub(super) async fn accept(self, listener: Listener) {
-        while let Some(accepted) = self.shutdown.run_until_cancelled(listener.accept()).await {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                () = self.closed.cancelled() => return,
+            };
             match accepted {
                 Ok((accepted, from)) => self.let_in(accepted, from),
                 Err(error) => {
                     tracing::warn!(door = %self.door, %error, "a client cannot be accepted");
-                    tokio::time::sleep(REST).await;
+                    let rest = tokio::time::sleep(REST);
+                    if self.closed.run_until_cancelled(rest).await.is_none() {
+                        return;
+                    }
                 }
             }
         }
@@ -76,9 +82,10 @@ impl Porter {
             shared: self.shared.clone(),
             door: self.door,
             from,
-            shutdown: self.shutdown.clone(),
         };
+        let working = self.work.token();
         self.visits.spawn(async move {
+            let _working = working;
             let visit = Box::pin(visit.serve(accepted, place));
             end.run_until_cancelled_owned(visit).await;
         });

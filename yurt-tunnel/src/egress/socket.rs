@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,10 @@ use tokio::net::unix::pipe::{self, Receiver};
 
 /// Who may connect: the owner, and the group that kube-apiserver is in.
 const MODE: Mode = Mode::from_raw_mode(0o660);
+
+/// The sticky bit, which means nothing on a socket, says of one whose server is about to end that another may take its
+/// place: whoever asks there is still answered.
+const OFFERED: Mode = MODE.union(Mode::SVTX);
 
 /// How the lock's file is opened, and who may do so.
 const LOCK: OFlags = OFlags::RDWR
@@ -63,7 +67,8 @@ pub(super) struct SocketFile {
     made: (u64, u64),
 }
 
-/// Listens at a path. A socket that nobody serves is replaced; does not block.
+/// Listens at a path. A socket that nobody serves, or whose server is about to end, is replaced, and at no time is there
+/// none; does not block.
 pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
     let failed = |step| {
         move |errno: Errno| SocketError::System {
@@ -80,20 +85,22 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketEr
     if Mode::from_raw_mode(mode.st_mode).contains(Mode::WOTH) {
         return Err(SocketError::Exposed(folder.to_owned()));
     }
-    // Of two that start at once one waits outside, so that it does not take the other's socket for a stale one. The
-    // folder itself could be locked by everybody who may read it.
-    let lock = rustix::fs::open(beside(path), LOCK, OWNER).map_err(failed("open the lock of"))?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(failed("lock"))?;
-    remove_stale(path)?;
-    let address = SocketAddrUnix::new(path).map_err(failed("name a socket"))?;
+    let _lock = lock(path)?;
+    may_be_taken(path)?;
+    let made_at = beside(path, "~");
+    remove_left(&made_at).map_err(failed("clear the way of"))?;
+    let address = SocketAddrUnix::new(&made_at).map_err(failed("name a socket"))?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
         .map_err(failed("make"))?;
     // The file gets the socket's mode less the umask, so that it is never open to everybody.
     rustix::fs::fchmod(&socket, MODE).map_err(failed("protect"))?;
     rustix::net::bind(&socket, &address).map_err(failed("bind"))?;
-    let made = protect(path).map_err(failed("protect"))?;
+    // The mode whatever the umask.
+    let (file, made) = find(&made_at).map_err(failed("find"))?;
+    protect(&file, MODE).map_err(failed("protect"))?;
     rustix::net::listen(&socket, BACKLOG).map_err(failed("listen at"))?;
+    rustix::fs::rename(&made_at, path).map_err(failed("put in place"))?;
     let file = SocketFile {
         path: path.to_owned(),
         made,
@@ -101,45 +108,72 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketEr
     Ok((socket.into(), file))
 }
 
-/// Gives the socket its mode, whatever the umask, and returns which file it is. A link in its place is not followed.
-fn protect(path: &Path) -> Result<(u64, u64), Errno> {
+/// Finds the socket at a path, and which file it is. A link in its place is not followed.
+fn find(path: &Path) -> Result<(OwnedFd, (u64, u64)), Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
-    let made = rustix::fs::fstat(&file)?;
-    if !FileType::from_raw_mode(made.st_mode).is_socket() {
+    let found = rustix::fs::fstat(&file)?;
+    if !FileType::from_raw_mode(found.st_mode).is_socket() {
         return Err(Errno::NOTSOCK);
     }
-    rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), MODE)?;
-    Ok((made.st_dev, made.st_ino))
+    Ok((file, (found.st_dev, found.st_ino)))
 }
 
-/// The file whose lock says who may put a socket at a path.
-fn beside(path: &Path) -> PathBuf {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    lock.into()
+fn protect(file: &OwnedFd, mode: Mode) -> Result<(), Errno> {
+    rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), mode)
 }
 
-fn remove_stale(path: &Path) -> Result<(), SocketError> {
+/// Locks who may change what is at a path: of two that start at once one waits outside, so that it does not take the
+/// other's socket for a stale one. The folder itself could be locked by everybody who may read it.
+fn lock(path: &Path) -> Result<OwnedFd, SocketError> {
+    let failed = |step| {
+        move |errno: Errno| SocketError::System {
+            step,
+            path: path.to_owned(),
+            source: errno.into(),
+        }
+    };
+    let lock = beside(path, ".lock");
+    let lock = rustix::fs::open(lock, LOCK, OWNER).map_err(failed("open the lock of"))?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(failed("lock"))?;
+    Ok(lock)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(suffix);
+    beside.into()
+}
+
+/// Removes what one has left that was killed before its socket was in place.
+fn remove_left(path: &Path) -> Result<(), Errno> {
+    match find(path) {
+        Ok(_) => rustix::fs::unlink(path),
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Whether a socket may be put at a path.
+fn may_be_taken(path: &Path) -> Result<(), SocketError> {
     let failed = |step, source| SocketError::System {
         step,
         path: path.to_owned(),
         source,
     };
     match fs::symlink_metadata(path) {
-        Ok(there) if there.file_type().is_socket() => {}
-        Ok(_) => return Err(SocketError::Occupied(path.to_owned())),
+        Ok(there) if !there.file_type().is_socket() => {
+            return Err(SocketError::Occupied(path.to_owned()));
+        }
+        Ok(there) if Mode::from_raw_mode(there.mode()).contains(Mode::SVTX) => return Ok(()),
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed("look at", error)),
     }
     match ask(path) {
         // Full of connections that wait: somebody will take them.
         Ok(()) | Err(Errno::AGAIN) => Err(SocketError::Served(path.to_owned())),
-        Err(Errno::CONNREFUSED) => match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", error)),
-            Ok(()) | Err(_) => Ok(()),
-        },
-        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
         Err(errno) => Err(failed("ask who serves", errno.into())),
     }
 }
@@ -151,8 +185,23 @@ fn ask(path: &Path) -> Result<(), Errno> {
     rustix::net::connect(&socket, &address)
 }
 
+impl SocketFile {
+    /// Lets another process put its socket in the place of this one, which is served until then.
+    pub(super) fn offer(&self) {
+        let offered = find(&self.path).and_then(|(file, found)| match found == self.made {
+            true => protect(&file, OFFERED),
+            false => Ok(()),
+        });
+        if let Err(error) = offered {
+            tracing::warn!(path = %self.path.display(), %error, "nobody can take the socket over");
+        }
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        // Whoever has the lock is about to put another in its place.
+        let Ok(_lock) = lock(&self.path) else { return };
         let is_ours = |there: fs::Metadata| (there.dev(), there.ino()) == self.made;
         if fs::symlink_metadata(&self.path).is_ok_and(is_ours)
             && let Err(error) = fs::remove_file(&self.path)

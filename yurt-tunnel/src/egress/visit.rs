@@ -8,7 +8,6 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use yurt_core::transport::{Error, ErrorKind};
 
 use super::answer::{Refused, Status};
@@ -50,8 +49,6 @@ pub(super) struct Visit {
     pub(super) shared: Arc<Shared>,
     pub(super) door: Door,
     pub(super) from: From,
-    /// Lets nobody in any more who has not asked yet.
-    pub(super) shutdown: CancellationToken,
 }
 
 /// What comes of a request.
@@ -118,11 +115,7 @@ impl Visit {
             client::prepare(&stream)?;
             tls.accept(stream).await
         };
-        let stream = match self
-            .shutdown
-            .run_until_cancelled(timeout_at(by, shaken))
-            .await?
-        {
+        let stream = match timeout_at(by, shaken).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.turn_away(refusal(&error));
@@ -162,20 +155,15 @@ impl Visit {
     }
 
     async fn asked(&self, client: &mut Client, by: Instant) -> Result<Option<Address>, Refused> {
-        let head = timeout_at(by, client.head());
-        match self.shutdown.run_until_cancelled(head).await {
-            Some(Ok(Ok(address))) => Ok(Some(address)),
-            Some(Ok(Err(NoHead::Gone))) => Ok(None),
-            Some(Ok(Err(NoHead::Bad(bad)))) => Err(bad.into()),
-            Some(Err(_elapsed)) => {
+        match timeout_at(by, client.head()).await {
+            Ok(Ok(address)) => Ok(Some(address)),
+            Ok(Err(NoHead::Gone)) => Ok(None),
+            Ok(Err(NoHead::Bad(bad))) => Err(bad.into()),
+            Err(_elapsed) => {
                 let within = self.shared.limits.head;
                 let reason = format!("no request within {within:?}");
                 Err(Refused::new(Status::RequestTimeout, &reason))
             }
-            None => Err(Refused::new(
-                Status::ServiceUnavailable,
-                "this server is about to end",
-            )),
         }
     }
 

@@ -26,6 +26,9 @@ pub(super) struct Running {
     /// Those that go on until every session has ended.
     aside: Children,
     sessions: TaskTracker,
+    work: TaskTracker,
+    /// Lets the sessions of other servers go: until there is no work they are the way to the nodes.
+    done: CancellationToken,
     /// Ends every session, and what goes on with them.
     end: CancellationToken,
 }
@@ -39,6 +42,7 @@ impl Running {
     ) -> Self {
         let (mut tasks, mut aside) = (Children::default(), Children::default());
         let sessions = TaskTracker::new();
+        let (work, done) = (server.work, CancellationToken::new());
         let shared = server.shared;
         aside.spawn(
             "what looks whether peers are still believed",
@@ -50,7 +54,7 @@ impl Running {
             let served = admin::serve(listener, Arc::new(status), end.clone());
             aside.spawn("the listener for health and metrics", served);
         }
-        let (source, table, stop) = (server.source, server.table, shutdown.clone());
+        let (source, table, stop) = (server.source, server.table, end.clone());
         let published = async move { source.publish(table, stop).await };
         aside.spawn("the source of nodes", published);
         for (transport, listener) in server.listeners {
@@ -59,7 +63,9 @@ impl Running {
                 shared: shared.clone(),
                 transport,
                 sessions: sessions.clone(),
+                work: work.clone(),
                 shutdown: shutdown.clone(),
+                done: done.clone(),
                 end: end.clone(),
             };
             let task = format!("the {transport} listener");
@@ -67,7 +73,8 @@ impl Running {
         }
         for peer in server.peers {
             let task = format!("the link to {peer}");
-            tasks.spawn(task, peers::link(shared.clone(), peer, shutdown.clone()));
+            let link = peers::link(shared.clone(), peer, shutdown.clone());
+            tasks.spawn(task, work.track_future(link));
         }
         Self {
             shared,
@@ -75,6 +82,8 @@ impl Running {
             tasks,
             aside,
             sessions,
+            work,
+            done,
             end,
         }
     }
@@ -104,7 +113,10 @@ impl Running {
 
     async fn end(mut self) {
         self.sessions.close();
+        self.work.close();
         let finished = async {
+            self.work.wait().await;
+            self.done.cancel();
             self.tasks.join().await;
             self.sessions.wait().await;
         };

@@ -32,11 +32,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const QUIET_LOOKS: u32 = 10;
 
 /// Takes sessions at one listener.
+#[derive(Clone)]
 pub(super) struct Accepting {
     pub(super) shared: Arc<Shared>,
     pub(super) transport: &'static str,
     pub(super) sessions: TaskTracker,
+    pub(super) work: TaskTracker,
     pub(super) shutdown: CancellationToken,
+    /// Lets the sessions of other servers go.
+    pub(super) done: CancellationToken,
     /// Ends every session, wherever it is.
     pub(super) end: CancellationToken,
 }
@@ -49,7 +53,7 @@ impl Accepting {
         {
             match accepted {
                 Ok(session) => {
-                    let hold = hold(shared.clone(), transport, session, self.shutdown.clone());
+                    let hold = self.clone().hold(session);
                     let end = self.end.clone();
                     self.sessions.spawn(end.run_until_cancelled_owned(hold));
                 }
@@ -72,49 +76,60 @@ async fn refused(shared: &Shared, transport: &'static str, error: &Error) {
     }
 }
 
-/// Keeps a session in the registry as long as it lives.
-async fn hold(
-    shared: Arc<Shared>,
-    transport: &'static str,
-    session: Arc<dyn Opener>,
-    shutdown: CancellationToken,
-) {
-    let peer = session.peer();
-    let remote = session.remote();
-    let member = match peer.node() {
-        Some(node) => Member::Agent(node),
-        None if is_server(peer) => Member::Peer,
-        None => {
-            let why = "neither a node nor a server";
-            let stranger = format!("{} at {remote} is {why}", peer.user);
-            let stranger =
-                Error::new(ErrorKind::Forbidden, stranger).with_source(Refusal::Stranger);
-            refused(&shared, transport, &stranger).await;
-            return session.close("only nodes and servers come in here").await;
+impl Accepting {
+    /// Keeps a session in the registry as long as it lives.
+    async fn hold(self, session: Arc<dyn Opener>) {
+        let (shared, transport) = (&self.shared, self.transport);
+        let peer = session.peer();
+        let remote = session.remote();
+        let member = match peer.node() {
+            Some(node) => Member::Agent(node),
+            None if is_server(peer) => Member::Peer,
+            None => {
+                let why = "neither a node nor a server";
+                let stranger = format!("{} at {remote} is {why}", peer.user);
+                let stranger =
+                    Error::new(ErrorKind::Forbidden, stranger).with_source(Refusal::Stranger);
+                refused(shared, transport, &stranger).await;
+                return session.close("only nodes and servers come in here").await;
+            }
+        };
+        let is_agent = matches!(member, Member::Agent(_));
+        let _working = is_agent.then(|| self.work.token());
+        let (number, surplus) = shared
+            .registry
+            .add(member.clone(), transport, session.clone());
+        info!(user = peer.user, %remote, transport, session = number, "connected");
+        if let Some(surplus) = surplus {
+            surplus.close("too many sessions of one peer").await;
         }
-    };
-    let (number, surplus) = shared
-        .registry
-        .add(member.clone(), transport, session.clone());
-    info!(user = peer.user, %remote, transport, session = number, "connected");
-    if let Some(surplus) = surplus {
-        surplus.close("too many sessions of one peer").await;
+        let told = async {
+            if is_agent && let Some(process) = tell_servers(shared, &session).await {
+                let others = shared.registry.said(&member, number, process);
+                end_the_dead(others).await;
+            }
+        };
+        let farewell = async {
+            if is_agent {
+                self.shutdown.cancelled().await;
+                Some(FAREWELL)
+            } else {
+                self.done.cancelled().await;
+                None
+            }
+        };
+        let (reason, ()) = tokio::join!(live(&session, farewell), told);
+        shared.registry.remove(&member, number);
+        info!(user = session.peer().user, %remote, session = number, reason, "disconnected");
     }
-    let told = async {
-        if matches!(member, Member::Agent(_))
-            && let Some(process) = tell_servers(&shared, &session).await
-        {
-            let others = shared.registry.said(&member, number, process);
-            end_the_dead(others).await;
-        }
-    };
-    let (reason, ()) = tokio::join!(live(&session, &shutdown), told);
-    shared.registry.remove(&member, number);
-    info!(user = session.peer().user, %remote, session = number, reason, "disconnected");
 }
 
-/// Waits for the end. When either end drains, it closes the session as soon as nothing flows any more.
-async fn live(session: &Arc<dyn Opener>, shutdown: &CancellationToken) -> String {
+/// Waits for the end. When either end drains, it closes the session as soon as nothing flows any more; the other end has
+/// the time of the farewell to go elsewhere.
+async fn live(
+    session: &Arc<dyn Opener>,
+    farewell: impl Future<Output = Option<Duration>>,
+) -> String {
     let (mut state, mut changing) = (session.state(), session.state());
     let closed = async {
         let last = state
@@ -130,10 +145,10 @@ async fn live(session: &Arc<dyn Opener>, shutdown: &CancellationToken) -> String
         let drained = async { drop(changing.wait_for(|state| *state != State::Open).await) };
         tokio::select! {
             () = drained => {}
-            () = shutdown.cancelled() => {
+            farewell = farewell => if let Some(time) = farewell {
                 session.drain();
-                sleep(FAREWELL).await;
-            }
+                sleep(time).await;
+            },
         }
         quiet(session).await;
         session.close("nothing is left to be done").await;

@@ -20,6 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use yurt_core::transport::{Error, ErrorKind};
 use yurt_tunnel::egress::{self, Config, Doors, Policy};
 use yurt_tunnel::identity::{Credentials, Files};
@@ -78,6 +79,8 @@ pub(crate) struct Bed {
     pub(crate) connect: SocketAddr,
     pub(crate) figures: egress::Figures,
     pub(crate) shutdown: CancellationToken,
+    /// What is still to be done.
+    pub(crate) work: TaskTracker,
     pub(crate) running: JoinSet<Result<(), egress::Error>>,
 }
 
@@ -105,8 +108,9 @@ impl Bed {
         let doors = Doors::open(config, credentials(&pki, folder.path()), roads.clone()).unwrap();
         let (listen, connect) = (doors.listen_addr().unwrap(), doors.connect_addr().unwrap());
         let (figures, shutdown) = (doors.figures(), CancellationToken::new());
+        let work = TaskTracker::new();
         let mut running = JoinSet::new();
-        running.spawn(doors.run(shutdown.clone()));
+        running.spawn(doors.run(shutdown.clone(), work.clone()));
         Self {
             pki,
             folder,
@@ -117,6 +121,7 @@ impl Bed {
             connect,
             figures,
             shutdown,
+            work,
             running,
         }
     }

@@ -5,7 +5,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
 use yurt_tunnel::egress::{Config, Doors, Error, SocketError};
 
 use super::bed::{Bed, Door, Roads, credentials, soon};
@@ -25,7 +24,12 @@ async fn the_socket_is_for_its_owner_and_its_group() {
     let bed = Bed::open();
     let file = std::fs::symlink_metadata(&bed.socket).unwrap();
     assert!(file.file_type().is_socket());
-    assert_eq!(file.permissions().mode() & 0o777, 0o660);
+    assert_eq!(file_mode(&bed.socket), 0o660);
+}
+
+fn file_mode(path: &Path) -> u32 {
+    let file = std::fs::symlink_metadata(path).unwrap();
+    file.permissions().mode() & 0o7777
 }
 
 #[tokio::test]
@@ -114,19 +118,44 @@ async fn a_socket_that_has_become_anothers_is_not_removed() {
 }
 
 #[tokio::test]
-async fn another_may_serve_the_socket_while_tunnels_of_the_first_go_on() {
-    let bed = Bed::open();
+async fn another_takes_the_socket_over_from_one_that_is_about_to_end_and_keeps_it() {
+    let mut bed = Bed::open();
     bed.lead("edge-1", Target::echo().await);
-    let _tunnel = bed.dial(Door::Socket, "edge-1:10250").await.unwrap();
+    let tunnel = bed.dial(Door::Socket, "edge-1:10250").await.unwrap();
     bed.shutdown.cancel();
-    super::bed::until("the socket is gone", || !bed.socket.exists()).await;
-    let next = open(&bed, &bed.socket).unwrap();
-    let shutdown = CancellationToken::new();
-    let mut running = tokio::task::JoinSet::new();
-    running.spawn(next.run(shutdown.clone()));
-    tokio::net::UnixStream::connect(&bed.socket).await.unwrap();
-    shutdown.cancel();
-    soon(running.join_next()).await.unwrap().unwrap().unwrap();
+    let inode = || std::fs::symlink_metadata(&bed.socket).map(|file| file.ino());
+    let before = inode().unwrap();
+    let mut next = open(&bed, &bed.socket);
+    while matches!(next, Err(Error::Socket(SocketError::Served(_)))) {
+        bed.dial(Door::Socket, "edge-1:10250").await.unwrap();
+        next = open(&bed, &bed.socket);
+    }
+    let next = next.unwrap();
+    let after = inode().unwrap();
+    assert_ne!(after, before);
+    assert_eq!(file_mode(&bed.socket), 0o660);
+    drop(tunnel);
+    soon(bed.running.join_next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    let inode = || std::fs::symlink_metadata(&bed.socket).map(|file| file.ino());
+    assert_eq!(inode().unwrap(), after, "the end of the first leaves it");
+    let taken = open(&bed, &bed.socket).unwrap_err();
+    assert!(matches!(taken, Error::Socket(SocketError::Served(_))));
+    drop(next);
+    assert!(!bed.socket.exists());
+}
+
+#[tokio::test]
+async fn what_a_killed_server_had_made_and_not_put_in_place_is_no_obstacle() {
+    let bed = Bed::open();
+    let path = bed.folder.path().join("next.sock");
+    drop(UnixListener::bind(bed.folder.path().join("next.sock~")).unwrap());
+    let _doors = open(&bed, &path).unwrap();
+    UnixStream::connect(&path).unwrap();
+    assert!(!bed.folder.path().join("next.sock~").exists());
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use yurt_core::testing::transport::{MemoryNetwork, node, server};
 use yurt_core::transport::{Acceptor, Error, Incoming, Peer, State, Target, Transport};
 use yurt_tunnel::egress::{self, Policy};
@@ -45,7 +46,9 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) dial: Arc<dyn Dial>,
-    shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
+    /// What it still has to do.
+    pub(crate) work: TaskTracker,
     tasks: JoinSet<Result<(), tunnel_server::Error>>,
 }
 
@@ -269,6 +272,7 @@ impl Running {
         let address = server.address().unwrap_or(at(0));
         let admin = server.admin_address().unwrap();
         let (dial, shutdown) = (server.dial(), CancellationToken::new());
+        let work = server.work();
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(egress::Figures::default(), shutdown.clone()));
         Self {
@@ -276,6 +280,7 @@ impl Running {
             admin,
             dial,
             shutdown,
+            work,
             tasks,
         }
     }

@@ -4,6 +4,7 @@
 //! node by its agent, wherever among the servers that is connected, and everything else directly.
 
 mod check;
+mod connect;
 mod dial;
 mod figures;
 mod nodes;

@@ -13,7 +13,7 @@ use yurt_core::transport::Target;
 use super::dial::{Address, Dialled};
 use super::nodes::{Found, Node};
 use super::registry::Member;
-use super::{Shared, router};
+use super::{Shared, connect, router};
 use crate::identity::{Credentials, Protocol};
 
 /// How long one step may take.
@@ -88,7 +88,7 @@ pub(super) async fn check(
 /// Dials the kubelet by a socket of our own.
 async fn directly(kubelet: &Address, report: &mut Report) -> Option<Dialled> {
     let began = Instant::now();
-    match router::direct(kubelet, STEP_LIMIT).await {
+    match connect::direct(kubelet, STEP_LIMIT).await {
         Ok(socket) => {
             let took = millis(began);
             report.good(format!("{kubelet} is dialled directly in {took:.1} ms"));

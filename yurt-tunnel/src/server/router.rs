@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use yurt_core::name::NodeName;
 use yurt_core::transport::{Error, ErrorKind, Opener, Stream, Target};
 
+use super::connect::direct;
 use super::dial::{Address, Caller, Dial, Dialled};
 use super::figures::Figures;
 use super::nodes::NodeTable;
@@ -22,12 +21,6 @@ use super::registry::{Member, Registry};
 use super::tries;
 use crate::egress::Policy;
 use crate::shares::Shares;
-
-/// How long a target of our own may take to take a connection.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
-/// A connection that is silent for so long is asked whether its other end lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Streams that clients may have to one node, all together: half of what its agent takes in a session, so that the
 /// other half is kube-apiserver's.
@@ -147,39 +140,6 @@ impl Router {
             })
         })
     }
-}
-
-/// Connects by a socket of our own.
-pub(super) async fn direct(address: &Address, deadline: Duration) -> Result<TcpStream, Error> {
-    let connect = TcpStream::connect((address.host.as_str(), address.port));
-    let late = |_| {
-        let message = format!("{address} does not take the connection in time");
-        Error::new(ErrorKind::Timeout, message)
-    };
-    let connected = timeout(CONNECT_LIMIT.min(deadline), connect)
-        .await
-        .map_err(late)?;
-    let socket = connected.map_err(|source| failed(address, source))?;
-    let options = SockRef::from(&socket);
-    // A socket without them works too.
-    let _ = options.set_tcp_nodelay(true);
-    let _ = options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
-    Ok(socket)
-}
-
-fn failed(address: &Address, source: io::Error) -> Error {
-    let (kind, message) = match source.kind() {
-        io::ErrorKind::ConnectionRefused => (
-            ErrorKind::Refused,
-            format!("{address} refuses the connection"),
-        ),
-        io::ErrorKind::TimedOut => (ErrorKind::Timeout, format!("{address} does not answer")),
-        _ => (
-            ErrorKind::Unreachable,
-            format!("{address} cannot be reached"),
-        ),
-    };
-    Error::new(kind, message).with_source(source)
 }
 
 /// Waits for a round trip of bytes through a session: what a probe of the path is.

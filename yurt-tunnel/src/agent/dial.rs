@@ -27,6 +27,9 @@ const TELL_LIMIT: Duration = Duration::from_secs(10);
 /// The code of a stream whose target has failed.
 const ABORTED: u16 = 1;
 
+/// What to do about an address that is forbidden.
+const ELSEWHERE: &str = "; this address is on no interface of the node, ask for one that is";
+
 /// A target that has vanished without a word is noticed after this silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -118,9 +121,9 @@ impl Dialer {
     ) -> Result<TcpStream, Error> {
         let deadline = Instant::now() + limit;
         let target = Target::dial(host, port)?;
-        let forbidden = |why: Forbidden| {
+        let forbidden = |why: Forbidden, more: &str| {
             self.shared.metrics.forbidden(why);
-            Error::new(ErrorKind::Forbidden, format!("dial {target}: {why}"))
+            Error::new(ErrorKind::Forbidden, format!("dial {target}: {why}{more}"))
         };
         // Earlier than who asks gives up: it is to hear the reason.
         let permit = timeout(limit / 2, self.shared.dials.acquire()).await;
@@ -128,16 +131,18 @@ impl Dialer {
             let message = format!("dial {target}: the agent dials too much already");
             Error::new(ErrorKind::Overloaded, message)
         })?;
-        self.shared.policy.check_node(node).map_err(forbidden)?;
+        let checked = self.shared.policy.check_node(node);
+        checked.map_err(|why| forbidden(why, ""))?;
         let work = async {
             let mut last = None;
             for address in self.resolve(host, port, &target).await? {
-                let checked = self.check(host, address).map_err(forbidden);
-                let connected = match checked {
-                    Ok(()) => TcpStream::connect(address)
+                let is_own = local::is_own(address.ip());
+                let connected = match self.meant(node, host, address, is_own) {
+                    Ok(address) => TcpStream::connect(address)
                         .await
                         .map_err(|e| failure(&target, &e)),
-                    Err(error) => Err(error),
+                    Err(why @ Forbidden::NotAllowed) if !is_own => Err(forbidden(why, ELSEWHERE)),
+                    Err(why) => Err(forbidden(why, "")),
                 };
                 match connected {
                     Ok(tcp) => return Ok(prepared(tcp)),
@@ -177,14 +182,25 @@ impl Dialer {
         Ok(addresses.map(canonical).collect())
     }
 
-    fn check(&self, host: &str, address: SocketAddr) -> Result<(), Forbidden> {
+    /// Returns the address that is dialled.
+    fn meant(
+        &self,
+        node: Option<&NodeName>,
+        host: &str,
+        address: SocketAddr,
+        is_own: bool,
+    ) -> Result<SocketAddr, Forbidden> {
         let servers: Vec<SocketAddr> = self.shared.known.lock().servers().into_keys().collect();
-        self.shared.policy.check(&Asked {
+        let asked = Asked {
             host,
             address,
-            is_own: local::is_own(address.ip()),
+            is_own,
             servers: &servers,
-        })
+        };
+        let own = || local::address_towards(self.server).ok();
+        self.shared
+            .policy
+            .meant(&asked, || node.and_then(|_| own()))
     }
 
     /// Takes what the server says of its like.

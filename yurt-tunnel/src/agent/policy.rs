@@ -58,6 +58,31 @@ impl Policy {
         }
     }
 
+    /// Returns what is dialled for what a server asks of this very node. Behind a 1:1 NAT the address that the node is
+    /// known by is on none of its interfaces: at the kubelet's port it means the kubelet, which is at `own`.
+    pub(super) fn meant(
+        &self,
+        asked: &Asked<'_>,
+        own: impl FnOnce() -> Option<IpAddr>,
+    ) -> Result<SocketAddr, Forbidden> {
+        let is_elsewhere = !asked.is_own && asked.address.port() == self.kubelet_port;
+        match self.check(asked) {
+            Ok(()) => Ok(asked.address),
+            Err(Forbidden::NotAllowed) if is_elsewhere => {
+                let own = own().ok_or(Forbidden::NotAllowed)?;
+                let address = SocketAddr::new(own, self.kubelet_port);
+                let is_own = true;
+                let asked = Asked {
+                    address,
+                    is_own,
+                    ..*asked
+                };
+                self.check(&asked).map(|()| address)
+            }
+            Err(forbidden) => Err(forbidden),
+        }
+    }
+
     /// Returns whether an address may be dialled: the very address that is dialled then, so that a name that
     /// leads elsewhere the next time changes nothing.
     pub(super) fn check(&self, asked: &Asked<'_>) -> Result<(), Forbidden> {
@@ -130,12 +155,16 @@ mod tests {
     const OWN: &str = "192.0.2.7";
     const SERVER: &str = "203.0.113.1:8443";
 
-    fn check(allow: &[&str], host: &str, address: &str) -> Result<(), Forbidden> {
-        let policy = Policy {
+    fn policy(allow: &[&str]) -> Policy {
+        Policy {
             node: "edge-1".parse().unwrap(),
             kubelet_port: 10250,
             allow: allow.iter().map(|text| text.parse().unwrap()).collect(),
-        };
+        }
+    }
+
+    fn check(allow: &[&str], host: &str, address: &str) -> Result<(), Forbidden> {
+        let policy = policy(allow);
         let address: SocketAddr = address.parse().unwrap();
         let own = [
             OWN,
@@ -273,12 +302,44 @@ mod tests {
     }
 
     #[test]
+    fn the_nodes_address_at_a_nat_means_its_kubelet_and_nothing_else_of_it() {
+        const NAT: &str = "203.0.113.9";
+        let kubelet = format!("{OWN}:10250");
+        for (allow, address, own, expected) in [
+            (&[][..], "203.0.113.9:10250", OWN, Ok(kubelet.as_str())),
+            (&[], "192.0.2.7:10250", "192.0.2.77", Ok(&kubelet)),
+            (&[], "203.0.113.9:22", OWN, Err(Forbidden::NotAllowed)),
+            (&[], "127.0.0.1:10250", OWN, Err(Forbidden::Local)),
+            (&[], "169.254.169.254:10250", OWN, Err(Forbidden::Local)),
+            (&[], "0.0.0.0:10250", OWN, Err(Forbidden::NoHost)),
+            (&[], SERVER, OWN, Err(Forbidden::Server)),
+            // A server on the node's own machine.
+            (&[], "203.0.113.9:10250", "127.0.0.1", Err(Forbidden::Local)),
+            // What an operator has allowed is meant as it is said.
+            (
+                &["203.0.113.9:10250"],
+                "203.0.113.9:10250",
+                OWN,
+                Ok("203.0.113.9:10250"),
+            ),
+        ] {
+            let found = policy(allow).meant(
+                &Asked {
+                    host: NAT,
+                    address: address.parse().unwrap(),
+                    is_own: address.starts_with(OWN),
+                    servers: &[SERVER.parse().unwrap()],
+                },
+                || own.parse().ok(),
+            );
+            let expected = expected.map(|address| address.parse().unwrap());
+            assert_eq!(found, expected, "{address} {own}");
+        }
+    }
+
+    #[test]
     fn a_stream_for_another_node_is_not_ours() {
-        let policy = Policy {
-            node: "edge-1".parse().unwrap(),
-            kubelet_port: 10250,
-            allow: Vec::new(),
-        };
+        let policy = policy(&[]);
         let other: NodeName = "edge-2".parse().unwrap();
         assert_eq!(policy.check_node(Some(&other)), Err(Forbidden::OtherNode));
         assert_eq!(policy.check_node(Some(&policy.node)), Ok(()));

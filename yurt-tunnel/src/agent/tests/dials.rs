@@ -12,9 +12,9 @@ use yurt_core::testing::transport::{memory_pair, node, server};
 use yurt_core::transport::{Acceptor, Error, ErrorKind, Open, Opener, Stream, Target};
 
 use super::world::{Cloud, NODE, Running, World, at, open};
-use crate::agent::Shared;
 use crate::agent::dial::Dialer;
 use crate::agent::memory::Remembered;
+use crate::agent::{Config, Shared};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -303,11 +303,17 @@ impl Deaf {
 
 /// A session that the test answers by itself, with what the agent's parts share.
 fn desk(dials: usize) -> (Arc<dyn Opener>, Arc<dyn Acceptor>, Arc<Shared>) {
+    desk_with(|config| config.dials = dials)
+}
+
+fn desk_with(
+    change: impl FnOnce(&mut Config),
+) -> (Arc<dyn Opener>, Arc<dyn Acceptor>, Arc<Shared>) {
     let (opener, acceptor) = memory_pair(server("cloud"), node(NODE));
     let world = World::new();
     let mut config = world.config(&[]);
     config.allow = vec!["127.0.0.0/8:*".parse().unwrap()];
-    config.dials = dials;
+    change(&mut config);
     let shared = Shared::new(config, Vec::new(), Remembered::default());
     (opener, acceptor, Arc::new(shared))
 }
@@ -391,6 +397,34 @@ async fn the_nodes_own_name_is_the_nodes_own_address() {
     let opening = async { drop(opener.open(Open::new(target, LIMIT)).await.unwrap()) };
     let (_, _, accepted) = tokio::join!(answering, opening, listener.accept());
     assert_eq!(accepted.unwrap().1.ip(), Ipv4Addr::LOCALHOST);
+}
+
+#[tokio::test]
+async fn an_address_of_the_node_that_no_interface_has_leads_to_its_kubelet_and_to_nothing_else() {
+    const NAT: &str = "203.0.113.9";
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let server = listener.local_addr().unwrap();
+    let (opener, acceptor, shared) = desk_with(|config| config.kubelet_port = server.port());
+    let dialer = Arc::new(Dialer::new(shared, server));
+    let dial = async |node: Option<&str>, port| {
+        let target = Target::Dial {
+            node: node.map(|node| node.parse().unwrap()),
+            host: NAT.to_owned(),
+            port,
+        };
+        let dialer = dialer.clone();
+        let answering = async { dialer.answer(acceptor.accept().await.unwrap()).await };
+        let opening = async { opener.open(Open::new(target, LIMIT)).await.map(drop) };
+        tokio::join!(answering, opening).1
+    };
+    dial(Some(NODE), server.port()).await.unwrap();
+    listener.accept().await.unwrap();
+    for (node, port) in [(Some(NODE), 9100), (None, server.port())] {
+        let refused = dial(node, port).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Forbidden);
+        let said = refused.to_string();
+        assert!(said.contains("on no interface of the node"), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -23,6 +23,9 @@
 //! | 503 | draining, or too much at once; `Retry-After` says when to come back |
 //! | 504 | no answer of the target in time |
 //!
+//! For a target without TLS, as Prometheus and Go ask by a `proxy_url`, `GET http://host:port/path` goes by the same
+//! rules to `host:port`, and its answer comes back as it is: one request without a body per connection, HEAD besides.
+//!
 //! The 200 is never read together with the target's first bytes, on which kube-apiserver gives up: over TLS it is a
 //! record of its own, over the socket nothing follows before it was read. After it bytes pass unseen both ways: each direction ends by itself, a failure of one end resets the other, nothing that is
 //! silent is ended. A client that goes before the answer ends the dial; to go is to end its direction, so a client

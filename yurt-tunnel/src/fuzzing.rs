@@ -99,6 +99,12 @@ pub fn head(bytes: &[u8]) {
         assert!(bytes[..head.len].ends_with(b"\n"), "it ends with a line");
         let again = head.address.to_string().parse::<Address>();
         assert_eq!(again.ok(), Some(head.address));
+        if let Some(told) = head.told {
+            let mut headers = [httparse::EMPTY_HEADER; 128];
+            let mut request = httparse::Request::new(&mut headers);
+            let parsed = request.parse(&told);
+            assert_eq!(parsed, Ok(httparse::Status::Complete(told.len())));
+        }
     }
 }
 

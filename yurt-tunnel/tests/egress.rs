@@ -21,6 +21,8 @@ mod go;
 mod heads;
 #[path = "egress/identities.rs"]
 mod identities;
+#[path = "egress/plain.rs"]
+mod plain;
 #[path = "egress/sniffed.rs"]
 mod sniffed;
 #[path = "egress/sockets.rs"]

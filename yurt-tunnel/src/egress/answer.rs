@@ -62,7 +62,7 @@ impl Status {
 
     fn header(self) -> &'static str {
         match self {
-            Self::MethodNotAllowed => "Allow: CONNECT\r\n",
+            Self::MethodNotAllowed => "Allow: CONNECT, GET, HEAD\r\n",
             Self::ServiceUnavailable => RETRY_AFTER,
             Self::BadRequest
             | Self::Forbidden
@@ -110,7 +110,9 @@ impl From<BadHead> for Refused {
     fn from(bad: BadHead) -> Self {
         let status = match bad {
             BadHead::Method => Status::MethodNotAllowed,
-            BadHead::Malformed(_) | BadHead::TooLong | BadHead::Address(_) => Status::BadRequest,
+            BadHead::Malformed(_) | BadHead::TooLong | BadHead::Address(_) | BadHead::Body => {
+                Status::BadRequest
+            }
         };
         Self::new(status, &bad.to_string())
     }

@@ -38,8 +38,10 @@ const FAREWELL_BYTES: u64 = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Client {
     end: Connection,
-    /// What it has sent behind the head.
+    /// What the target is told first: what the client has sent behind the head, or its one request.
     behind: Bytes,
+    /// Nothing follows: what the client sent was a request, and not one for a tunnel.
+    is_told_all: bool,
     hang_up: HangUp,
     /// What it may still have on its way once it is gone gets this long to arrive.
     orphan: Duration,
@@ -82,6 +84,7 @@ impl Client {
         Self {
             end,
             behind: Bytes::new(),
+            is_told_all: false,
             hang_up: HangUp::default(),
             orphan: Duration::ZERO,
             orphaned: None,
@@ -99,7 +102,15 @@ impl Client {
                 Ok(_) => {}
             }
             if let Some(head) = head::head(&bytes).map_err(NoHead::Bad)? {
-                self.behind = bytes.split_off(head.len).freeze();
+                let behind = bytes.split_off(head.len).freeze();
+                self.behind = match head.told {
+                    None => behind,
+                    Some(_) if !behind.is_empty() => return Err(NoHead::Bad(BadHead::Body)),
+                    Some(told) => {
+                        self.is_told_all = true;
+                        told
+                    }
+                };
                 return Ok(head.address);
             }
         }
@@ -123,8 +134,11 @@ impl Client {
         }
     }
 
-    /// Tells the client that the tunnel stands. Nothing more is written before it has read that.
+    /// Tells the client that the tunnel stands, if it has asked for one. Nothing more is written before it has read that.
     pub(super) async fn establish(&mut self) -> io::Result<()> {
+        if self.is_told_all {
+            return Ok(());
+        }
         match &mut self.end {
             Connection::Socket(stream) => {
                 self.unread = Some(Unread {
@@ -221,6 +235,10 @@ impl AsyncRead for Client {
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.end).poll_read(cx, buf))?;
         if buf.filled().len() > before {
+            if this.is_told_all {
+                let message = "a connection is for one request to an http:// address";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, message)));
+            }
             this.orphaned = None;
         }
         Poll::Ready(Ok(()))

@@ -1,6 +1,8 @@
-//! The head of a request, from bytes alone: `CONNECT host:port HTTP/1.1` and what may follow it.
+//! The head of a request, from bytes alone: `CONNECT host:port HTTP/1.1` and what may follow it, or
+//! `GET http://host:port/path HTTP/1.1`, which clients of a proxy say for a target without TLS.
 
-use httparse::{EMPTY_HEADER, Status};
+use bytes::Bytes;
+use httparse::{EMPTY_HEADER, Header, Status};
 
 use crate::server::{Address, InvalidAddress};
 
@@ -16,6 +18,8 @@ pub struct Head {
     pub address: Address,
     /// How many of the bytes it took; those behind it are the tunnel's first.
     pub len: usize,
+    /// What the target is told, if the request is for it and not for a tunnel. Nothing follows it.
+    pub told: Option<Bytes>,
 }
 
 /// Why bytes are no head that is answered with a tunnel.
@@ -29,8 +33,11 @@ pub enum BadHead {
     #[error("a head of more than {MAX_HEAD_LEN} bytes")]
     TooLong,
     /// The request is for something else.
-    #[error("only CONNECT is served here")]
+    #[error("only CONNECT is served here, and GET and HEAD of an http:// address")]
     Method,
+    /// The request has a body.
+    #[error("a request to an http:// address has no body here: ask by CONNECT")]
+    Body,
     /// There is no such address.
     #[error(transparent)]
     Address(#[from] InvalidAddress),
@@ -50,12 +57,84 @@ pub fn head(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
     match request.parse(within).map_err(BadHead::Malformed)? {
         Status::Partial if within.len() == MAX_HEAD_LEN => Err(BadHead::TooLong),
         Status::Partial => Ok(None),
-        Status::Complete(_) if request.method != Some("CONNECT") => Err(BadHead::Method),
-        Status::Complete(len) => {
+        Status::Complete(len) if request.method == Some("CONNECT") => {
             let address = request.path.unwrap_or_default().parse()?;
-            Ok(Some(Head { address, len }))
+            Ok(Some(Head {
+                address,
+                len,
+                told: None,
+            }))
+        }
+        Status::Complete(len) => {
+            let (address, told) = passed_on(&request)?;
+            Ok(Some(Head {
+                address,
+                len,
+                told: Some(told),
+            }))
         }
     }
+}
+
+/// Returns where a request by an absolute address goes, and what is said there (RFC 9112, section 3.2).
+///
+/// The connection is for this one request: the next may be for another target, where its client may not go.
+fn passed_on(request: &httparse::Request<'_, '_>) -> Result<(Address, Bytes), BadHead> {
+    let method = request
+        .method
+        .filter(|method| ["GET", "HEAD"].contains(method));
+    let target = request
+        .path
+        .and_then(|target| target.strip_prefix("http://"));
+    let (method, target) = method.zip(target).ok_or(BadHead::Method)?;
+    let (authority, path) = target.split_at(target.find(['/', '?']).unwrap_or(target.len()));
+    let address = authority.parse();
+    let address: Address = address.or_else(|_| format!("{authority}:80").parse())?;
+    if request.headers.iter().any(announces_a_body) {
+        return Err(BadHead::Body);
+    }
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let version = request.version.unwrap_or_default();
+    let start = format!("{method} {slash}{path} HTTP/1.{version}\r\nHost: {authority}\r\n");
+    let mut told = start.into_bytes();
+    for Header { name, value } in request.headers.iter() {
+        if !is_of_the_connection(name, request.headers) {
+            told.extend_from_slice(&[name.as_bytes(), b": ", *value, b"\r\n"].concat());
+        }
+    }
+    told.extend_from_slice(b"Connection: close\r\n\r\n");
+    Ok((address, told.into()))
+}
+
+fn announces_a_body(header: &Header<'_>) -> bool {
+    let is_empty = header.name.eq_ignore_ascii_case("content-length") && header.value == b"0";
+    let bodies = ["content-length", "transfer-encoding"];
+    !is_empty
+        && bodies
+            .iter()
+            .any(|body| header.name.eq_ignore_ascii_case(body))
+}
+
+/// Whether a header is for us, and not for the target (RFC 9110, section 7.6.1).
+fn is_of_the_connection(name: &str, headers: &[Header<'_>]) -> bool {
+    const OURS: [&str; 8] = [
+        "host",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "upgrade",
+    ];
+    let is_named = |header: &Header<'_>| {
+        header.name.eq_ignore_ascii_case("connection")
+            && header
+                .value
+                .split(|byte| *byte == b',')
+                .any(|named| named.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+    };
+    OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) || headers.iter().any(is_named)
 }
 
 #[cfg(test)]
@@ -74,6 +153,7 @@ mod tests {
         let expected = Head {
             address: address("10.0.0.7:10250"),
             len: bytes.len(),
+            told: None,
         };
         assert_eq!(head(bytes), Ok(Some(expected)));
     }
@@ -101,6 +181,66 @@ mod tests {
     }
 
     #[test]
+    fn a_request_by_an_absolute_address_goes_to_its_target_as_one_of_its_own() {
+        for (start, at, told) in [
+            (
+                "GET http://edge-1:9100/metrics?x=http://b/ HTTP/1.1",
+                "edge-1:9100",
+                "GET /metrics?x=http://b/ HTTP/1.1\r\nHost: edge-1:9100",
+            ),
+            (
+                "HEAD http://a HTTP/1.0",
+                "a:80",
+                "HEAD / HTTP/1.0\r\nHost: a",
+            ),
+            (
+                "GET http://a?b HTTP/1.1",
+                "a:80",
+                "GET /?b HTTP/1.1\r\nHost: a",
+            ),
+            (
+                "GET http://[2001:db8::7]/ HTTP/1.1",
+                "[2001:db8::7]:80",
+                "GET / HTTP/1.1\r\nHost: [2001:db8::7]",
+            ),
+        ] {
+            let ours = "Host: other\r\nProxy-Connection: keep-alive\r\nconnection: X-Hop, close\r\n\
+                        X-Hop: 1\r\nProxy-Authorization: Basic eA==\r\nUpgrade: h2c\r\n";
+            let bytes = format!("{start}\r\nAccept: a\r\n{ours}Content-Length: 0\r\n\r\n");
+            let found = head(bytes.as_bytes()).unwrap().unwrap();
+            assert_eq!((found.address, found.len), (address(at), bytes.len()));
+            let rest = "Accept: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            assert_eq!(found.told.unwrap(), format!("{told}\r\n{rest}"));
+        }
+    }
+
+    #[test]
+    fn a_request_by_an_absolute_address_has_one_target_and_no_body() {
+        for target in [
+            "http://",
+            "http:///",
+            "http://u@a/",
+            "http://a:0/",
+            "http://a:b/",
+            "http://2001:db8::7/",
+        ] {
+            let found = head(format!("GET {target} HTTP/1.1\r\n\r\n").as_bytes());
+            assert!(
+                matches!(found, Err(BadHead::Address(_))),
+                "{target}: {found:?}"
+            );
+        }
+        for body in [
+            "Content-Length: 5",
+            "content-length: 00",
+            "Transfer-Encoding: chunked",
+        ] {
+            let found = head(format!("GET http://a/ HTTP/1.1\r\n{body}\r\n\r\n").as_bytes());
+            assert_eq!(found, Err(BadHead::Body), "{body}");
+        }
+    }
+
+    #[test]
     fn the_bytes_behind_it_are_not_of_the_head() {
         let found = head(b"CONNECT a:1 HTTP/1.1\r\n\r\n\r\nCONNECT b:2 HTTP/1.1\r\n\r\n");
         assert_eq!(found.unwrap().unwrap().len, 24);
@@ -110,6 +250,9 @@ mod tests {
     fn what_is_something_else_is_refused_with_its_reason() {
         for bytes in [
             "GET / HTTP/1.1\r\n\r\n",
+            "GET https://a/ HTTP/1.1\r\n\r\n",
+            "GET HTTP://a/ HTTP/1.1\r\n\r\n",
+            "POST http://a/ HTTP/1.1\r\n\r\n",
             "connect a:1 HTTP/1.1\r\n\r\n",
             "POST a:1 HTTP/1.0\r\n\r\n",
         ] {
@@ -167,6 +310,7 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             drop(head(&bytes));
             drop(head(&[b"CONNECT ", bytes.as_slice()].concat()));
+            drop(head(&[b"GET http://", bytes.as_slice()].concat()));
             drop(head(&[b"CONNECT a:1 HTTP/1.1\r\n", bytes.as_slice()].concat()));
         }
 
@@ -182,7 +326,8 @@ mod tests {
             for end in 0..text.len() {
                 prop_assert_eq!(head(&bytes[..end]), Ok(None));
             }
-            let expected = Head { address: Address { host, port }, len: text.len() };
+            let address = Address { host, port };
+            let expected = Head { address, len: text.len(), told: None };
             for end in text.len()..=bytes.len() {
                 prop_assert_eq!(head(&bytes[..end]), Ok(Some(expected.clone())));
             }

@@ -75,6 +75,14 @@ async fn what_is_no_connect_is_refused_before_anything_is_dialled() {
             "405 Method Not Allowed",
         ),
         (
+            "POST http://edge-1:9100/ HTTP/1.1\r\n\r\n",
+            "405 Method Not Allowed",
+        ),
+        (
+            "GET http://edge-1:9100/ HTTP/1.1\r\n\r\nmore",
+            "400 Bad Request",
+        ),
+        (
             "POST /x HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
             "405 Method Not Allowed",
         ),
@@ -95,7 +103,7 @@ async fn what_is_no_connect_is_refused_before_anything_is_dialled() {
                 "{request:.40}: {head}"
             );
             assert_eq!(
-                head.contains("\r\nAllow: CONNECT\r\n"),
+                head.contains("\r\nAllow: CONNECT, GET, HEAD\r\n"),
                 status.starts_with("405")
             );
             assert!(!rest(&mut stream).await.is_empty());

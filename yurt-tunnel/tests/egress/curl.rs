@@ -11,18 +11,15 @@ use super::targets::Target;
 
 /// Runs curl through the CONNECT door as a user; `None` where there is no curl.
 async fn curl(bed: &Bed, user: &str, url: &str) -> Option<Output> {
+    curl_with(bed, user, &["--proxytunnel", url]).await
+}
+
+async fn curl_with(bed: &Bed, user: &str, arguments: &[&str]) -> Option<Output> {
     let (certificate, key) = bed.pki.client(user, &[]);
     let file = |name: &str, text: &str| write(bed.folder.path(), name, text);
     let mut command = Command::new("curl");
     command
-        .args([
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--max-time",
-            "15",
-            "--proxytunnel",
-        ])
+        .args(["--silent", "--show-error", "--fail", "--max-time", "15"])
         .arg("--proxy")
         .arg(format!("https://localhost:{}", bed.connect.port()))
         .arg("--proxy-cacert")
@@ -33,7 +30,7 @@ async fn curl(bed: &Bed, user: &str, url: &str) -> Option<Output> {
         .arg(file("curl.key", &key))
         .args(["--noproxy", "", "--resolve"])
         .arg(format!("localhost:{}:127.0.0.1", bed.connect.port()))
-        .arg(url)
+        .args(arguments)
         .kill_on_drop(true);
     match soon(command.output()).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -65,6 +62,20 @@ async fn curl_reads_a_nodes_metrics_through_the_door() {
     let told = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{told}");
     assert_eq!(ended.stdout, b"kubelet_running_pods 7\n");
+}
+
+#[tokio::test]
+async fn curl_reads_metrics_without_tls_as_of_any_proxy() {
+    let bed = Bed::open();
+    bed.lead("edge-1", kubelet().await);
+    let twice = ["http://edge-1:9100/metrics", "http://edge-1:9100/metrics"];
+    let Some(ended) = curl_with(&bed, "prometheus", &twice).await else {
+        return skipped();
+    };
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{told}");
+    let pods = "kubelet_running_pods 7\n";
+    assert_eq!(ended.stdout, [pods, pods].concat().as_bytes());
 }
 
 #[tokio::test]

@@ -142,6 +142,8 @@ impl Site {
             .arg(format!("--certificate={}", at("pem").display()))
             .arg(format!("--key={}", at("key").display()))
             .arg(format!("--admin-listen={}", self.admins[own]))
+            // The testbed's networks are in the range for benchmarks.
+            .arg("--node-networks=198.18.0.0/15")
             .arg(format!(
                 "--kubeconfig={}",
                 self.cluster.kubectl().config().display()

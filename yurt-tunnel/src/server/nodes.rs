@@ -51,13 +51,14 @@ pub struct Node {
     pub kubelet_port: u16,
 }
 
-/// All nodes, by name and by address.
+/// All nodes, by name and by address. The [default](Self::default) is what is known before the first list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeTable {
     nodes: BTreeMap<NodeName, Node>,
     /// Hosts in lower case.
     hosts: HashMap<String, Owner>,
     refused: Vec<RefusedClaim>,
+    is_known: bool,
 }
 
 /// Whose a host is.
@@ -155,7 +156,14 @@ impl NodeTable {
             nodes,
             hosts,
             refused,
+            is_known: true,
         }
+    }
+
+    /// Returns whether there has been a list of nodes, be it one of none.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.is_known
     }
 
     /// Returns the claims of Node objects that do not count.

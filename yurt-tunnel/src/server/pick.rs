@@ -27,13 +27,18 @@ pub(super) enum Road {
 /// Returns the road to an address for this caller.
 ///
 /// # Errors
-/// [`ErrorKind::Forbidden`] if the caller may not go there, [`ErrorKind::NoPeer`] if several nodes are listed with it.
+/// [`ErrorKind::Forbidden`] if the caller may not go there, [`ErrorKind::NoPeer`] if several nodes are listed with it,
+/// [`ErrorKind::Overloaded`] before the first list of nodes: an address at the edge may be another host's here.
 pub(super) fn pick(
     caller: &Caller,
     address: &Address,
     nodes: &NodeTable,
     policy: &Policy,
 ) -> Result<Road, Error> {
+    if !nodes.is_known() {
+        let message = "the nodes are not known yet";
+        return Err(Error::new(ErrorKind::Overloaded, message));
+    }
     let allowed = |destination| match caller {
         Caller::ApiServer => Ok(()),
         Caller::Client(peer) => policy
@@ -223,5 +228,21 @@ mod tests {
             let road = claimed_road(&client(user), to);
             assert_eq!(road, by.map(str::to_owned), "{user} to {to}");
         }
+    }
+
+    #[test]
+    fn nobody_is_dialled_before_the_first_list_of_nodes() {
+        for to in ["edge-1:10250", "192.0.2.1:10250", "10.96.0.10:443"] {
+            for caller in [Caller::ApiServer, client("prometheus")] {
+                let road = road_in(&NodeTable::default(), &caller, to);
+                assert_eq!(road, Err(ErrorKind::Overloaded), "{to}");
+            }
+        }
+        let none = road_in(&NodeTable::new([]), &Caller::ApiServer, "10.96.0.10:443");
+        assert_eq!(
+            none.as_deref(),
+            Ok("direct to 10.96.0.10"),
+            "a list of none is a list"
+        );
     }
 }

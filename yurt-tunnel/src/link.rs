@@ -25,7 +25,7 @@ use yurt_core::transport::{Error, ErrorKind, State};
 
 pub use self::config::Config;
 use self::credit::Budget;
-use self::liveness::Liveness;
+use self::liveness::{Liveness, Use};
 use self::pace::Pace;
 use self::stream::{Phase, Stream};
 use crate::wire::{Frame, Hello, VERSION};
@@ -154,7 +154,7 @@ impl Link {
             return None;
         }
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let silence = Some(self.liveness.timeout());
+        let silence = Some(self.liveness.timeout(self.used()));
         [deadline, self.release_at, silence]
             .into_iter()
             .flatten()
@@ -199,6 +199,13 @@ impl Link {
     }
 
     // === Inside ===
+
+    fn used(&self) -> Use {
+        match self.streams.is_empty() {
+            true => Use::Idle,
+            false => Use::Busy,
+        }
+    }
 
     fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })

@@ -17,16 +17,18 @@ pub struct Config {
     pub max_window: u64,
     /// How much all windows that have grown may be together.
     pub budget: u64,
-    /// The peer is asked for a sign of life after this silence.
+    /// The peer of a link with streams is asked for a sign of life after this silence.
     pub keep_alive: Duration,
-    /// The session is over after this silence.
+    /// The peer of a link without streams is asked after this silence; agents ask before, as their NAT needs it.
+    pub idle: Duration,
+    /// The session is over after this silence, if the peer was asked.
     pub liveness: Duration,
 }
 
 impl Default for Config {
     /// A thousand streams, which cost 64 MiB when nobody reads any of them, and as much again for those that
     /// are read fast; silence is noticed after 5 s and ends the session after 30 s, so that a blackout of a
-    /// quarter of a minute is lived through.
+    /// quarter of a minute is lived through. Without streams nobody is asked for 5 minutes.
     fn default() -> Self {
         Self {
             streams: 1024,
@@ -36,6 +38,7 @@ impl Default for Config {
             max_window: 8 << 20,
             budget: 64 << 20,
             keep_alive: Duration::from_secs(5),
+            idle: Duration::from_secs(300),
             liveness: Duration::from_secs(30),
         }
     }

@@ -21,14 +21,26 @@ const RECENT: usize = 8;
 #[derive(Debug)]
 pub(super) struct Liveness {
     keep_alive: Duration,
+    idle: Duration,
     liveness: Duration,
     heard: Duration,
     asked: Option<Duration>,
+    /// The first question since the peer was heard.
+    unanswered: Option<Duration>,
     next_ping: u64,
     pings: VecDeque<(u64, Duration)>,
     round_trip: Option<Duration>,
     /// The last round trips.
     recent: VecDeque<Duration>,
+}
+
+/// Whether somebody waits for the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// There is no stream.
+    Idle,
+    /// There are streams, or somebody wants one.
+    Busy,
 }
 
 /// What has come due.
@@ -41,15 +53,19 @@ pub(super) enum Due {
 
 impl Liveness {
     pub(super) fn new(config: &Config, role: Role, now: Duration) -> Self {
+        // The edge asks first, so that its NAT sees a packet from inside and the cloud need not ask.
+        let after = |silence: Duration| match role {
+            Role::Acceptor => silence,
+            Role::Opener => silence.saturating_add(silence / 4),
+        };
         Self {
-            // The edge asks first, so that its NAT sees a packet from inside and the cloud need not ask.
-            keep_alive: match role {
-                Role::Acceptor => config.keep_alive,
-                Role::Opener => config.keep_alive + config.keep_alive / 4,
-            },
+            // Half of the time is left for the answer, whatever was configured.
+            keep_alive: after(config.keep_alive).min(config.liveness / 2),
+            idle: after(config.idle.max(config.keep_alive)),
             liveness: config.liveness,
             heard: now,
             asked: None,
+            unanswered: None,
             next_ping: 0,
             pings: VecDeque::new(),
             round_trip: None,
@@ -59,6 +75,12 @@ impl Liveness {
 
     pub(super) fn heard(&mut self, now: Duration) {
         self.heard = self.heard.max(now);
+        self.unanswered = None;
+    }
+
+    /// Returns whether nobody knows that the peer lives: to be asked before a link that was idle is used.
+    pub(super) fn is_stale(&self, now: Duration) -> bool {
+        self.unanswered.is_none() && now >= self.heard + self.keep_alive
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
@@ -78,6 +100,7 @@ impl Liveness {
         }
         self.pings.push_back((number, now));
         self.asked = Some(now);
+        self.unanswered.get_or_insert(now);
         number
     }
 
@@ -95,33 +118,51 @@ impl Liveness {
         Some(sample)
     }
 
-    pub(super) fn timeout(&self) -> Duration {
-        self.next_question().min(self.heard + self.liveness)
+    pub(super) fn timeout(&self, used: Use) -> Duration {
+        let question = self.next_question(used);
+        self.lost_at().map_or(question, |lost| lost.min(question))
     }
 
-    pub(super) fn on_timeout(&mut self, now: Duration) -> Due {
-        if self.asked.is_some() && now > self.timeout() + STOOD_STILL {
+    pub(super) fn on_timeout(&mut self, now: Duration, used: Use) -> Due {
+        if self.asked.is_some() && now > self.timeout(used) + STOOD_STILL {
             // What the peer sent meanwhile may lie unread: it gets the time to be heard.
-            self.heard = self
-                .heard
-                .max(now.saturating_sub(self.liveness - self.keep_alive));
+            let long_ago = now.saturating_sub(self.answer_time());
+            self.heard = self.heard.max(long_ago);
+            self.unanswered = Some(long_ago);
             return Due::Ping;
         }
-        if now >= self.heard + self.liveness {
+        if self.lost_at().is_some_and(|lost| now >= lost) {
             return Due::Lost;
         }
-        if now >= self.next_question() {
+        if now >= self.next_question(used) {
             return Due::Ping;
         }
         Due::Nothing
     }
 
+    /// A peer is lost by its silence to a question alone: nobody asks an idle one often.
+    fn lost_at(&self) -> Option<Duration> {
+        let asked = self.unanswered?;
+        Some((self.heard + self.liveness).max(asked + self.answer_time()))
+    }
+
+    fn answer_time(&self) -> Duration {
+        self.liveness.saturating_sub(self.keep_alive)
+    }
+
     /// The first question is asked at once: how far the peer is decides how much credit a fast reader gives.
-    fn next_question(&self) -> Duration {
+    fn next_question(&self, used: Use) -> Duration {
         let Some(asked) = self.asked else {
             return Duration::ZERO;
         };
-        let silent = self.heard.max(asked) + self.keep_alive;
-        silent.min(asked + MEASURE)
+        let heard = self.heard.max(asked);
+        match used {
+            Use::Idle if self.unanswered.is_none() => heard + self.idle,
+            Use::Idle => heard + self.keep_alive,
+            Use::Busy => (heard + self.keep_alive).min(asked + MEASURE),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,9 @@ impl Link {
             State::Draining => return Err(draining()),
             State::Closed { kind, reason } => return Err(Error::new(*kind, reason.clone())),
         }
+        if self.streams.is_empty() && self.liveness.is_stale(now) {
+            self.ping(now);
+        }
         let id = self.next_stream;
         self.next_stream += 1;
         let deadline = now.saturating_add(open.deadline);

@@ -97,7 +97,7 @@ impl Link {
         }
         self.expire(now);
         self.release(now);
-        match self.liveness.on_timeout(now) {
+        match self.liveness.on_timeout(now, self.used()) {
             Due::Nothing => {}
             Due::Ping => {
                 self.ping(now);

@@ -328,3 +328,23 @@ fn what_a_direction_had_is_there_for_another_when_it_has_ended() {
     }
     assert_eq!(link.exposure(), 350, "the second has all that there is");
 }
+
+#[test]
+fn an_idle_peer_is_asked_at_once_when_a_stream_is_wanted() {
+    let mut link = link(Role::Opener, &Config::default());
+    link.on_timeout(Duration::ZERO);
+    link.on_frame(Frame::Pong(0), Duration::ZERO);
+    events(&mut link);
+    assert_eq!(link.timeout(), Some(SECOND * 375));
+    link.open(&echo(5), SECOND * 100).unwrap();
+    assert!(events(&mut link)[0].starts_with("Send(Ping"));
+    link.open(&echo(5), SECOND * 100).unwrap();
+    assert!(events(&mut link)[0].starts_with("Begin"), "once is enough");
+    // The dial is late after 5 s; the answer has the time of a blackout.
+    for second in 105..124 {
+        link.on_timeout(SECOND * second);
+        assert_eq!(*link.state(), State::Open, "at {second}");
+    }
+    link.on_timeout(SECOND * 124);
+    assert_ne!(*link.state(), State::Open);
+}

@@ -32,6 +32,9 @@ const ATTEMPTS: usize = 10;
 /// How long the other server may take to read the last bytes.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How often the other server is asked whether it is there.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
 /// A link that ends sooner is as good as none: the other end lets us in and out again.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -135,6 +138,16 @@ async fn serve(router: &Arc<Router>, session: &Arc<dyn Acceptor>, shutdown: &Can
         session.drain();
     };
     tokio::pin!(leave);
+    // No NAT is between servers, and what they cannot forward fails: the link must be known to live.
+    let ask = async {
+        loop {
+            sleep(ASK_EVERY).await;
+            if session.ping().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::pin!(ask);
     let mut is_leaving = false;
     loop {
         tokio::select! {
@@ -143,6 +156,7 @@ async fn serve(router: &Arc<Router>, session: &Arc<dyn Acceptor>, shutdown: &Can
                 Ok(incoming) => { streams.spawn(answer(router.clone(), incoming)); }
                 Err(_) => break,
             },
+            () = &mut ask => break,
             () = &mut leave, if !is_leaving => is_leaving = true,
             // The other server closes when it has read what there was; it need not be there any more.
             () = sleep(FAREWELL), if is_leaving && streams.is_empty() => {

@@ -156,7 +156,7 @@ fn tune(socket: &TcpStream, config: &Config) {
     let _ = socket.set_tcp_user_timeout(Some(config.liveness));
     // The second connection is asked for a sign of life by its one end only.
     let keep_alive = TcpKeepalive::new()
-        .with_time(config.liveness / 2)
+        .with_time(config.idle.max(config.liveness / 2))
         .with_interval(config.liveness / 6)
         .with_retries(3);
     let _ = socket.set_tcp_keepalive(&keep_alive);

@@ -63,7 +63,8 @@ pub(super) fn surviving(credentials: &Credentials, address: SocketAddr) -> Endpo
 fn transport(config: &Config, pipes: VarInt) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let window = |bytes| VarInt::from_u64(bytes).unwrap_or(VarInt::MAX);
-    let idle = IdleTimeout::try_from(config.liveness).ok();
+    // The link notices a silence; this is for a link that is not there any more.
+    let idle = IdleTimeout::try_from(config.idle.saturating_mul(2).max(config.liveness)).ok();
     transport
         .max_concurrent_bidi_streams(pipes)
         .max_concurrent_uni_streams(0_u8.into())

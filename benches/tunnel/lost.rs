@@ -37,6 +37,7 @@ pub(crate) async fn restart(way: Way) -> Result<(), Fault> {
         let transports = vec![NamedTransport {
             name: way.label(),
             transport: transport(way, credentials.clone()),
+            is_udp: false,
         }];
         let folder = site.folder.path().join(&name);
         let config = Config::new(name.parse()?, vec![listen.into()], folder);

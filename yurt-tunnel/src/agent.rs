@@ -10,6 +10,7 @@ mod allow;
 mod board;
 mod config;
 mod dial;
+mod keep_alive;
 mod keeper;
 mod known;
 mod links;
@@ -19,6 +20,7 @@ mod metrics;
 mod network;
 mod pick;
 mod policy;
+mod probes;
 mod pulse;
 mod quality;
 mod race;
@@ -45,6 +47,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::allow::{Allow, InvalidAllow};
 use self::board::Board;
 pub use self::config::Config;
+pub use self::keep_alive::KeepAlive;
+use self::keep_alive::Part;
 use self::known::Known;
 use self::links::Links;
 use self::memory::{Memory, MemoryError, Remembered};
@@ -72,7 +76,7 @@ use crate::trust::{self, Peers};
 ///     let quic = QuicTransport::new(credentials.clone(), link::Config::default());
 ///     let h2 = H2Transport::new(credentials.clone(), link::Config::default());
 ///     let transports = vec![
-///         NamedTransport::new("quic", quic),
+///         NamedTransport::new("quic", quic).over_udp(),
 ///         NamedTransport::new("h2", h2),
 ///     ];
 ///     let servers = vec!["tunnel.example:8443".parse()?];
@@ -87,6 +91,8 @@ pub struct Agent {
     config: Config,
     transports: Vec<NamedTransport>,
     credentials: Option<Credentials>,
+    /// The number of changes of the network.
+    network: watch::Sender<u64>,
 }
 
 /// Why an agent cannot run, or no longer.
@@ -123,6 +129,8 @@ struct Shared {
     known: Mutex<Known>,
     winners: Mutex<Winners>,
     standings: Mutex<BTreeMap<SocketAddr, Standing>>,
+    /// The server by which dials come; the links to others are spare.
+    first: Mutex<Option<SocketAddr>>,
     board: Arc<Board>,
     metrics: Metrics,
     /// The name of this process, which no other has.
@@ -156,6 +164,7 @@ impl Agent {
             config,
             transports,
             credentials: None,
+            network: watch::Sender::new(0),
         }
     }
 
@@ -182,7 +191,9 @@ impl Agent {
             .expect("reading a file does not panic")
             .map_err(|error: MemoryError| Error::OpenMemory(error.into()))?;
         let listener = listen(self.config.admin_listen).await?;
-        let shared = Arc::new(Shared::new(self.config, self.transports, remembered));
+        let mut shared = Shared::new(self.config, self.transports, remembered);
+        shared.network = self.network;
+        let shared = Arc::new(shared);
         let stop = CancellationToken::new();
         let mut keeping = Children::default();
         let remembered = tasks::remember(shared.clone(), memory, stop.clone());
@@ -242,6 +253,7 @@ impl Shared {
             known: Mutex::new(Known::new(config.servers.clone(), remembered.servers)),
             winners: Mutex::new(Winners::new(remembered.winners)),
             standings: Mutex::default(),
+            first: Mutex::default(),
             metrics: Metrics::new(board.clone()),
             board,
             process: format!("{:016x}", fastrand::u64(..)),
@@ -303,6 +315,25 @@ impl Shared {
         if self.standings.lock().insert(server, standing) != Some(standing) {
             self.changed.notify_one();
         }
+    }
+
+    /// Returns what the link to a server is for; where there is no first, it becomes so.
+    fn part(&self, server: SocketAddr) -> Part {
+        let mut first = self.first.lock();
+        match *first.get_or_insert(server) == server {
+            true => Part::First,
+            false => Part::Spare,
+        }
+    }
+
+    /// Notes that a dial has come by this server.
+    fn is_used(&self, server: SocketAddr) {
+        *self.first.lock() = Some(server);
+    }
+
+    /// Notes that a server is away: another will be the first.
+    fn is_away(&self, server: SocketAddr) {
+        self.first.lock().take_if(|first| *first == server);
     }
 
     /// Takes what a server says of its like.

@@ -268,7 +268,10 @@ async fn listen_once(
     transports: &[NamedTransport],
 ) -> Result<(Listeners, SocketAddr), Error> {
     let mut listeners = Listeners::new();
-    for NamedTransport { name, transport } in transports {
+    for NamedTransport {
+        name, transport, ..
+    } in transports
+    {
         let failed = |source| Error::Listen {
             address,
             transport: name,

@@ -28,6 +28,8 @@ pub struct NamedTransport {
     pub name: &'static str,
     /// How it connects and listens.
     pub transport: Arc<dyn Transport>,
+    /// Whether it is carried by UDP, which NATs forget soon.
+    pub is_udp: bool,
 }
 
 impl NamedTransport {
@@ -35,6 +37,20 @@ impl NamedTransport {
     #[must_use]
     pub fn new(name: &'static str, transport: impl Transport + 'static) -> Self {
         let transport = Arc::new(transport);
-        Self { name, transport }
+        Self {
+            name,
+            transport,
+            is_udp: false,
+        }
+    }
+
+    /// Says that UDP carries it: NATs forget that soon, and an answer to a question from inside does not show that
+    /// they had not. An agent asks the server more often.
+    #[must_use]
+    pub fn over_udp(self) -> Self {
+        Self {
+            is_udp: true,
+            ..self
+        }
     }
 }

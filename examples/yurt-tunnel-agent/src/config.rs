@@ -49,6 +49,12 @@ pub(crate) struct Flags {
     /// How many servers to be connected to at once [default: 3]
     #[arg(long, value_name = "NUMBER")]
     links: Option<String>,
+    /// How often to ask a server whether it is there, such as 30s [default: as seldom as the NAT allows]
+    #[arg(long, value_name = "DURATION")]
+    keep_alive: Option<String>,
+    /// Each byte costs: ask as seldom as possible, and keep one link warm
+    #[arg(long)]
+    metered: bool,
     /// The kubelet's port [default: 10250]
     #[arg(long, value_name = "PORT")]
     kubelet_port: Option<String>,
@@ -86,7 +92,7 @@ impl Transports {
         let of = || (credentials.clone(), link::Config::default());
         let quic = || {
             let (credentials, config) = of();
-            NamedTransport::new("quic", QuicTransport::new(credentials, config))
+            NamedTransport::new("quic", QuicTransport::new(credentials, config)).over_udp()
         };
         let h2 = || {
             let (credentials, config) = of();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Shared, Standing};
 use crate::admin::{Page, Pages};
 
-/// An answer of a server proves the path for so long.
+/// An answer of a server proves the path until the server is asked again, and so long after.
 const LATELY: Duration = Duration::from_secs(15);
 
 /// What is shown of an agent.
@@ -38,7 +38,7 @@ fn readyz(shared: &Shared) -> (bool, String) {
     let mut report = String::new();
     let mut is_ready = false;
     for one in seen.iter().filter(|one| !one.is_leaving) {
-        let is_alive = one.answered.is_some_and(|ago| ago <= LATELY);
+        let is_alive = one.answered.is_some_and(|ago| ago <= one.rest + LATELY);
         is_ready |= is_alive;
         let mark = if is_alive { '+' } else { '-' };
         let answered = match one.answered {

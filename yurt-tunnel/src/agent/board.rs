@@ -29,6 +29,7 @@ struct Entry {
     session: Weak<dyn Acceptor>,
     is_leaving: bool,
     answered: Option<Instant>,
+    rest: Duration,
 }
 
 /// A session as it is seen.
@@ -40,6 +41,8 @@ pub(super) struct Seen {
     pub(super) is_leaving: bool,
     /// How long ago the server has answered.
     pub(super) answered: Option<Duration>,
+    /// How long it is not asked after that.
+    pub(super) rest: Duration,
     pub(super) stats: Stats,
 }
 
@@ -75,6 +78,7 @@ impl Board {
             session: Arc::downgrade(&session),
             is_leaving: false,
             answered: None,
+            rest: Duration::ZERO,
         };
         entries.sessions.insert(id, entry);
         Place {
@@ -96,6 +100,7 @@ impl Board {
                 transport: entry.transport,
                 is_leaving: entry.is_leaving,
                 answered: entry.answered.map(|at| now.saturating_duration_since(at)),
+                rest: entry.rest,
                 stats,
             })
         };
@@ -105,8 +110,9 @@ impl Board {
 }
 
 impl Place {
-    pub(super) fn answered(&self, now: Instant) {
-        self.change(|entry| entry.answered = Some(now));
+    /// Notes that the server has answered and is not asked for so long.
+    pub(super) fn answered(&self, now: Instant, rest: Duration) {
+        self.change(|entry| (entry.answered, entry.rest) = (Some(now), rest));
     }
 
     pub(super) fn leaving(&self) {

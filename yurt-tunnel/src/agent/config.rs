@@ -1,12 +1,13 @@
 //! What an agent is to do.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use yurt_core::name::NodeName;
 
-use super::Allow;
+use super::{Allow, KeepAlive, local};
 use crate::server::Address;
 
 /// What an agent is to do: the node, the servers and a folder; the rest has defaults.
@@ -31,9 +32,12 @@ pub struct Config {
     pub dials: usize,
     /// How long one way of connecting is ahead of the next.
     pub head_start: Duration,
-    /// How often the preferred way is tried when another has won.
+    /// How soon the preferred way is tried again when another has won; twice as long after each failure, up to an
+    /// hour.
     pub probe_every: Duration,
-    /// How often a server is asked whether it is there.
+    /// How often a server is asked whether it is there while the link has no stream.
+    pub keep_alive: KeepAlive,
+    /// The same while it has streams.
     pub ping_every: Duration,
     /// How long it may take to answer before another session is made beside the silent one.
     pub patience: Duration,
@@ -43,6 +47,8 @@ pub struct Config {
     pub drain: Duration,
     /// The wall clock, by which certificates expire.
     pub clock: fn() -> SystemTime,
+    /// Which address of this node packets to a server come from.
+    pub(super) address_towards: fn(SocketAddr) -> io::Result<IpAddr>,
 }
 
 impl Config {
@@ -61,11 +67,13 @@ impl Config {
             dials: 1024,
             head_start: Duration::from_millis(250),
             probe_every: Duration::from_secs(60),
+            keep_alive: KeepAlive::default(),
             ping_every: Duration::from_secs(4),
             patience: Duration::from_secs(3),
             moved_patience: Duration::from_millis(300),
             drain: Duration::from_secs(30),
             clock: SystemTime::now,
+            address_towards: local::address_towards,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Keeps the link to one server: connects, redials, and goes over to a better session without losing a stream.
 
 mod held;
+mod rest;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +19,14 @@ use yurt_core::error::Chain;
 use yurt_core::transport::{Acceptor, Error, State};
 
 use self::held::{Held, News};
+use super::probes::Probes;
 use super::pulse::{Beat, Pulse};
 use super::quality::Quality;
 use super::race::{self, Goal, Race};
 use super::session::{self, finish};
 use super::want::{Reason, Situation, Want, want};
 use super::winners::Network;
-use super::{Shared, Standing, local};
+use super::{Shared, Standing};
 
 /// How long one way of connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -41,9 +43,6 @@ const PROVEN: Duration = Duration::from_secs(5 * 60);
 /// How long the others are ahead of a way that is distrusted: three round trips of TCP and TLS, far away.
 const DISTRUST: Duration = Duration::from_secs(3);
 
-/// The longest time until a preferred way that has failed often is tried again.
-const MAX_PROBE: Duration = Duration::from_secs(60 * 60);
-
 /// Sessions that finish their streams; beyond, the oldest is closed.
 const MAX_LEAVING: usize = 8;
 
@@ -59,7 +58,12 @@ pub(super) struct Keeper {
     goal: Goal,
     backoff: Backoff,
     retry_at: Instant,
+    /// The address of ours that the server sees, but for a NAT.
+    local: Option<IpAddr>,
+    probes: Probes,
     current: Option<Held>,
+    /// How long the last session had rested when it was lost: too long, if the server is there.
+    too_long: Option<Duration>,
     attempt: Option<(Reason, Attempt)>,
     /// The lane that lets a session die soon after it was made, or starve: not the first of the next race.
     distrusted: Option<usize>,
@@ -82,11 +86,14 @@ enum Happened {
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>, address: SocketAddr, name: String) -> Self {
         Self {
+            local: (shared.config.address_towards)(address).ok(),
             shared,
             goal: Goal { address, name },
             backoff: Backoff::new(PAUSES.0, PAUSES.1),
             retry_at: Instant::now(),
+            probes: Probes::default(),
             current: None,
+            too_long: None,
             attempt: None,
             distrusted: None,
             disappointments: 0,
@@ -114,11 +121,13 @@ impl Keeper {
                 Happened::Attempted(result) => self.attempted(result),
                 Happened::Heard(News::Changed(state)) => self.changed(&state),
                 Happened::Heard(News::Beat(beat)) => self.heard(beat),
+                Happened::Heard(News::Used(is_used)) => self.used(is_used),
                 Happened::NetworkChanged => self.network_changed(),
                 Happened::Other => {}
             }
         }
         self.attempt = None;
+        self.shared.is_away(self.goal.address);
         self.leave();
         while self.sessions.join_next().await.is_some() {}
     }
@@ -197,17 +206,16 @@ impl Keeper {
         }
     }
 
-    /// Returns when to try the preferred way again: later and later, if it has disappointed each time.
-    fn probe_at(&self, now: Instant) -> Instant {
+    /// Returns when to try the preferred way again: later and later, while it is closed or has disappointed each time.
+    fn probe_at(&mut self, now: Instant) -> Instant {
         let factor = 1_u32.checked_shl(self.disappointments).unwrap_or(u32::MAX);
-        let every = self.shared.config.probe_every;
-        let pause = every.saturating_mul(factor).min(MAX_PROBE.max(every));
-        now + jittered(pause)
+        let first = self.shared.config.probe_every.saturating_mul(factor);
+        now + self.probes.next_pause(first, fastrand::f64())
     }
 
     fn network(&self) -> Option<Network> {
         let server = self.goal.address;
-        let local = local::address_towards(server).ok()?;
+        let local = (self.shared.config.address_towards)(server).ok()?;
         Some(Network { local, server })
     }
 
@@ -224,7 +232,7 @@ impl Keeper {
 
     fn take_up(&mut self, lane: usize, session: Arc<dyn Acceptor>, reason: Reason) {
         let now = Instant::now();
-        let shared = &self.shared;
+        let shared = self.shared.clone();
         let server = self.goal.address;
         let transport = shared.transports[lane].name;
         let (count, streams) = watch::channel(0);
@@ -235,19 +243,26 @@ impl Keeper {
             count,
         ));
         let config = &shared.config;
-        let probe_at = (lane != 0).then(|| self.probe_at(now));
+        let probe_at = match lane {
+            0 => {
+                self.probes.reset();
+                None
+            }
+            _ => Some(self.probe_at(now)),
+        };
+        self.local = (config.address_towards)(server).ok();
         let held = Held {
             state: session.state(),
             seen: State::Open,
             streams,
-            pulse: Pulse::new(session.clone(), (config.ping_every, config.patience), now),
+            is_used: false,
+            pulse: Pulse::new(session.clone(), config.patience, now),
             quality: Quality::new(now),
             is_poor: false,
             has_moved: false,
             place: shared.board.enter((server, transport), session.clone()),
             lane,
             certificate: *shared.certificate.borrow(),
-            local: local::address_towards(server).ok(),
             since: now,
             renew_at: self.renew_at(&*session, now),
             probe_at,
@@ -255,7 +270,15 @@ impl Keeper {
         };
         tracing::info!(%server, transport, ?reason, "the server is connected");
         if let Some(network) = self.network() {
-            self.shared.winners.lock().won(network, transport);
+            let mut winners = self.shared.winners.lock();
+            winners.won(network, transport);
+            if let (Some(rested), Some(patience)) =
+                (self.too_long.take(), winners.patience(&network))
+            {
+                tracing::debug!(%server, ?rested, "the network has forgotten a link that rested");
+                patience.lost(rested);
+            }
+            drop(winners);
             self.shared.worth_keeping.notify_one();
         }
         self.distrusted = self.distrusted.filter(|distrusted| *distrusted != lane);
@@ -276,15 +299,20 @@ impl Keeper {
     fn failed(&mut self, reason: Reason, error: &Error) {
         let now = Instant::now();
         let server = self.goal.address;
-        let probe_at = self.probe_at(now);
+        let is_other_way = matches!(reason, Reason::Preferred | Reason::Poor);
+        let probe_at = is_other_way.then(|| self.probe_at(now));
+        if !is_other_way {
+            // It is the server that is away.
+            self.too_long = None;
+        }
         match (reason, &mut self.current) {
             (Reason::Poor, Some(held)) => {
                 held.is_poor = false;
-                held.quality.rest_until(probe_at);
+                held.quality.rest_until(probe_at.unwrap_or(now));
                 tracing::debug!(%server, error = Chain(error).to_string(), "no other way is open");
             }
             (Reason::Preferred, Some(held)) => {
-                held.probe_at = Some(probe_at);
+                held.probe_at = probe_at;
                 tracing::debug!(%server, error = Chain(error).to_string(), "the preferred way is still closed");
             }
             (
@@ -324,6 +352,7 @@ impl Keeper {
             State::Closed { kind, reason } => {
                 tracing::warn!(%server, ?kind, reason, "the session has ended");
                 let (lane, is_soon) = (held.lane, now - held.since < STOOD);
+                self.too_long = held.pulse.doubted();
                 self.current = None;
                 if is_soon {
                     self.distrust(lane);
@@ -345,8 +374,7 @@ impl Keeper {
         };
         let lane = held.lane;
         match beat {
-            Beat::Answered => {
-                held.place.answered(now);
+            Beat::Answered(rested) => {
                 held.has_moved = false;
                 let was_poor = held.is_poor;
                 held.is_poor |= held.quality.is_poor(&held.session.stats(), now);
@@ -354,6 +382,8 @@ impl Keeper {
                 if now - held.since >= PROVEN && lane == 0 {
                     self.disappointments = 0;
                 }
+                self.too_long = None;
+                self.rest(rested);
                 self.stand(Standing::Up);
                 // It lives: nothing else is needed.
                 if matches!(self.attempt, Some((Reason::Silent, _))) {
@@ -368,6 +398,7 @@ impl Keeper {
                 }
             }
             Beat::Silent => {
+                self.too_long = held.pulse.doubted();
                 tracing::info!(%server, "the server does not answer");
                 // Who has moved may only have to be found again.
                 if !held.has_moved {
@@ -380,6 +411,13 @@ impl Keeper {
     /// A session on another address than before may be dead, or may have moved along: that is asked at once.
     fn network_changed(&mut self) {
         let now = Instant::now();
+        let local = (self.shared.config.address_towards)(self.goal.address).ok();
+        // The kernel tells of each pod and each scan of the air, too.
+        if std::mem::replace(&mut self.local, local) == local {
+            return;
+        }
+        self.probes.reset();
+        self.disappointments = 0;
         let Some(held) = &mut self.current else {
             // A link that came back ends the pause.
             self.backoff.reset();
@@ -387,14 +425,10 @@ impl Keeper {
             self.retry_at = self.retry_at.min(soon);
             return;
         };
-        let local = local::address_towards(self.goal.address).ok();
-        if local != held.local {
-            held.local = local;
-            held.has_moved = true;
-            self.disappointments = 0;
-            held.pulse.urge(self.shared.config.moved_patience, now);
-            self.retry_at = now;
-        }
+        held.has_moved = true;
+        held.pulse.urge(self.shared.config.moved_patience, now);
+        held.probe_at = held.probe_at.map(|_| now);
+        self.retry_at = now;
     }
 
     /// Lets the current session finish its streams.
@@ -422,6 +456,9 @@ impl Keeper {
     }
 
     fn stand(&self, standing: Standing) {
+        if standing == Standing::Away {
+            self.shared.is_away(self.goal.address);
+        }
         self.shared.stand(self.goal.address, standing);
     }
 }
@@ -441,11 +478,6 @@ async fn attempted(
         Some((_, attempt)) => attempt.await,
         None => std::future::pending().await,
     }
-}
-
-/// A little less than a period, so that a site's nodes do not all come at once.
-fn jittered(period: Duration) -> Duration {
-    period.mul_f64(0.9 + fastrand::f64() / 10.0)
 }
 
 fn far() -> Instant {

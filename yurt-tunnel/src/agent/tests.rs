@@ -3,6 +3,7 @@
 mod dials;
 #[cfg(any(feature = "h2", feature = "quic"))]
 mod fleet;
+mod idle;
 mod links;
 mod lists;
 mod starving;

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::keep_alive::Patience;
+
 /// Networks that are remembered; a node that travels further forgets the oldest.
 const MAX_WINNERS: usize = 64;
 
@@ -21,6 +23,9 @@ pub(super) struct Winner {
     #[serde(flatten)]
     network: Network,
     transport: String,
+    /// How long links of this transport may rest there.
+    #[serde(default)]
+    patience: Patience,
 }
 
 /// The latest winner of each network.
@@ -45,8 +50,16 @@ impl Winners {
         self.0.push_front(Winner {
             network,
             transport: transport.to_owned(),
+            patience: Patience::default(),
         });
         self.0.truncate(MAX_WINNERS);
+    }
+
+    /// Returns how long links of the winner may rest.
+    pub(super) fn patience(&mut self, network: &Network) -> Option<&mut Patience> {
+        let mut winners = self.0.iter_mut();
+        let winner = winners.find(|winner| winner.network == *network)?;
+        Some(&mut winner.patience)
     }
 
     pub(super) fn remember(&self) -> Vec<Winner> {
@@ -76,6 +89,22 @@ mod tests {
         assert_eq!(winners.of(&network(1)), Some("quic"));
         assert_eq!(winners.of(&network(2)), Some("h2"));
         assert_eq!(winners.of(&network(3)), None);
+    }
+
+    #[test]
+    fn the_patience_of_a_network_is_remembered_until_another_transport_wins() {
+        let mut winners = Winners::default();
+        assert_eq!(winners.patience(&network(1)), None);
+        winners.won(network(1), "h2");
+        let patience = winners.patience(&network(1)).unwrap();
+        patience.lost(std::time::Duration::from_secs(60));
+        let learned = patience.clone();
+        let text = serde_json::to_string(&winners.remember()).unwrap();
+        let mut winners = Winners::new(serde_json::from_str(&text).unwrap());
+        winners.won(network(1), "h2");
+        assert_eq!(winners.patience(&network(1)), Some(&mut learned.clone()));
+        winners.won(network(1), "quic");
+        assert_ne!(winners.patience(&network(1)), Some(&mut learned.clone()));
     }
 
     #[test]

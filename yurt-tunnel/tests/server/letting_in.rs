@@ -117,6 +117,7 @@ async fn server_as(credentials: Credentials) -> Running {
     let named = |name, way: Way| NamedTransport {
         name,
         transport: way.transport(credentials.clone()),
+        is_udp: false,
     };
     let transports = vec![named("quic", Way::Quic), named("h2", Way::Http2)];
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

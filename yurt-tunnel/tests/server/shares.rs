@@ -28,6 +28,7 @@ async fn site(way: Way, world: &World) -> (Running, Agent) {
     let transports = vec![NamedTransport {
         name: "test",
         transport,
+        is_udp: false,
     }];
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = config(any);

@@ -1,6 +1,6 @@
 //! What makes one value wrong, in words that follow its place.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use yurt_core::error::Chain;
@@ -19,6 +19,15 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
         Ok(_) | Err(_) => Err(format!("{text:?} is not a whole number above 0")),
+    }
+}
+
+/// Seconds, of which a link lives through no more: the server asks by itself after five minutes.
+pub(super) fn keep_alive(text: &str) -> Result<Duration, String> {
+    let seconds = text.strip_suffix('s').and_then(|text| text.parse().ok());
+    match seconds {
+        Some(seconds @ 1..=240) => Ok(Duration::from_secs(seconds)),
+        Some(_) | None => Err(format!("{text:?} is not a time of 1s to 240s")),
     }
 }
 

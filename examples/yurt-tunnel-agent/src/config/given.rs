@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, fmt, io, path::PathBuf, str::FromStr};
 
 use serde_json::Value;
 use yurt_core::name::NodeName;
-use yurt_tunnel::agent::{Allow, Config};
+use yurt_tunnel::agent::{Allow, Config, KeepAlive};
 use yurt_tunnel::identity::{Credentials, Files};
 use yurt_tunnel::server::Address;
 
 use super::{Flags, Mistake, Settings, check};
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 12] = [
+pub(super) const KEYS: [(&str, &str); 14] = [
     ("servers", "--server"),
     ("nodeName", "--node-name"),
     ("caFile", "--ca-file"),
@@ -20,6 +20,8 @@ pub(super) const KEYS: [(&str, &str); 12] = [
     ("allow", "--allow"),
     ("transport", "--transport"),
     ("links", "--links"),
+    ("keepAlive", "--keep-alive"),
+    ("metered", "--metered"),
     ("kubeletPort", "--kubelet-port"),
     ("dataDir", "--data-dir"),
     ("adminListen", "--admin-listen"),
@@ -107,6 +109,8 @@ impl Given {
             flags.allow,
             one(flags.transport),
             one(flags.links),
+            one(flags.keep_alive),
+            one(flags.metered.then(|| "true".to_owned())),
             one(flags.kubelet_port),
             one(flags.data_dir),
             one(flags.admin_listen),
@@ -133,6 +137,7 @@ impl Given {
         let allow: Vec<Allow> = self.every("allow", parsed);
         let transport = self.or("transport", "auto", check::transport);
         let links = self.or("links", "3", check::count);
+        let keep_alive = self.keep_alive();
         let kubelet_port = self.or("kubeletPort", "10250", check::port);
         let data_dir = self.or("dataDir", "/var/lib/yurt-tunnel-agent", check::folder);
         let admin_listen = self.or("adminListen", "127.0.0.1:10266", check::address);
@@ -142,6 +147,7 @@ impl Given {
             let mut agent = Config::new(node_name?, servers, data_dir?);
             agent.allow = allow;
             agent.links = links?;
+            agent.keep_alive = keep_alive?;
             agent.kubelet_port = kubelet_port?;
             agent.admin_listen = Some(admin_listen?);
             Some(Settings {
@@ -182,6 +188,22 @@ impl Given {
             Ok(credentials)
         });
         checked.map_err(|problem| self.mistake(place, problem)).ok()
+    }
+
+    /// A pause, or the choice of it.
+    fn keep_alive(&mut self) -> Option<KeepAlive> {
+        let is_fixed = self.is_given("keepAlive");
+        let fixed = self.optional("keepAlive", check::keep_alive);
+        let is_metered = self.or("metered", "false", parsed)?;
+        match (is_fixed, is_metered) {
+            (true, true) => {
+                self.mistake("metered", "it chooses the pauses: leave keepAlive out");
+                None
+            }
+            (true, false) => fixed.map(KeepAlive::Fixed),
+            (false, true) => Some(KeepAlive::Metered),
+            (false, false) => Some(KeepAlive::Adaptive),
+        }
     }
 
     /// Each text of a list.

@@ -1,6 +1,7 @@
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use testbed::pki::Pki;
+use yurt_tunnel::agent::KeepAlive;
 
 use super::*;
 
@@ -137,6 +138,32 @@ DIR/config.yaml: log: \"loud\" is not a level: off, error, warn, info, debug, tr
 }
 
 #[test]
+fn links_rest_as_long_as_the_operator_says() {
+    let folder = folder();
+    let adaptive = load_in(folder.path(), GOOD, &[]).unwrap();
+    assert_eq!(adaptive.agent.keep_alive, KeepAlive::Adaptive);
+    let fixed = load_in(folder.path(), GOOD, &["--keep-alive", "30s"]).unwrap();
+    let half_a_minute = Duration::from_secs(30);
+    assert_eq!(fixed.agent.keep_alive, KeepAlive::Fixed(half_a_minute));
+    for (text, flags) in [("metered: true\n", &[][..]), ("", &["--metered"])] {
+        let metered = load_in(folder.path(), &format!("{GOOD}{text}"), flags).unwrap();
+        assert_eq!(metered.agent.keep_alive, KeepAlive::Metered);
+    }
+    for (flags, mistake) in [
+        (
+            &["--keep-alive", "241s"][..],
+            "--keep-alive: \"241s\" is not a time of 1s to 240s",
+        ),
+        (
+            &["--keep-alive", "30s", "--metered"],
+            "metered: it chooses the pauses: leave keepAlive out",
+        ),
+    ] {
+        assert_eq!(load_in(folder.path(), GOOD, flags).unwrap_err(), mistake);
+    }
+}
+
+#[test]
 fn a_certificate_of_somebody_else_is_a_mistake() {
     let folder = folder();
     for (flags, expected) in [
@@ -203,5 +230,10 @@ fn the_sample_has_every_key_and_its_defaults_are_the_programs() {
     assert_eq!(sample.agent.kubelet_port, plain.agent.kubelet_port);
     assert_eq!(sample.agent.data_dir, plain.agent.data_dir);
     assert_eq!(sample.agent.admin_listen, plain.agent.admin_listen);
+    assert_eq!(
+        sample.agent.keep_alive,
+        KeepAlive::Fixed(Duration::from_secs(30)),
+        "an example"
+    );
     assert_eq!(sample.transport, plain.transport);
 }

@@ -1,6 +1,5 @@
 //! The session of a link that takes new streams, and what is heard of it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -19,6 +18,7 @@ pub(super) struct Held {
     /// The state that is known: a session may have ended before anybody looked.
     pub(super) seen: State,
     pub(super) streams: watch::Receiver<usize>,
+    pub(super) is_used: bool,
     pub(super) pulse: Pulse,
     pub(super) quality: Quality,
     /// Another way is looked for, as this one loses most of what is sent.
@@ -28,7 +28,6 @@ pub(super) struct Held {
     pub(super) place: Place,
     pub(super) lane: usize,
     pub(super) certificate: u64,
-    pub(super) local: Option<IpAddr>,
     pub(super) since: Instant,
     pub(super) renew_at: Option<Instant>,
     pub(super) probe_at: Option<Instant>,
@@ -38,6 +37,8 @@ pub(super) struct Held {
 pub(super) enum News {
     Changed(State),
     Beat(Beat),
+    /// The first stream has begun, or the last has ended.
+    Used(bool),
 }
 
 impl Held {
@@ -47,7 +48,12 @@ impl Held {
             return std::future::pending().await;
         };
         let seen = held.seen.clone();
+        let was_used = held.is_used;
         tokio::select! {
+            Ok(_) = held.streams.wait_for(|count| (*count > 0) != was_used) => {
+                held.is_used = !was_used;
+                News::Used(held.is_used)
+            }
             changed = held.state.wait_for(|state| *state != seen) => {
                 // Whoever knew the state may be gone, and the session with it.
                 held.seen = changed.map_or_else(|_| dropped(), |state| state.clone());

@@ -56,13 +56,13 @@ async fn where_udp_is_closed_tcp_is_taken_and_udp_again_when_it_opens() {
     );
     let stream = open(&session, Target::Echo).await.unwrap();
 
-    tokio::time::sleep(Duration::from_secs(150)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(*session.state().borrow(), State::Open);
     world.udp.mend(at(1));
     let began = Instant::now();
     let _better = quic.next().await;
     assert!(
-        began.elapsed() <= Duration::from_secs(60),
+        began.elapsed() <= Duration::from_secs(3 * 60),
         "{:?}",
         began.elapsed()
     );

@@ -135,6 +135,11 @@ impl Cloud {
         accepted.expect("an agent connects").unwrap().unwrap()
     }
 
+    /// Returns the next session, whenever it comes.
+    pub(super) async fn ever(&self) -> Arc<dyn Opener> {
+        self.listener.accept().await.unwrap().unwrap()
+    }
+
     /// Returns whether an agent connects within a time.
     pub(super) async fn is_called_within(&self, time: Duration) -> bool {
         timeout(time, self.listener.accept()).await.is_ok()

@@ -32,7 +32,7 @@ mod told;
 mod want;
 mod winners;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -315,6 +315,15 @@ impl Shared {
         if self.standings.lock().insert(server, standing) != Some(standing) {
             self.changed.notify_one();
         }
+    }
+
+    /// Returns the servers whose link is up.
+    fn up(&self) -> BTreeSet<SocketAddr> {
+        let standings = self.standings.lock();
+        let up = standings
+            .iter()
+            .filter(|(_, standing)| **standing == Standing::Up);
+        up.map(|(server, _)| *server).collect()
     }
 
     /// Returns what the link to a server is for; where there is no first, it becomes so.

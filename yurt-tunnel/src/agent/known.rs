@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::memory::Name;
 use super::told::is_near;
@@ -11,6 +14,9 @@ use crate::servers::MAX_SERVERS;
 /// Addresses of one name; more are left out.
 const MAX_ADDRESSES: usize = 64;
 
+/// An address that a name leads to no more is a server for so long: many resolvers tell a part of them each time.
+const MISSING: Duration = Duration::from_secs(300);
+
 /// Names, who told of them, and the addresses that they lead to.
 #[derive(Debug, Default)]
 pub(super) struct Known {
@@ -19,7 +25,8 @@ pub(super) struct Known {
     told: BTreeMap<SocketAddr, Vec<Address>>,
     /// What was known before the restart; until a server has said more.
     remembered: Vec<Address>,
-    addresses: BTreeMap<Address, Vec<SocketAddr>>,
+    /// What each name has led to, and when it did last.
+    addresses: BTreeMap<Address, BTreeMap<SocketAddr, Instant>>,
 }
 
 impl Known {
@@ -33,8 +40,9 @@ impl Known {
             .filter(|name| name.is_told && is_near(&name.name, &known.configured))
             .map(|name| name.name.clone())
             .collect();
+        let now = Instant::now();
         for name in remembered {
-            known.resolved(&name.name, name.addresses);
+            known.resolved(&name.name, name.addresses, now, |_| false);
         }
         known
     }
@@ -49,13 +57,29 @@ impl Known {
         }
     }
 
-    /// Takes the addresses that a name leads to now.
-    pub(super) fn resolved(&mut self, name: &Address, addresses: Vec<SocketAddr>) {
-        if !addresses.is_empty() && self.names().contains(name) {
-            let addresses = addresses.into_iter().take(MAX_ADDRESSES).collect();
-            self.addresses.insert(name.clone(), addresses);
-            self.forget();
+    /// Takes the addresses that a name leads to now. Others are forgotten when they were missing for some minutes and
+    /// their link is not up.
+    pub(super) fn resolved(
+        &mut self,
+        name: &Address,
+        addresses: Vec<SocketAddr>,
+        now: Instant,
+        is_up: impl Fn(&SocketAddr) -> bool,
+    ) {
+        if addresses.is_empty() || !self.names().contains(name) {
+            return;
         }
+        let known = self.addresses.entry(name.clone()).or_default();
+        let addresses = addresses.into_iter().take(MAX_ADDRESSES);
+        known.extend(addresses.map(|address| (address, now)));
+        known.retain(|address, seen| now < *seen + MISSING || is_up(address));
+        while known.len() > MAX_ADDRESSES
+            && let Some(oldest) = known.iter().min_by_key(|(_, seen)| **seen)
+        {
+            let oldest = *oldest.0;
+            known.remove(&oldest);
+        }
+        self.forget();
     }
 
     /// Returns the names that are to be resolved.
@@ -79,7 +103,12 @@ impl Known {
         let told = names.iter().filter(|name| !self.configured.contains(name));
         let mut servers = BTreeMap::new();
         for name in self.configured.iter().chain(told) {
-            for address in self.addresses.get(name).into_iter().flatten() {
+            for address in self
+                .addresses
+                .get(name)
+                .into_iter()
+                .flat_map(BTreeMap::keys)
+            {
                 if servers.len() < MAX_SERVERS {
                     servers.entry(*address).or_insert_with(|| name.host.clone());
                 }
@@ -91,7 +120,13 @@ impl Known {
     /// Returns what is worth being remembered.
     pub(super) fn remember(&self) -> Vec<Name> {
         let remember = |name: Address| Name {
-            addresses: self.addresses.get(&name).cloned().unwrap_or_default(),
+            addresses: self
+                .addresses
+                .get(&name)
+                .into_iter()
+                .flat_map(BTreeMap::keys)
+                .copied()
+                .collect(),
             is_told: !self.configured.contains(&name),
             name,
         };
@@ -119,13 +154,24 @@ mod tests {
         ([192, 0, 2, last], 443).into()
     }
 
+    /// Takes the addresses of a name, long after the last.
+    fn resolve(known: &mut Known, name: &Address, addresses: Vec<SocketAddr>) {
+        known.resolved(name, addresses, Instant::now() + 3 * MISSING, |_| false);
+    }
+
     fn of(known: &Known) -> Vec<(SocketAddr, String)> {
         known.servers().into_iter().collect()
     }
 
     fn headless() -> Known {
         let mut known = Known::new(vec![name("tunnel.one.example:443")], Vec::new());
-        known.resolved(&name("tunnel.one.example:443"), vec![at(1), at(2)]);
+        let now = Instant::now();
+        known.resolved(
+            &name("tunnel.one.example:443"),
+            vec![at(1), at(2)],
+            now,
+            |_| false,
+        );
         known
     }
 
@@ -141,10 +187,47 @@ mod tests {
     #[test]
     fn a_name_that_leads_nowhere_keeps_the_addresses_that_it_had() {
         let mut known = headless();
-        known.resolved(&name("tunnel.one.example:443"), Vec::new());
+        resolve(&mut known, &name("tunnel.one.example:443"), Vec::new());
         assert_eq!(of(&known).len(), 2);
-        known.resolved(&name("tunnel.one.example:443"), vec![at(3)]);
+        resolve(&mut known, &name("tunnel.one.example:443"), vec![at(3)]);
         assert_eq!(of(&known), [(at(3), "tunnel.one.example".to_owned())]);
+    }
+
+    #[test]
+    fn a_resolver_that_rotates_or_tells_a_part_changes_nothing() {
+        let tunnel = name("tunnel.one.example:443");
+        let mut known = Known::new(vec![tunnel.clone()], Vec::new());
+        let now = Instant::now();
+        known.resolved(&tunnel, vec![at(1), at(2), at(3)], now, |_| false);
+        let (servers, remembered) = (known.servers(), known.remember());
+        for round in 1..=100_u8 {
+            let now = now + Duration::from_secs(30) * u32::from(round);
+            let first = 1 + round % 3;
+            let second = 1 + (round + 1) % 3;
+            for told in [vec![at(first)], vec![at(second), at(first)]] {
+                known.resolved(&tunnel, told, now, |_| false);
+                assert_eq!(known.servers(), servers, "round {round}");
+                assert_eq!(known.remember(), remembered, "round {round}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_is_forgotten_when_it_was_missing_for_minutes_and_its_link_is_away() {
+        let tunnel = name("tunnel.one.example:443");
+        let mut known = Known::new(vec![tunnel.clone()], Vec::new());
+        let began = Instant::now();
+        known.resolved(&tunnel, vec![at(1), at(2), at(3)], began, |_| false);
+        let mut servers = |after| {
+            let is_up = |server: &SocketAddr| *server == at(2);
+            known.resolved(&tunnel, vec![at(1)], began + after, is_up);
+            known.servers().into_keys().collect::<Vec<_>>()
+        };
+        let moment = Duration::from_secs(1);
+        assert_eq!(servers(MISSING - moment), [at(1), at(2), at(3)]);
+        assert_eq!(servers(MISSING), [at(1), at(2)]);
+        known.resolved(&tunnel, vec![at(1)], began + 2 * MISSING, |_| false);
+        assert_eq!(known.servers().into_keys().collect::<Vec<_>>(), [at(1)]);
     }
 
     #[test]
@@ -155,8 +238,8 @@ mod tests {
             vec![name("b.one.example:443"), name("tunnel.one.example:443")],
         );
         known.told(at(2), vec![name("c.one.example:443")]);
-        known.resolved(&name("b.one.example:443"), vec![at(8)]);
-        known.resolved(&name("c.one.example:443"), vec![at(9), at(1)]);
+        resolve(&mut known, &name("b.one.example:443"), vec![at(8)]);
+        resolve(&mut known, &name("c.one.example:443"), vec![at(9), at(1)]);
         let hosts: Vec<_> = of(&known).into_iter().map(|(_, host)| host).collect();
         assert_eq!(
             hosts,
@@ -182,7 +265,7 @@ mod tests {
         assert!(!known.names().contains(&name("b.one.example:443")));
         known.told(at(2), vec![name("b.one.example:443")]);
         assert!(known.names().contains(&name("b.one.example:443")));
-        known.resolved(&name("tunnel.one.example:443"), vec![at(1)]);
+        resolve(&mut known, &name("tunnel.one.example:443"), vec![at(1)]);
         assert!(!known.names().contains(&name("b.one.example:443")));
     }
 
@@ -190,7 +273,7 @@ mod tests {
     fn a_restart_knows_what_was_known_until_a_server_tells_otherwise() {
         let mut before = headless();
         before.told(at(1), vec![name("b.one.example:443")]);
-        before.resolved(&name("b.one.example:443"), vec![at(8)]);
+        resolve(&mut before, &name("b.one.example:443"), vec![at(8)]);
         let mut after = Known::new(vec![name("tunnel.one.example:443")], before.remember());
         assert_eq!(of(&after), of(&before));
         after.told(at(77), Vec::new());
@@ -213,7 +296,7 @@ mod tests {
             known.told(at(teller), servers.collect());
         }
         for name in known.names() {
-            known.resolved(&name, (0..=255).map(at).collect());
+            resolve(&mut known, &name, (0..=255).map(at).collect());
         }
         assert_eq!(known.names().len(), MAX_SERVERS);
         assert_eq!(of(&known).len(), MAX_SERVERS);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use yurt_core::backoff::Backoff;
 use yurt_core::error::Chain;
@@ -75,11 +75,13 @@ async fn resolve_all(shared: &Shared) -> bool {
             }
         }
     }
+    let now = Instant::now();
+    let up = shared.up();
     let is_changed = {
         let mut known = shared.known.lock();
         let before = known.servers();
         for (name, addresses) in found {
-            known.resolved(&name, addresses);
+            known.resolved(&name, addresses, now, |server| up.contains(server));
         }
         known.servers() != before
     };

@@ -289,6 +289,8 @@ impl Model {
         };
         let two = (2 * self.packet * 1_000_000).checked_div(self.rate.best());
         let two = Duration::from_micros(two.unwrap_or_default());
+        // Who starves in another's queue has a low rate too: half of the longest queue is not two packets of ours.
+        let two = two.min(self.rate.deepest() / 2);
         of_round > ever + two.max(ever / 8 + SLACK)
     }
 

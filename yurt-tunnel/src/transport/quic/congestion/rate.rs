@@ -44,11 +44,15 @@ impl Rate {
 
     /// Whether packets wait about as long as they did at most.
     pub(super) fn is_queue_full(&self) -> bool {
-        let (Some(shortest), Some((_, longest))) = (self.shortest(), self.long.front()) else {
-            return true;
-        };
         let now = self.last.iter().max().copied().unwrap_or_default();
-        now.saturating_sub(shortest) * 4 >= longest.saturating_sub(shortest) * 3
+        let waits = now.saturating_sub(self.shortest().unwrap_or_default());
+        waits * 4 >= self.deepest() * 3
+    }
+
+    /// How long packets waited at most.
+    pub(super) fn deepest(&self) -> Duration {
+        let longest = self.long.front().map_or(Duration::ZERO, |(_, trip)| *trip);
+        longest.saturating_sub(self.shortest().unwrap_or_default())
     }
 
     /// Takes what a round has delivered. One that had nothing more to send says only that it can be so much.

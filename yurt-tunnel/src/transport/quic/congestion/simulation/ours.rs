@@ -32,6 +32,19 @@ impl Ours {
         }
     }
 
+    /// One that has known the path when it was free, and has next to nothing now.
+    pub(super) fn starved(free: Duration, full: Duration) -> Self {
+        let mut ours = Self::new();
+        for round in 0..40 {
+            let sent = full * round;
+            let trip = if round == 0 { free } else { full };
+            for _ in 0..4 {
+                ours.model.acked(sent + trip, sent, PACKET, false);
+            }
+        }
+        ours
+    }
+
     fn lost(&mut self, now: Duration, lost: &[Duration]) {
         if let Some(last) = lost.last() {
             let bytes = lost.len() as u64 * PACKET;

@@ -215,6 +215,19 @@ fn a_bottleneck_that_widens_is_found_out() {
 }
 
 #[test]
+fn a_flow_that_starves_in_a_full_queue_gets_its_share_again() {
+    for queue in QUEUES {
+        let mut world = World::new(line(queue), 7);
+        world.add(cubic());
+        world.live(ms(10_000));
+        world.add(Box::new(Ours::starved(ms(50), ms(50 + queue))));
+        world.live(WARM);
+        world.live(LONG);
+        assert_fair(&world, 1, 15.0..=75.0);
+    }
+}
+
+#[test]
 fn when_the_other_has_gone_the_queue_is_short_again() {
     let mut world = two(line(200), [ours, reno], Duration::ZERO);
     world.flows[1].sender = Box::new(Silent);

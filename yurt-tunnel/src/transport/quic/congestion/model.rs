@@ -281,17 +281,12 @@ impl Model {
         self.ceiling.as_ref().is_some_and(|it| it.window() < most)
     }
 
-    /// Whether no packet of a round was about as quick as the path allows. On a slow path each waits for one or two
-    /// others of ours.
+    /// Whether no packet of a round was about as quick as the path allows.
     fn has_queue(&self, round: Round) -> bool {
-        let (Some(of_round), Some(ever)) = (round.shortest, self.rate.shortest()) else {
-            return false;
-        };
-        let two = (2 * self.packet * 1_000_000).checked_div(self.rate.best());
-        let two = Duration::from_micros(two.unwrap_or_default());
-        // Who starves in another's queue has a low rate too: half of the longest queue is not two packets of ours.
-        let two = two.min(self.rate.deepest() / 2);
-        of_round > ever + two.max(ever / 8 + SLACK)
+        match (round.shortest, self.rate.shortest()) {
+            (Some(of_round), Some(ever)) => of_round > ever + ever / 8 + SLACK,
+            _ => false,
+        }
     }
 
     /// What the path delivers in its shortest round trip, in percent; beyond all of it, in the slack too.

@@ -142,24 +142,6 @@ fn a_slow_bottleneck_is_used_and_its_queue_stays_short() {
 }
 
 #[test]
-fn on_a_line_of_few_packets_it_keeps_few_waiting() {
-    for kilobits in [256, 512, 1_000] {
-        for jitter in [0, 10] {
-            let link = Link {
-                bits: kilobits * 1_000,
-                trip: ms(60),
-                jitter: ms(jitter),
-                ..line(300)
-            };
-            let mut world = alone(link);
-            let (used, waited) = (world.used(), world.waited(0));
-            assert!(used >= 85.0, "{link:?}: {used:.0} %");
-            assert!(waited <= ms(100), "{link:?}: {waited:?}");
-        }
-    }
-}
-
-#[test]
 fn a_queue_of_its_own_does_not_creep_up() {
     let mut world = alone(line(1_000));
     for _ in 0..4 {

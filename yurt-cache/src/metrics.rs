@@ -20,8 +20,8 @@ use prometheus_client::registry::Registry as Exposition;
 use yurt_core::store::Store;
 
 use self::collector::HubCollector;
-use crate::api::request::Verb;
 use crate::api::Resource;
+use crate::api::request::Verb;
 use crate::follow::registry::Registry;
 use crate::tasks;
 use crate::upstream::Upstream;

@@ -17,8 +17,8 @@ use yurt_core::transport::Peer;
 pub(crate) use self::current::Current;
 use self::current::read;
 pub use self::error::Error;
-pub(crate) use self::peer::shown;
 pub use self::peer::{InvalidCertificate, peer};
+pub(crate) use self::peer::{issued, shown};
 pub use self::refusal::Refusal;
 
 /// Where the certificates are.

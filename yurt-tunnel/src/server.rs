@@ -5,6 +5,7 @@
 
 mod check;
 mod connect;
+mod denied;
 mod dial;
 mod figures;
 mod nodes;
@@ -20,16 +21,19 @@ mod status;
 mod tries;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use yurt_core::transport::{self, Listener, Peer};
 
+pub use self::denied::InvalidDenied;
+use self::denied::{Denied, DeniedNodes};
 pub use self::dial::{Address, Caller, Dial, Dialled, InvalidAddress};
 use self::figures::Figures;
 pub use self::nodes::{
@@ -65,6 +69,9 @@ pub struct Config {
     pub advertise: Vec<Address>,
     /// Who may reach what.
     pub policy: Policy,
+    /// A file of nodes that are not let in: a name in each line, or a name and an age such as `24h`, which their
+    /// certificates may have. Read again every few seconds.
+    pub denied_nodes: Option<PathBuf>,
     /// Where health and metrics are shown.
     pub admin_listen: Option<SocketAddr>,
     /// How long streams may go on after the shutdown began.
@@ -93,6 +100,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The list of denied nodes is none.
+    #[error("take the list of denied nodes")]
+    Denied(#[source] InvalidDenied),
     /// A task has ended that the server cannot be without.
     #[error("{task} has ended")]
     Ended {
@@ -112,6 +122,7 @@ pub struct Server {
     source: Box<dyn NodeSource>,
     table: watch::Sender<Arc<NodeTable>>,
     peers: Vec<Address>,
+    denied_nodes: Option<PathBuf>,
     drain: Duration,
     credentials: Credentials,
     work: TaskTracker,
@@ -125,6 +136,7 @@ pub(crate) struct Shared {
     transports: Vec<NamedTransport>,
     figures: Figures,
     refusals: Refusals,
+    denied: DeniedNodes,
     /// The task that has ended and that the server cannot be without.
     lost: OnceLock<String>,
     /// The list for agents, encoded.
@@ -151,6 +163,7 @@ impl Server {
         transports: Vec<NamedTransport>,
         (source, nodes): (Box<dyn NodeSource>, NodeTable),
     ) -> Result<Self, Error> {
+        let denied = read_denied(config.denied_nodes.clone()).await?;
         let (listeners, address) = listen(config.listen, &transports).await?;
         let admin = match config.admin_listen {
             None => None,
@@ -181,6 +194,7 @@ impl Server {
             transports,
             figures,
             refusals: Refusals::default(),
+            denied: DeniedNodes::new(denied),
             lost: OnceLock::new(),
             servers: crate::servers::encode(&known),
             address,
@@ -192,6 +206,7 @@ impl Server {
             source,
             table,
             peers: config.peers,
+            denied_nodes: config.denied_nodes,
             drain: config.drain,
             credentials,
             work: TaskTracker::new(),
@@ -245,6 +260,15 @@ impl Server {
         let running = Running::start(self, &doors, &shutdown, end);
         running.serve(&shutdown).await
     }
+}
+
+async fn read_denied(path: Option<PathBuf>) -> Result<Denied, Error> {
+    let Some(path) = path else {
+        return Ok(Denied::default());
+    };
+    let read = spawn_blocking(move || Denied::read(&path)).await;
+    read.expect("reading a file does not panic")
+        .map_err(Error::Denied)
 }
 
 /// Listens by every transport at one address.

@@ -12,6 +12,8 @@ mod admin;
 mod breaking_off;
 #[path = "server/check.rs"]
 mod check;
+#[path = "server/denied.rs"]
+mod denied;
 #[path = "server/dialling.rs"]
 mod dialling;
 #[path = "server/ending.rs"]

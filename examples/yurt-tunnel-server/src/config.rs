@@ -102,6 +102,9 @@ pub(crate) struct Flags {
     /// Where Services and pods have theirs: never a node's
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     service_networks: Vec<String>,
+    /// A file of nodes that are not let in, a name in each line
+    #[arg(long, value_name = "FILE")]
+    denied_nodes: Option<String>,
     /// Where health and metrics are shown [default: 127.0.0.1:10265]
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
@@ -125,6 +128,7 @@ pub(crate) struct Settings {
     pub(crate) connect_listen: Option<SocketAddr>,
     pub(crate) policy: Policy,
     pub(crate) nodes: NodesFrom,
+    pub(crate) denied_nodes: Option<PathBuf>,
     pub(crate) admin_listen: SocketAddr,
     pub(crate) drain: Duration,
     pub(crate) log: Targets,

@@ -33,6 +33,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         peers: settings.peers,
         advertise: settings.advertise,
         policy: settings.policy.clone(),
+        denied_nodes: settings.denied_nodes,
         admin_listen: Some(settings.admin_listen),
         drain: settings.drain,
     };

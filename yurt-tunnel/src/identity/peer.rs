@@ -61,6 +61,14 @@ pub(crate) fn shown(chain: Option<&[CertificateDer<'_>]>) -> Result<Peer, Refusa
     })
 }
 
+/// Returns when the certificate of a peer was issued, if it has shown one.
+pub(crate) fn issued(peer: &Peer) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(peer.chain.0.first()?).ok()?;
+    let issued = certificate.validity().not_before.timestamp();
+    let issued = Duration::from_secs(issued.try_into().unwrap_or(0));
+    Some(SystemTime::UNIX_EPOCH + issued)
+}
+
 /// Returns the bytes of certificates.
 pub(super) fn kept(chain: &[CertificateDer<'_>]) -> Chain {
     Chain(chain.iter().map(|der| der.as_ref().into()).collect())

@@ -30,6 +30,9 @@ pub enum Refusal {
     /// The identity is true and has no business here.
     #[error("an identity that has no business here")]
     Stranger,
+    /// The operator denies the node.
+    #[error("a node that the operator denies")]
+    Denied,
     /// The peer speaks another protocol, or another version of ours.
     #[error("another protocol")]
     Protocol,
@@ -49,7 +52,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, so that each has a counter from the start.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::Expired,
@@ -57,6 +60,7 @@ impl Refusal {
         Self::WrongUsage,
         Self::WrongName,
         Self::Stranger,
+        Self::Denied,
         Self::Protocol,
         Self::Slow,
         Self::Flood,
@@ -75,6 +79,7 @@ impl Refusal {
             Self::WrongUsage => "wrong_usage",
             Self::WrongName => "wrong_name",
             Self::Stranger => "stranger",
+            Self::Denied => "denied",
             Self::Protocol => "protocol",
             Self::Slow => "slow",
             Self::Flood => "flood",

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::sessions::Accepting;
 use super::status::Status;
-use super::{Error, Server, Shared, peers};
+use super::{Error, Server, Shared, denied, peers};
 use crate::children::{Children, Ended};
 use crate::identity::Credentials;
 use crate::trust::{self, Peers};
@@ -48,6 +48,10 @@ impl Running {
             "what looks whether peers are still believed",
             look_at_peers(shared.clone(), server.credentials.clone()),
         );
+        if let Some(path) = server.denied_nodes {
+            let kept = denied::keep(shared.clone(), path);
+            aside.spawn("what looks for denied nodes", kept);
+        }
         let credentials = server.credentials;
         let status = Status::new(shared.clone(), doors, credentials, shutdown.clone());
         if let Some(listener) = server.admin {

@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 use yurt_core::error::Chain;
-use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, State, Target};
+use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, Peer, State, Target};
 
+use super::denied::DENIED;
 use super::registry::Member;
 use super::{Shared, is_server};
 use crate::identity::Refusal;
@@ -82,16 +83,13 @@ impl Accepting {
         let (shared, transport) = (&self.shared, self.transport);
         let peer = session.peer();
         let remote = session.remote();
-        let member = match peer.node() {
-            Some(node) => Member::Agent(node),
-            None if is_server(peer) => Member::Peer,
-            None => {
-                let why = "neither a node nor a server";
-                let stranger = format!("{} at {remote} is {why}", peer.user);
-                let stranger =
-                    Error::new(ErrorKind::Forbidden, stranger).with_source(Refusal::Stranger);
-                refused(shared, transport, &stranger).await;
-                return session.close("only nodes and servers come in here").await;
+        let member = match admit(shared, peer) {
+            Ok(member) => member,
+            Err((refusal, why, words)) => {
+                let message = format!("{} at {remote} is {why}", peer.user);
+                let error = Error::new(ErrorKind::Forbidden, message).with_source(refusal);
+                refused(shared, transport, &error).await;
+                return session.close(words).await;
             }
         };
         let is_agent = matches!(member, Member::Agent(_));
@@ -121,6 +119,22 @@ impl Accepting {
         let (reason, ()) = tokio::join!(live(&session, farewell), told);
         shared.registry.remove(&member, number);
         info!(user = session.peer().user, %remote, session = number, reason, "disconnected");
+    }
+}
+
+/// Returns whose a session is; or why it is none, in the log's words and in those for the peer.
+fn admit(shared: &Shared, peer: &Peer) -> Result<Member, (Refusal, &'static str, &'static str)> {
+    match peer.node() {
+        Some(node) => match shared.denied.judge(&node, peer) {
+            Ok(()) => Ok(Member::Agent(node)),
+            Err(refusal) => Err((refusal, "denied by the operator", DENIED)),
+        },
+        None if is_server(peer) => Ok(Member::Peer),
+        None => Err((
+            Refusal::Stranger,
+            "neither a node nor a server",
+            "only nodes and servers come in here",
+        )),
     }
 }
 

@@ -71,6 +71,7 @@ async fn answers(dial: Arc<dyn Dial>, name: String) {
 /// A server at the cloud that knows the nodes.
 async fn serve(wan: &Wan, cloud: Credentials, names: &[String]) -> Server {
     let config = server::Config {
+        denied_nodes: None,
         listen: (wan.cloud().address(), 0).into(),
         peers: Vec::new(),
         advertise: Vec::new(),

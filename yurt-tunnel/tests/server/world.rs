@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use yurt_core::error::Chain;
 use yurt_core::testing::transport::{MemoryNetwork, node, server};
 use yurt_core::transport::{Acceptor, Error, Incoming, Peer, State, Target, Transport};
 use yurt_tunnel::egress::{self, Policy};
@@ -157,6 +158,13 @@ impl World {
         Running::open(config, self.credentials("192.0.2.1"), transports).await
     }
 
+    /// What a server says that does not start.
+    pub(crate) async fn refuses(&self, config: Config) -> String {
+        let nodes = (Box::new(Still) as Box<dyn NodeSource>, NodeTable::default());
+        let opened = Server::open(config, self.credentials("192.0.2.1"), Vec::new(), nodes);
+        Chain(&opened.await.unwrap_err()).to_string()
+    }
+
     /// A server that nobody has told of any node.
     pub(crate) async fn ignorant(&self) -> Running {
         let transports = Vec::new();
@@ -222,6 +230,7 @@ pub(crate) fn config(address: SocketAddr) -> Config {
         peers: Vec::new(),
         advertise: Vec::new(),
         policy: Policy::default(),
+        denied_nodes: None,
         admin_listen: Some(([127, 0, 0, 1], 0).into()),
         drain: Duration::from_secs(30),
     }

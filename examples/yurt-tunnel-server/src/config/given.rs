@@ -14,7 +14,7 @@ use yurt_tunnel::server::{Address, Grants, SERVERS_GROUP};
 use super::{Cluster, Flags, Mistake, NodesFrom, Settings, check};
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 17] = [
+pub(super) const KEYS: [(&str, &str); 18] = [
     ("listen", "--listen"),
     ("advertise", "--advertise"),
     ("peers", "--peer"),
@@ -29,6 +29,7 @@ pub(super) const KEYS: [(&str, &str); 17] = [
     ("dataDir", "--data-dir"),
     ("nodeNetworks", "--node-networks"),
     ("serviceNetworks", "--service-networks"),
+    ("deniedNodes", "--denied-nodes"),
     ("adminListen", "--admin-listen"),
     ("drain", "--drain"),
     ("log", "--log"),
@@ -143,6 +144,7 @@ impl Given {
             one(flags.data_dir),
             flags.node_networks,
             flags.service_networks,
+            one(flags.denied_nodes),
             one(flags.admin_listen),
             one(flags.drain),
             one(flags.log),
@@ -169,6 +171,7 @@ impl Given {
         let policy = self.policy();
         let grants = self.grants(advertise.iter().chain(&peers));
         let nodes = self.nodes(grants);
+        let denied_nodes = self.optional("deniedNodes", check::readable);
         let admin_listen = self.or("adminListen", ADMIN, check::address);
         let drain = self.or("drain", "30s", check::duration);
         let log = self.or("log", "info", check::log);
@@ -198,6 +201,7 @@ impl Given {
                 connect_listen,
                 policy: policy?,
                 nodes: nodes?,
+                denied_nodes,
                 admin_listen: admin_listen?,
                 drain: drain?,
                 log: log?,

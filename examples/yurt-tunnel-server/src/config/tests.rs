@@ -68,7 +68,7 @@ fn what_is_not_given_has_a_default() {
     assert_eq!(settings.policy, Policy::default());
     assert!(settings.peers.is_empty() && settings.advertise.is_empty());
     assert!(settings.egress_socket.is_none() && settings.egress_listen.is_none());
-    assert!(settings.connect_listen.is_none());
+    assert!(settings.connect_listen.is_none() && settings.denied_nodes.is_none());
 }
 
 #[test]
@@ -88,6 +88,7 @@ nodesFile: DIR/none.json
 dataDir: var
 nodeNetworks: ['10.0.0.0/33', 10.0.0.0/8]
 serviceNetworks: [services]
+deniedNodes: DIR/none
 drain: 2d
 log: loud
 apiServers: kube-apiserver
@@ -115,6 +116,7 @@ DIR/config.yaml: serviceNetworks[0]: \"services\" is not a network such as 10.1.
 DIR/config.yaml: nodeNetworks[0]: \"10.0.0.0/33\" is not a network such as 10.1.0.0/16 or fd00::/8
 DIR/config.yaml: dataDir: var is not an absolute path
 DIR/config.yaml: nodesFile: cannot read DIR/none.json: No such file or directory (os error 2)
+DIR/config.yaml: deniedNodes: cannot read DIR/none: No such file or directory (os error 2)
 DIR/config.yaml: drain: \"2d\" is not a time such as 30s, 5m or 1h, at most 24h
 DIR/config.yaml: log: \"loud\" is not a level: off, error, warn, info, debug, trace
 adminListen: 127.0.0.1:10265 is the address of connectListen too";

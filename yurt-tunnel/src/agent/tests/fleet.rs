@@ -71,6 +71,7 @@ impl Fleet {
             peers: Vec::new(),
             advertise: Vec::new(),
             policy: egress::Policy::default(),
+            denied_nodes: None,
             admin_listen: None,
             drain: Duration::from_secs(1),
         };

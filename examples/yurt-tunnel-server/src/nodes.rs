@@ -30,7 +30,7 @@ use self::object::{Known, NodeObject, known, oldest_first};
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// How many refused claims the log may tell of: a kubelet can make up new ones for ever.
-const MAX_TOLD: usize = 100_000;
+const MAX_TOLD: usize = 20_000;
 
 /// The Node objects of a cluster.
 pub(crate) struct KubeNodes {

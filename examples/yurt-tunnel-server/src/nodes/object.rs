@@ -13,6 +13,12 @@ use yurt_tunnel::server::{KUBELET_PORT, Node};
 /// Nodes with this label are at the edge (OpenYurt's well-known label).
 pub(super) const EDGE_LABEL: &str = "openyurt.io/is-edge-worker";
 
+/// How many addresses of one Node count: else it could claim those of all nodes that are yet to come.
+const MAX_ADDRESSES: usize = 64;
+
+/// DNS has no longer names.
+const MAX_NAME: usize = 253;
+
 /// A Node, less what nobody asks for.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct NodeObject {
@@ -78,6 +84,11 @@ pub(super) fn known(object: &NodeObject) -> Option<Known> {
     // The address by which nodes reach each other is the one to dial.
     let mut addresses = status.addresses;
     addresses.sort_by_key(|address| address.type_ != "InternalIP");
+    let addresses = addresses.into_iter().map(|one| one.address);
+    let addresses = addresses
+        .filter(|address| address.len() <= MAX_NAME)
+        .take(MAX_ADDRESSES)
+        .collect();
     let port = status
         .daemon_endpoints
         .kubelet_endpoint
@@ -87,7 +98,7 @@ pub(super) fn known(object: &NodeObject) -> Option<Known> {
     let label = labels.and_then(|labels| labels.get(EDGE_LABEL));
     let node = Node {
         name,
-        addresses: addresses.into_iter().map(|one| one.address).collect(),
+        addresses,
         edge: label.is_some_and(|value| value == "true"),
         kubelet_port: port.unwrap_or(KUBELET_PORT),
     };

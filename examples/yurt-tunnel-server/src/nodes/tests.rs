@@ -156,6 +156,17 @@ fn a_node_is_what_its_object_says() {
 }
 
 #[test]
+fn a_node_does_not_claim_a_whole_network_nor_fill_the_memory() {
+    let mut addresses: Vec<_> = (0..255).map(|last| format!("192.0.2.{last}")).collect();
+    addresses.insert(0, "a".repeat(1 << 20));
+    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    let node = known(&claiming("edge-1", "2025-01-01T00:00:00Z", &addresses));
+    let node = node.unwrap().node;
+    assert_eq!(node.addresses.len(), 64);
+    assert_eq!(node.addresses[0], "192.0.2.0");
+}
+
+#[test]
 fn nodes_are_remembered_and_a_damaged_memory_is_none() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(kept::read(folder.path(), &grants()), NodeTable::default());

@@ -95,8 +95,7 @@ pub(crate) struct Flags {
     /// Where the nodes are remembered, for a start while the API server is away
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
-    /// Where nodes have their addresses; what Node objects claim elsewhere leads to no agent [default: the
-    /// private ranges]
+    /// Where nodes have their addresses, for what Node objects claim [default: the private ranges]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     node_networks: Vec<String>,
     /// Where Services and pods have theirs: never a node's

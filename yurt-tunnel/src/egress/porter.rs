@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,6 +13,10 @@ use super::Door;
 use super::room::{Entered, From};
 use super::visit::{Accepted, Shared, Visit};
 use crate::identity::Refusal;
+
+/// How long the system may take to tell of those who have knocked before the door was closed: whoever is left at a
+/// listener that ends is reset.
+const KNOCKED: Duration = Duration::from_millis(20);
 
 /// How long a listener rests that cannot accept, for want of descriptors most likely.
 const REST: Duration = Duration::from_millis(100);
@@ -53,22 +58,18 @@ impl Listener {
 impl Porter {
     /// Accepts until the door is closed, and then those who had knocked before.
     pub(super) async fn accept(self, listener: Listener) {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                accepted = listener.accept() => accepted,
-                () = self.closed.cancelled() => return,
-            };
+        while let Some(accepted) = self.closed.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((accepted, from)) => self.let_in(accepted, from),
                 Err(error) => {
                     tracing::warn!(door = %self.door, %error, "a client cannot be accepted");
-                    let rest = tokio::time::sleep(REST);
-                    if self.closed.run_until_cancelled(rest).await.is_none() {
-                        return;
-                    }
+                    self.closed.run_until_cancelled(sleep(REST)).await;
                 }
             }
+        }
+        let by = Instant::now() + KNOCKED;
+        while let Ok(Ok((accepted, from))) = timeout_at(by, listener.accept()).await {
+            self.let_in(accepted, from);
         }
     }
 

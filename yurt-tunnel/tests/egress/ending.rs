@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::bed::{Bed, DOORS, Door, ESTABLISHED, Road, answer, soon, until};
 use super::targets::Target;
@@ -79,6 +79,23 @@ async fn one_who_has_not_asked_yet_is_served() {
         stream.write_all(b"HTTP/1.1\r\n\r\n").await.unwrap();
         assert_eq!(answer(&mut stream).await, ESTABLISHED, "{door:?}");
     }
+}
+
+#[tokio::test]
+async fn who_has_knocked_before_the_end_is_served() {
+    let bed = Bed::open();
+    bed.lead("edge-1", Target::echo().await);
+    let session = bed.work.token();
+    bed.shutdown.cancel();
+    until("the drain has begun", || bed.work.is_closed()).await;
+    // Nothing of the doors runs between these two.
+    drop(session);
+    let stream = std::os::unix::net::UnixStream::connect(&bed.socket).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut stream = UnixStream::from_std(stream).unwrap();
+    let head = b"CONNECT edge-1:10250 HTTP/1.1\r\n\r\n";
+    soon(stream.write_all(head)).await.unwrap();
+    assert_eq!(answer(&mut stream).await, ESTABLISHED);
 }
 
 #[tokio::test]

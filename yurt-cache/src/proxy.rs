@@ -170,7 +170,7 @@ impl Proxy {
             Route::LocalWrite(write, permit) => {
                 let written = self.write_locally(&exchange.api, (write, permit), request);
                 let (response, from) = written.await?;
-                Ok((self.sifted(exchange, response).await?, from))
+                Ok((self.filtered(exchange, response).await?, from))
             }
             Route::Object | Route::Document | Route::Unavailable | Route::NotAcceptable => {
                 let (parts, _) = request.into_parts();
@@ -203,7 +203,7 @@ impl Proxy {
             self.sync_first(exchange, scope).await;
         }
         match self.forward(exchange, remember, request).await {
-            Ok(response) => Ok((self.sifted(exchange, response).await?, ServedFrom::Cloud)),
+            Ok(response) => Ok((self.filtered(exchange, response).await?, ServedFrom::Cloud)),
             Err(Broken {
                 refused: Some(status),
                 ..

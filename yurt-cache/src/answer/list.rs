@@ -160,7 +160,7 @@ async fn filter(mut snapshot: Snapshot, selection: Selection) -> Result<Snapshot
 /// Leaves the items that the caller may see. Reads them all, so that a filter that cannot decide refuses the
 /// list before its first byte.
 async fn apply(mut snapshot: Snapshot, writer: Writer) -> Result<Snapshot, Status> {
-    let sifted = blocking(move || {
+    let filtered = blocking(move || {
         let mut kept = Vec::new();
         for item in std::mem::take(&mut snapshot.items) {
             let body = snapshot.read(&item)?;
@@ -173,7 +173,7 @@ async fn apply(mut snapshot: Snapshot, writer: Writer) -> Result<Snapshot, Statu
         snapshot.items = kept;
         Ok(Ok(snapshot))
     });
-    Ok(sifted.await??)
+    Ok(filtered.await??)
 }
 
 struct Sending {

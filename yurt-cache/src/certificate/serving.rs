@@ -46,7 +46,7 @@ impl ServingCertificate {
         }
         let identity = match (Self::make(dir, names, now), found) {
             (Ok(identity), _) => identity,
-            // A disk that cannot be written any more does not close the door.
+            // A disk that cannot be written any more does not end the serving.
             (Err(error), Some((_, (identity, Age::Old)))) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
                 warn!(

@@ -89,7 +89,7 @@ impl Registry {
             if barrier.is_proven(arrived) {
                 return true;
             }
-            let began = Instant::now();
+            let (began, followed) = (Instant::now(), mirror.followed());
             let inventory = match self.inventory(mirror, caller).await {
                 Ok(inventory) => Arc::new(inventory),
                 Err(error) => {
@@ -97,6 +97,10 @@ impl Registry {
                     return false;
                 }
             };
+            if inventory.revision < followed {
+                // The cloud was put back: what it has now says nothing of what the mirror shows.
+                return false;
+            }
             let is_there = timeout(UNDER_WAY, caught_up(mirror, &inventory)).await;
             if is_there != Ok(true) {
                 if barrier.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {

@@ -112,7 +112,10 @@ pub(super) fn next(situation: &Situation) -> Next {
         Ended::Well | Ended::Lost | Ended::Failed => soon(step, situation),
         Ended::Unproven => again,
         Ended::Expired => expired(step, situation),
-        Ended::WentBack | Ended::Suspect => Next::Now(list),
+        Ended::WentBack if step == Step::Watch => Next::Now(list),
+        Ended::Suspect if step == Step::Watch && situation.has_lasted => Next::Now(list),
+        // API servers of which one was put back, or mirrors that find that out of each other, make no storm of lists.
+        Ended::WentBack | Ended::Suspect => soon(list, situation),
         Ended::Malformed => soon(list, situation),
         Ended::Busy(wait) => Next::After(step, wait.min(LONGEST_WAIT)),
         Ended::Unnumbered => Next::Give(Up::Unfollowable),

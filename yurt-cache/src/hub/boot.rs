@@ -32,7 +32,8 @@ pub(super) fn recall(
 }
 
 /// Does what a start of the machine since the last call asks for, and then remembers this start and the pods that it
-/// concerns, if that is done: a hub that ends before does it again. What cannot be read is no start, and neither is the first. Blocks on the store.
+/// concerns, if that is done: a hub that ends before does it again.
+/// What cannot be read is no start, and neither is the first. Blocks on the store.
 ///
 /// # Errors
 /// If the store cannot be read, or does not remember this start.

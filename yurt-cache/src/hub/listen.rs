@@ -1,4 +1,4 @@
-//! The connections for clients: TLS, who is it, then the proxy. One slow or hostile client costs only itself.
+//! The listener for clients: TLS, who is it, then the proxy. One slow or hostile client costs only itself.
 
 mod lingering;
 mod visit;

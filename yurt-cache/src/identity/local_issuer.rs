@@ -39,7 +39,7 @@ pub(crate) struct LocalIssuer {
     trust: Trust,
 }
 
-/// Whether a token shall open this hub's door.
+/// Whether this hub shall accept a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// It stands for one of the API server.

@@ -61,8 +61,8 @@ impl Connections {
         })
     }
 
-    /// Lets an anonymous connection in. If there are too many, the oldest of the address that has the most has to go; `end`
-    /// is how this one is told.
+    /// Lets an anonymous connection in. If there are too many, the oldest one of the address with the most is ended; `end`
+    /// ends this one.
     pub(crate) fn enter(
         self: &Arc<Self>,
         address: IpAddr,

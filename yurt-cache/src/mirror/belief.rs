@@ -20,7 +20,7 @@ impl Mirror {
         self.state.read().is_before(self.kind.era())
     }
 
-    /// Looks whether something of what it holds was found damaged: then it is no truth until it is listed again.
+    /// Looks whether something of what it holds was found damaged: then it is not believed until it is listed again.
     pub(crate) fn check_damage(&self) {
         let damaged = self.kind.bodies.damaged();
         if !damaged.iter().any(|key| self.cloud_version(key).is_some()) {

@@ -86,6 +86,8 @@ pub(super) enum Learned {
     Gone(Version),
     /// It was deleted, or is no longer what the mirror selects.
     Left(Version),
+    /// A list no longer finds it, which was at this version: deleted since, or no longer what the mirror selects.
+    Lost(Version),
 }
 
 /// What is remembered of an object after a change.
@@ -143,7 +145,7 @@ impl Kind {
         let is_newer = |entry: Entry| entry.is_before(version);
         let is_known = known == Some(version)
             && !self.by_name.get(key).is_some_and(is_newer)
-            && !self.differs(key, version, &body)?;
+            && !self.differs(key, version, &body);
         if is_known || !self.remembered.admits(Held::one(body.len())) {
             return Ok(true);
         }
@@ -181,9 +183,11 @@ impl Kind {
     }
 
     /// Returns whether what was read by name has other bytes at this revision, which a cloud that was put back may count
-    /// again. What a mirror holds too is its own affair: it lists again. Blocks on the store.
-    fn differs(&self, key: &ObjectKey, version: Version, body: &Bytes) -> Result<bool> {
-        Ok(self.is_only_by_name(key, version) && self.read(key, version)?.as_ref() != Some(body))
+    /// again; what cannot be read differs too. What a mirror holds too is its own affair: it lists again. Blocks on the
+    /// store.
+    fn differs(&self, key: &ObjectKey, version: Version, body: &Bytes) -> bool {
+        self.is_only_by_name(key, version)
+            && self.read(key, version).ok().flatten().as_ref() != Some(body)
     }
 
     fn is_only_by_name(&self, key: &ObjectKey, version: Version) -> bool {
@@ -261,7 +265,12 @@ impl Kind {
             }
             Learned::Gone(at) if entry.version <= at => None,
             Learned::Left(at) if entry.version < at => Some((at, None)),
-            Learned::There(..) | Learned::Gone(_) | Learned::Left(_) => return None,
+            Learned::Lost(held) if entry.len.is_some() && entry.version <= held => {
+                Some((held, None))
+            }
+            Learned::There(..) | Learned::Gone(_) | Learned::Left(_) | Learned::Lost(_) => {
+                return None;
+            }
         };
         let stored = remembered_key(&self.resource, key);
         match now {

@@ -105,7 +105,7 @@ impl Mirror {
             }
             let learned = match holding.cloud_version() {
                 Some(version) => Learned::There(version, holding.len(version)),
-                None => self.ended(key, transition),
+                None => self.ended(key, &held, transition),
             };
             renewed.extend(self.kind.renew_by_name(writer, key, learned, &fresh));
             match *holding == Holding::default() {
@@ -127,14 +127,16 @@ impl Mirror {
     }
 
     /// Returns what the end of an object in the scope says of the object: a selector may have lost it. Where a list found
-    /// it nobody knows when it was.
-    fn ended(&self, key: &ObjectKey, transition: &Transition) -> Learned {
-        let revision = transition.ended.get(key).copied();
-        let revision = revision.unwrap_or(transition.marks.upstream);
-        let at = Version::cloud(transition.era, revision);
-        match self.scope.is_by_key() {
-            true => Learned::Gone(at),
-            false => Learned::Left(at),
+    /// it nobody knows when it was, but that it was after what the scope held.
+    fn ended(&self, key: &ObjectKey, held: &Holding, transition: &Transition) -> Learned {
+        let at = |revision| Version::cloud(transition.era, revision);
+        let said = transition.ended.get(key).copied().map(at);
+        match (self.scope.is_by_key(), said) {
+            (true, said) => Learned::Gone(said.unwrap_or(at(transition.marks.upstream))),
+            (false, Some(said)) => Learned::Left(said),
+            (false, None) => held
+                .cloud_version()
+                .map_or(Learned::Left(at(0)), Learned::Lost),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Endpoint truth: the endpoints of Services with the addresses and the readiness of the pods that really run
+//! Correct endpoints: the endpoints of Services with the addresses and the readiness of the pods that really run
 //! here. The rules are those of `k8s.io/endpointslice`, `utils.go`, `podToEndpoint`.
 
 use std::collections::HashMap;

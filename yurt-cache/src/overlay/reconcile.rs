@@ -74,7 +74,7 @@ impl Reconcile {
         let this = self.clone();
         blocking(move || {
             if let Err(error) = Unheard::forget(&*this.store) {
-                tracing::warn!(%error, "pods may be held for unready after another start of the hub");
+                tracing::warn!(%error, "cannot forget which pods the kubelet has not reported: after a restart of the hub they may count as not ready");
             }
             Ok::<(), Panicked>(())
         })

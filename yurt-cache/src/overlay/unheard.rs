@@ -20,7 +20,7 @@ impl Unheard {
                 .map(Self)
                 .unwrap_or_default(),
             Err(error) => {
-                tracing::warn!(%error, "of which pods the kubelet has not said anything is not known");
+                tracing::warn!(%error, "cannot read which pods the kubelet has not reported since the reboot");
                 Self::default()
             }
         }

@@ -35,7 +35,7 @@ impl Proxy {
     }
 
     /// Filters what the cloud answered.
-    pub(super) async fn sifted(
+    pub(super) async fn filtered(
         &self,
         exchange: &Exchange,
         response: Response<Body>,

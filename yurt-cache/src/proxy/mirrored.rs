@@ -262,5 +262,7 @@ fn starts_at(api: &ApiRequest) -> ListAt {
 }
 
 fn is_lost(status: &Status) -> bool {
-    status.code == StatusCode::GONE || status.code.is_server_error()
+    // 504 is a revision that has not come, here or there.
+    let is_to_come = status.code == StatusCode::GATEWAY_TIMEOUT;
+    status.code == StatusCode::GONE || (status.code.is_server_error() && !is_to_come)
 }

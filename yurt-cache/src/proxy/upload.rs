@@ -52,18 +52,18 @@ pub(super) fn check_length(headers: &HeaderMap, limit: u64) -> Result<(), Status
     }
 }
 
-/// Bounds a body; the verdict tells afterwards whether it kept to it.
+/// Bounds a body; the fault tells afterwards whether it kept to it.
 pub(super) fn bounded(body: Body, limit: u64) -> (Body, UploadFault) {
-    let verdict = UploadFault::default();
+    let fault = UploadFault::default();
     let bounded = Upload {
         body,
         limit,
         left: limit,
         patience: PATIENCE,
         waiting: None,
-        verdict: verdict.clone(),
+        fault: fault.clone(),
     };
-    (bounded.boxed_unsync(), verdict)
+    (bounded.boxed_unsync(), fault)
 }
 
 struct Upload {
@@ -73,12 +73,12 @@ struct Upload {
     patience: Duration,
     /// Since when the next bytes are waited for, and until when at most.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
-    verdict: UploadFault,
+    fault: UploadFault,
 }
 
 impl Upload {
     fn give_up(&self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let fault = *self.verdict.0.get_or_init(|| fault);
+        let fault = *self.fault.0.get_or_init(|| fault);
         Poll::Ready(Some(Err(fault.into())))
     }
 }
@@ -147,29 +147,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_within_its_bounds_passes_whole() {
         let (mut sender, body) = channel();
-        let (body, verdict) = bounded(body, 6);
+        let (body, fault) = bounded(body, 6);
         send(&mut sender, "one").await;
         send(&mut sender, "two").await;
         drop(sender);
         assert_eq!(body.collect().await.unwrap().to_bytes(), "onetwo");
-        assert_eq!(verdict.status(), None);
+        assert_eq!(fault.status(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_is_too_long_ends_before_it_is_passed_on() {
         let (mut sender, body) = channel();
-        let (mut body, verdict) = bounded(body, 5);
+        let (mut body, fault) = bounded(body, 5);
         send(&mut sender, "one").await;
         send(&mut sender, "two").await;
         assert!(body.frame().await.unwrap().is_ok());
         assert!(body.frame().await.unwrap().is_err());
-        assert_eq!(verdict.status().unwrap().code, 413);
+        assert_eq!(fault.status().unwrap().code, 413);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_trickles_is_given_up_when_all_waits_together_are_too_long() {
         let (mut sender, body) = channel();
-        let (mut body, verdict) = bounded(body, 1_000);
+        let (mut body, fault) = bounded(body, 1_000);
         for _ in 0..5 {
             let trickle = async {
                 tokio::time::sleep(PATIENCE / 6).await;
@@ -181,7 +181,7 @@ mod tests {
         let began = Instant::now();
         assert!(body.frame().await.unwrap().is_err());
         assert!(began.elapsed() <= PATIENCE / 5);
-        assert_eq!(verdict.status().unwrap().code, 408);
+        assert_eq!(fault.status().unwrap().code, 408);
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,10 +49,10 @@ pub(crate) const VERDICTS: &str = "a/";
 /// Discovery, OpenAPI and version: `d/<uri>` and the form that was asked for. See `discovery`.
 pub(crate) const DOCUMENTS: &str = "d/";
 
-/// Tokens that the cloud recognised or refused, by their digest. See `identity::seen`.
+/// Tokens that the cloud recognised or refused, by their digest. See `identity::token_cache`.
 pub(crate) const TOKENS: &str = "i/token/";
 
-/// The cloud's answers to requests for tokens, by the digest of what was asked. See `identity::issued`.
+/// The cloud's answers to requests for tokens, by the digest of what was asked. See `identity::issued_tokens`.
 pub(crate) const TOKEN_REQUESTS: &str = "i/request/";
 
 /// The issuer of the cluster's tokens, and its keys. See `identity::authenticator`.

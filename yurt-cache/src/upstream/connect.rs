@@ -45,7 +45,7 @@ impl Shared {
                 let changed = pool.changed();
                 let permit = pool.take(self.files.generation());
                 // A runtime that ends drops each dial as it is begun: who dialled again and again would never leave its
-                // thread. One that fails may be left of the server's epoch before.
+                // thread. The first that fails may be a dial of the server's previous epoch.
                 if permit.is_some() || pool.failed_dials() > failed + 1 {
                     return permit;
                 }

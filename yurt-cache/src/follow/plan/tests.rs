@@ -95,6 +95,9 @@ fn what_cannot_be_resumed_is_listed_again() {
             Next::After(LIST, AT_ONCE),
         ),
         (tired(Step::Watch, Ended::WentBack), Next::Now(LIST)),
+        (good(Step::Watch, Ended::Suspect), Next::Now(LIST)),
+        (tired(LIST, Ended::WentBack), Next::After(LIST, AT_ONCE)),
+        (tired(LIST, Ended::Suspect), Next::After(LIST, AT_ONCE)),
         (good(LIST, Ended::Lost), Next::Now(LIST)),
         (tired(LIST, Ended::Failed), Next::After(LIST, AT_ONCE)),
     ] {

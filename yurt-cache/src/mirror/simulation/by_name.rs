@@ -55,6 +55,20 @@ fn what_was_read_by_name_after_it_left_a_selector_stays() {
 }
 
 #[test]
+fn a_list_that_no_longer_finds_an_object_does_not_say_when_it_left() {
+    let node = Node::new();
+    list(&node.wide, 10, &[]);
+    list(&node.narrow, 10, &[]);
+    node.remember("a", 12, 2);
+    hears(&node.narrow, EventType::Added, "a", (12, 2));
+    // It left at 14, as another reader sees.
+    list(&node.narrow, 20, &[]);
+    node.remember("a", 14, 3);
+    assert!(!node.wide.is_suspect(), "etcd was not put back");
+    assert_eq!(node.shown("a"), Shown::Content(3));
+}
+
+#[test]
 fn an_earlier_deletion_does_not_end_what_was_read_by_name_since() {
     let node = Node::new();
     list(&node.wide, 10, &[("a", 5, 1)]);

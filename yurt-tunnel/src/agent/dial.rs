@@ -48,7 +48,10 @@ impl Dialer {
     /// Answers a stream and stays with it to its end.
     pub(super) async fn answer(self: Arc<Self>, incoming: Box<dyn Incoming>) {
         match incoming.request().target.clone() {
-            Target::Dial { node, host, port } => self.dial(incoming, node, &host, port).await,
+            Target::Dial { node, host, port } => {
+                self.shared.is_used(self.server);
+                self.dial(incoming, node, &host, port).await;
+            }
             Target::Echo => echo(incoming).await,
             Target::Servers => self.listen(incoming).await,
             other => {

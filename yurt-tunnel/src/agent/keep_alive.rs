@@ -30,6 +30,9 @@ pub(super) enum Part {
 /// for the spare links of a metered node alone.
 const RESTS: [u64; 10] = [5, 8, 12, 18, 27, 40, 60, 90, 120, 270];
 
+/// The shortest, which every NAT allows.
+pub(super) const SHORTEST: Duration = Duration::from_secs(RESTS[0]);
+
 /// The longest rest but for spare links of a metered node.
 const LONGEST: Duration = Duration::from_secs(120);
 

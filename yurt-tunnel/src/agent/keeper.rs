@@ -19,6 +19,7 @@ use yurt_core::error::Chain;
 use yurt_core::transport::{Acceptor, Error, State};
 
 use self::held::{Held, News};
+use super::keep_alive::SHORTEST;
 use super::probes::Probes;
 use super::pulse::{Beat, Pulse};
 use super::quality::Quality;
@@ -62,8 +63,8 @@ pub(super) struct Keeper {
     local: Option<IpAddr>,
     probes: Probes,
     current: Option<Held>,
-    /// How long the last session had rested when it was lost: too long, if the server is there.
-    too_long: Option<Duration>,
+    /// How long the last session had rested when it was lost, and its lane: too long, if the server is there.
+    too_long: Option<(usize, Duration)>,
     attempt: Option<(Reason, Attempt)>,
     /// The lane that lets a session die soon after it was made, or starve: not the first of the next race.
     distrusted: Option<usize>,
@@ -109,6 +110,8 @@ impl Keeper {
         while !stop.is_cancelled() {
             let wake = self.begin_what_is_due();
             let happened = tokio::select! {
+                // First, so that who ends leaves no standing behind.
+                biased;
                 () = stop.cancelled() => break,
                 result = attempted(&mut self.attempt) => Happened::Attempted(result),
                 news = Held::next(&mut self.current) => Happened::Heard(news),
@@ -269,24 +272,30 @@ impl Keeper {
             session,
         };
         tracing::info!(%server, transport, ?reason, "the server is connected");
-        if let Some(network) = self.network() {
-            let mut winners = self.shared.winners.lock();
-            winners.won(network, transport);
-            if let (Some(rested), Some(patience)) =
-                (self.too_long.take(), winners.patience(&network))
-            {
-                tracing::debug!(%server, ?rested, "the network has forgotten a link that rested");
-                patience.lost(rested);
-            }
-            drop(winners);
-            self.shared.worth_keeping.notify_one();
-        }
+        self.won(lane);
         self.distrusted = self.distrusted.filter(|distrusted| *distrusted != lane);
         // The new one takes streams before the old one takes none.
         self.leave();
         self.current = Some(held);
         self.retry_at = now;
         self.stand(Standing::Up);
+    }
+
+    /// Notes which lane works in this network, and that it did not allow the rest of the session before, if that was of
+    /// the same lane.
+    fn won(&mut self, lane: usize) {
+        let Some(network) = self.network() else {
+            return;
+        };
+        let mut winners = self.shared.winners.lock();
+        winners.won(network, self.shared.transports[lane].name);
+        let too_long = self.too_long.take().filter(|(of, _)| *of == lane);
+        if let (Some((_, rested)), Some(patience)) = (too_long, winners.patience(&network)) {
+            tracing::debug!(server = %self.goal.address, ?rested, "the network has forgotten a link that rested");
+            patience.lost(rested);
+        }
+        drop(winners);
+        self.shared.worth_keeping.notify_one();
     }
 
     /// Returns when the server's certificate is too near to its end, if it is not at its end already.
@@ -299,16 +308,16 @@ impl Keeper {
     fn failed(&mut self, reason: Reason, error: &Error) {
         let now = Instant::now();
         let server = self.goal.address;
-        let is_other_way = matches!(reason, Reason::Preferred | Reason::Poor);
-        let probe_at = is_other_way.then(|| self.probe_at(now));
-        if !is_other_way {
+        let probe_at = (reason == Reason::Preferred).then(|| self.probe_at(now));
+        if !matches!(reason, Reason::Preferred | Reason::Poor) {
             // It is the server that is away.
             self.too_long = None;
         }
         match (reason, &mut self.current) {
             (Reason::Poor, Some(held)) => {
                 held.is_poor = false;
-                held.quality.rest_until(probe_at.unwrap_or(now));
+                held.quality
+                    .rest_until(now + self.shared.config.probe_every);
                 tracing::debug!(%server, error = Chain(error).to_string(), "no other way is open");
             }
             (Reason::Preferred, Some(held)) => {
@@ -352,14 +361,18 @@ impl Keeper {
             State::Closed { kind, reason } => {
                 tracing::warn!(%server, ?kind, reason, "the session has ended");
                 let (lane, is_soon) = (held.lane, now - held.since < STOOD);
-                self.too_long = held.pulse.doubted();
+                self.too_long = held.pulse.doubted().map(|rested| (lane, rested));
                 self.current = None;
                 if is_soon {
-                    self.distrust(lane);
+                    match self.distrusted {
+                        // Neither lane carries: it is the server that ends sessions.
+                        Some(other) if other != lane => self.forgive(),
+                        _ => self.distrust(lane),
+                    }
                 }
             }
         }
-        if matches!(self.attempt, Some((Reason::Preferred, _))) {
+        if matches!(self.attempt, Some((Reason::Preferred | Reason::Poor, _))) {
             self.attempt = None;
         }
         self.pause(now);
@@ -375,7 +388,7 @@ impl Keeper {
         let lane = held.lane;
         match beat {
             Beat::Answered(rested) => {
-                held.has_moved = false;
+                let has_moved = std::mem::take(&mut held.has_moved);
                 let was_poor = held.is_poor;
                 held.is_poor |= held.quality.is_poor(&held.session.stats(), now);
                 let is_poor = held.is_poor;
@@ -383,6 +396,10 @@ impl Keeper {
                     self.disappointments = 0;
                 }
                 self.too_long = None;
+                // A session that has moved along belongs to another network now.
+                if has_moved && self.shared.transports[lane].is_udp {
+                    self.won(lane);
+                }
                 self.rest(rested);
                 self.stand(Standing::Up);
                 // It lives: nothing else is needed.
@@ -398,10 +415,16 @@ impl Keeper {
                 }
             }
             Beat::Silent => {
-                self.too_long = held.pulse.doubted();
+                let rested = held.pulse.doubted();
+                self.too_long = rested.map(|rested| (lane, rested));
                 tracing::info!(%server, "the server does not answer");
-                // Who has moved may only have to be found again.
-                if !held.has_moved {
+                // A session that is needed goes before one that is preferred.
+                if matches!(self.attempt, Some((Reason::Preferred, _))) {
+                    self.attempt = None;
+                }
+                // Who has moved may only have to be found again, and who rested may only be forgotten by a NAT.
+                let is_forgotten = rested.is_some_and(|rested| rested > SHORTEST);
+                if !held.has_moved && !is_forgotten {
                     self.distrust(lane);
                 }
             }
@@ -418,6 +441,8 @@ impl Keeper {
         }
         self.probes.reset();
         self.disappointments = 0;
+        self.distrusted = None;
+        self.too_long = None;
         let Some(held) = &mut self.current else {
             // A link that came back ends the pause.
             self.backoff.reset();

@@ -38,7 +38,12 @@ impl Quality {
 
     /// Looks at what a session has counted so far; returns whether what came since the last look is poor.
     pub(super) fn is_poor(&mut self, stats: &Stats, now: Instant) -> bool {
-        if now.saturating_duration_since(self.since) < SPAN {
+        if now < self.since {
+            // What comes during a rest is not judged after it.
+            (self.sent, self.lost) = (stats.sent, stats.lost);
+            return false;
+        }
+        if now.duration_since(self.since) < SPAN {
             return false;
         }
         let sent = stats.sent.saturating_sub(self.sent) / PACKET;

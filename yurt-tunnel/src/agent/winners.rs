@@ -1,6 +1,6 @@
 //! Which way of connecting has won in which network, so that it has the head start there the next time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -23,9 +23,9 @@ pub(super) struct Winner {
     #[serde(flatten)]
     network: Network,
     transport: String,
-    /// How long links of this transport may rest there.
+    /// How long links may rest there, by transport.
     #[serde(default)]
-    patience: Patience,
+    patience: BTreeMap<String, Patience>,
 }
 
 /// The latest winner of each network.
@@ -46,11 +46,12 @@ impl Winners {
         if self.of(&network) == Some(transport) {
             return;
         }
-        self.0.retain(|winner| winner.network != network);
+        let known = self.0.iter().position(|winner| winner.network == network);
+        let patience = known.and_then(|at| self.0.remove(at));
         self.0.push_front(Winner {
             network,
             transport: transport.to_owned(),
-            patience: Patience::default(),
+            patience: patience.map(|winner| winner.patience).unwrap_or_default(),
         });
         self.0.truncate(MAX_WINNERS);
     }
@@ -59,7 +60,7 @@ impl Winners {
     pub(super) fn patience(&mut self, network: &Network) -> Option<&mut Patience> {
         let mut winners = self.0.iter_mut();
         let winner = winners.find(|winner| winner.network == *network)?;
-        Some(&mut winner.patience)
+        Some(winner.patience.entry(winner.transport.clone()).or_default())
     }
 
     pub(super) fn remember(&self) -> Vec<Winner> {
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_patience_of_a_network_is_remembered_until_another_transport_wins() {
+    fn the_patience_of_a_network_is_remembered_for_each_transport() {
         let mut winners = Winners::default();
         assert_eq!(winners.patience(&network(1)), None);
         winners.won(network(1), "h2");
@@ -105,6 +106,8 @@ mod tests {
         assert_eq!(winners.patience(&network(1)), Some(&mut learned.clone()));
         winners.won(network(1), "quic");
         assert_ne!(winners.patience(&network(1)), Some(&mut learned.clone()));
+        winners.won(network(1), "h2");
+        assert_eq!(winners.patience(&network(1)), Some(&mut learned.clone()));
     }
 
     #[test]

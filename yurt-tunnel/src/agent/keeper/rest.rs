@@ -42,13 +42,12 @@ impl Keeper {
         held.place.answered(now, rest);
     }
 
-    /// A link with streams is the first, and is asked often.
+    /// A link with streams is asked often.
     pub(super) fn used(&mut self, is_used: bool) {
         let Some(held) = &mut self.current else {
             return;
         };
         if is_used {
-            self.shared.is_used(self.goal.address);
             let rest = self.shared.config.ping_every;
             held.pulse.hasten(rest, Instant::now());
         }

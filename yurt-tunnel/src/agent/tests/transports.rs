@@ -94,7 +94,7 @@ async fn a_way_that_carries_handshakes_and_starves_what_follows_is_left_and_trie
     for (seconds, minutes) in called.iter().zip([2, 4, 8]) {
         let period = minutes * 60;
         assert!(
-            (period * 9 / 10 - 1..=period).contains(seconds),
+            (period / 2 - 1..=period * 3 / 2 + 1).contains(seconds),
             "{called:?}"
         );
     }

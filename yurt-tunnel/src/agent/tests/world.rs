@@ -20,7 +20,7 @@ use crate::transport::NamedTransport;
 pub(super) const NODE: &str = "edge-1";
 
 /// Nothing here takes longer, in the time of the test.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1_200);
 
 /// Networks, and a folder for what the agent remembers.
 pub(super) struct World {

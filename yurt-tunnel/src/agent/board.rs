@@ -115,6 +115,11 @@ impl Place {
         self.change(|entry| (entry.answered, entry.rest) = (Some(now), rest));
     }
 
+    /// Notes that the server was asked, whatever it was to rest, and has not answered.
+    pub(super) fn silent(&self) {
+        self.change(|entry| entry.rest = Duration::ZERO);
+    }
+
     pub(super) fn leaving(&self) {
         self.change(|entry| entry.is_leaving = true);
     }

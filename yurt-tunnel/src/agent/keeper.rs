@@ -415,6 +415,7 @@ impl Keeper {
                 }
             }
             Beat::Silent => {
+                held.place.silent();
                 let rested = held.pulse.doubted();
                 self.too_long = rested.map(|rested| (lane, rested));
                 tracing::info!(%server, "the server does not answer");

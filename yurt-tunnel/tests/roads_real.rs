@@ -317,6 +317,9 @@ async fn a_link_that_comes_back_after_long_is_connected_at_once() {
     let session = next(&*roads.quic).await;
     roads.wan.blackhole(Blackhole::All);
     let mut state = session.state();
+    // A link that rests is not asked; somebody who wants it is what shows that it is gone.
+    let wanted = session.open(Open::new(Target::Echo, LIMIT)).await;
+    wanted.expect_err("nothing passes");
     let over = |state: &State| matches!(state, State::Closed { .. });
     state.wait_for(over).await.unwrap();
     sleep(Duration::from_secs(10)).await;

@@ -38,6 +38,8 @@ impl Node {
                 found.extend(container(id, pid, &description));
             }
         }
+        // containerd lists its tasks in no order.
+        found.sort_by(|one: &Container, other| one.id.cmp(&other.id));
         Ok(found)
     }
 

@@ -57,8 +57,8 @@ use self::policy::Policy;
 use self::winners::Winners;
 use crate::admin::scrape;
 use crate::children::{Children, Ended};
+use crate::dial::Address;
 use crate::identity::Credentials;
-use crate::server::Address;
 use crate::transport::NamedTransport;
 use crate::trust::{self, Peers};
 

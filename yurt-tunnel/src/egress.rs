@@ -61,8 +61,8 @@ use self::room::Room;
 use self::socket::SocketFile;
 use self::visit::Shared;
 use crate::children::Children;
+use crate::dial::Dial;
 use crate::identity::Credentials;
-use crate::server::Dial;
 use crate::shares::Shares;
 
 pub use self::figures::Figures;
@@ -156,7 +156,7 @@ pub enum Error {
 /// use tokio_util::task::TaskTracker;
 /// use yurt_tunnel::egress::{Config, Doors, Error};
 /// use yurt_tunnel::identity::Credentials;
-/// use yurt_tunnel::server::Dial;
+/// use yurt_tunnel::dial::Dial;
 ///
 /// async fn serve(
 ///     credentials: Credentials,

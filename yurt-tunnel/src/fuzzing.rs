@@ -6,9 +6,10 @@ mod life;
 use std::path::Path;
 
 use crate::agent::Allow;
+use crate::dial::Address;
 use crate::egress::{self, Policy};
 use crate::identity;
-use crate::server::{Address, Found, parse_nodes};
+use crate::nodes::{Found, parse as parse_nodes};
 use crate::servers;
 use crate::wire::{Answer, Frame, Head, MAX_BODY, PREFIX, Prefix};
 

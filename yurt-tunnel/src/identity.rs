@@ -21,6 +21,9 @@ pub use self::peer::{InvalidCertificate, peer};
 pub(crate) use self::peer::{issued, shown};
 pub use self::refusal::Refusal;
 
+/// The organization of certificates that make a peer a server of the tunnel, to agents and to other servers.
+pub const SERVERS_GROUP: &str = "yurt:tunnel-servers";
+
 /// Where the certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
@@ -48,6 +51,11 @@ pub enum Protocol {
 pub struct Credentials {
     files: Files,
     current: watch::Sender<Arc<Current>>,
+}
+
+/// Whether a peer's certificate is that of a server.
+pub(crate) fn is_server(peer: &Peer) -> bool {
+    peer.groups.iter().any(|group| group == SERVERS_GROUP)
 }
 
 // === Protocol ===

@@ -3,12 +3,14 @@
 mod admin;
 pub mod agent;
 mod children;
+pub mod dial;
 pub mod egress;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod identity;
 pub mod link;
 mod network;
+pub mod nodes;
 pub mod server;
 pub mod servers;
 mod shares;

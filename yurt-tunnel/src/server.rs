@@ -6,9 +6,7 @@
 mod check;
 mod connect;
 mod denied;
-mod dial;
 mod figures;
-mod nodes;
 mod peers;
 mod pick;
 mod placed;
@@ -30,28 +28,21 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use yurt_core::transport::{self, Listener, Peer};
+use yurt_core::transport::{self, Listener};
 
 pub use self::denied::InvalidDenied;
 use self::denied::{Denied, DeniedNodes};
-pub use self::dial::{Address, Caller, Dial, Dialled, InvalidAddress};
 use self::figures::Figures;
-pub use self::nodes::{
-    ClaimRefusal, Found, Grants, InvalidNodes, KUBELET_PORT, Node, NodeSource, NodeTable,
-    NodesFile, RefusedClaim, parse as parse_nodes,
-};
 use self::refusals::Refusals;
 use self::registry::Registry;
 use self::router::{CLIENT_STREAMS, Router};
 use self::run::Running;
+use crate::dial::{Address, Dial};
 use crate::egress::{self, Policy};
 use crate::identity::Credentials;
-pub use crate::network::{InvalidNetwork, Network};
+use crate::nodes::{NodeSource, NodeTable};
 use crate::shares::Shares;
 use crate::transport::NamedTransport;
-
-/// The organization of certificates that make a peer a server of the tunnel, to agents and to other servers.
-pub const SERVERS_GROUP: &str = "yurt:tunnel-servers";
 
 type Listeners = Vec<(&'static str, Box<dyn Listener>)>;
 
@@ -143,11 +134,6 @@ pub(crate) struct Shared {
     servers: Vec<u8>,
     /// Where agents connect.
     address: SocketAddr,
-}
-
-/// Whether a peer's certificate is that of a server.
-pub(crate) fn is_server(peer: &Peer) -> bool {
-    peer.groups.iter().any(|group| group == SERVERS_GROUP)
 }
 
 impl Server {

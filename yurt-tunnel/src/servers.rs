@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::server::Address;
+use crate::dial::Address;
 
 /// No list is longer, in bytes.
 pub const MAX_BYTES: usize = 64 << 10;

@@ -14,9 +14,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::filter::Targets;
 use yurt_core::name::NodeName;
+use yurt_tunnel::dial::Address;
 use yurt_tunnel::egress::Policy;
 use yurt_tunnel::identity::Credentials;
-use yurt_tunnel::server::{Address, Grants};
+use yurt_tunnel::nodes::Grants;
 
 pub(crate) use self::cluster::Cluster;
 use self::given::Given;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use yurt_core::error::Chain;
 use yurt_core::name::NodeName;
-use yurt_tunnel::server::{Grants, NodeSource, NodeTable, RefusedClaim};
+use yurt_tunnel::nodes::{Grants, NodeSource, NodeTable, RefusedClaim};
 
 use self::object::{Known, NodeObject, known, oldest_first};
 

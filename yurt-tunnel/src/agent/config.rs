@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use yurt_core::name::NodeName;
 
 use super::{Allow, KeepAlive, local};
-use crate::server::Address;
+use crate::dial::Address;
 
 /// What an agent is to do: the node, the servers and a folder; the rest has defaults.
 #[derive(Clone, Debug)]

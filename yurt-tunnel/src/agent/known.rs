@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::memory::Name;
 use super::told::is_near;
-use crate::server::Address;
+use crate::dial::Address;
 use crate::servers::MAX_SERVERS;
 
 /// Addresses of one name; more are left out.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use yurt_core::files::{WriteError, replace};
 
 use super::winners::Winner;
-use crate::server::Address;
+use crate::dial::Address;
 
 /// The file's name in the agent's folder.
 const FILE: &str = "servers.json";

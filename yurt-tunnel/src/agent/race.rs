@@ -8,8 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use yurt_core::transport::{Acceptor, Error, ErrorKind, Transport};
 
-use crate::identity::Refusal;
-use crate::server::{SERVERS_GROUP, is_server};
+use crate::identity::{Refusal, SERVERS_GROUP, is_server};
 
 /// The lanes of a race, each a way of connecting, in the order in which they start.
 #[derive(Debug)]

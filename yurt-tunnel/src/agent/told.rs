@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::server::Address;
+use crate::dial::Address;
 
 /// Returns whether a server that was told of is near one that was configured: an address in its network, /24 or /64; a
 /// name in the domain that its name is in, or below its name where that domain is a top-level one.

@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use super::answer::ESTABLISHED;
 use super::head::{self, BadHead, MAX_HEAD_LEN};
 use super::socket;
-use crate::server::Address;
+use crate::dial::Address;
 use crate::splice::{End, HangUp};
 
 /// When a silent client is asked whether it is still there. One that only does not read may do so for ever: no

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use crate::server::{Address, InvalidAddress};
+use crate::dial::{Address, InvalidAddress};
 
 /// The longest head, in bytes: kube-apiserver's has under 400.
 pub const MAX_HEAD_LEN: usize = 8 << 10;

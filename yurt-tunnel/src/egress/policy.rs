@@ -10,7 +10,7 @@ use yurt_core::name::NodeName;
 use yurt_core::transport::Peer;
 
 pub use self::file::Mistake;
-use crate::server::Address;
+use crate::dial::Address;
 
 /// The certificates that kube-apiserver has anyhow: kubeadm's for the kubelets, and one of its own name.
 const API_SERVERS: [&str; 2] = ["kube-apiserver", "kube-apiserver-kubelet-client"];

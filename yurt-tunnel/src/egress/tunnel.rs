@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::client::{self, Client};
-use crate::server::Dialled;
+use crate::dial::Dialled;
 use crate::splice;
 
 /// The two ends. Dropped before both directions have ended, both are reset.

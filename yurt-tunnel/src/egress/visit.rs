@@ -16,8 +16,8 @@ use super::figures::{Counted, Figures};
 use super::room::{self, From, Room};
 use super::tunnel::Tunnel;
 use super::{Door, Limits, Policy};
+use crate::dial::{Address, Caller, Dial, Dialled};
 use crate::identity::{self, Credentials, Protocol, Refusal};
-use crate::server::{Address, Caller, Dial, Dialled};
 use crate::shares::{Place, Shares};
 
 /// How much longer than told a dial may take before it is given up from outside.

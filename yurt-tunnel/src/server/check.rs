@@ -10,11 +10,11 @@ use tokio_rustls::TlsConnector;
 use yurt_core::name::NodeName;
 use yurt_core::transport::Target;
 
-use super::dial::{Address, Dialled};
-use super::nodes::{Found, Node};
 use super::registry::Member;
 use super::{Shared, connect, router};
+use crate::dial::{Address, Dialled};
 use crate::identity::{Credentials, Protocol};
+use crate::nodes::{Found, Node};
 
 /// How long one step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(5);

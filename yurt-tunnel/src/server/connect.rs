@@ -10,7 +10,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use yurt_core::transport::{Error, ErrorKind};
 
-use super::dial::Address;
+use crate::dial::Address;
 
 /// How long a target of our own may take to take a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

@@ -16,10 +16,10 @@ use prometheus_client::registry::Registry as Metrics;
 use tokio::sync::watch;
 use yurt_core::transport::{Error, ErrorKind};
 
-use super::nodes::{ClaimRefusal, NodeTable};
 use super::registry::{Member, Registry};
 use crate::admin::scrape::{self, gauge};
 use crate::identity::Refusal;
+use crate::nodes::{ClaimRefusal, NodeTable};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DialLabels {

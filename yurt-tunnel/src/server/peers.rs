@@ -13,10 +13,10 @@ use tracing::{debug, info, warn};
 use yurt_core::backoff::Backoff;
 use yurt_core::transport::{Acceptor, Error, ErrorKind, Incoming, Target};
 
-use super::dial::{ABORTED, Address};
+use super::Shared;
 use super::router::Router;
-use super::{Shared, is_server};
-use crate::identity::Refusal;
+use crate::dial::{ABORTED, Address};
+use crate::identity::{Refusal, is_server};
 use crate::splice;
 use crate::transport::NamedTransport;
 

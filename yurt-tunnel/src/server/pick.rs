@@ -3,9 +3,9 @@
 use yurt_core::name::NodeName;
 use yurt_core::transport::{Error, ErrorKind};
 
-use super::dial::{Address, Caller};
-use super::nodes::{Found, Node, NodeTable};
+use crate::dial::{Address, Caller};
 use crate::egress::{Destination, Policy};
+use crate::nodes::{Found, Node, NodeTable};
 
 /// How a connection is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
     use crate::egress::{Nodes, Ports, Rule};
-    use crate::server::nodes::Grants;
+    use crate::nodes::Grants;
 
     fn nodes() -> [Node; 3] {
         let node = |name: &str, addresses: &[&str], edge| Node {

@@ -12,14 +12,14 @@ use yurt_core::name::NodeName;
 use yurt_core::transport::{Error, ErrorKind, Opener, Stream, Target};
 
 use super::connect::direct;
-use super::dial::{Address, Caller, Dial, Dialled};
 use super::figures::Figures;
-use super::nodes::NodeTable;
 use super::pick::{Road, pick};
 use super::placed::Placed;
 use super::registry::{Member, Registry};
 use super::tries;
+use crate::dial::{Address, Caller, Dial, Dialled};
 use crate::egress::Policy;
+use crate::nodes::NodeTable;
 use crate::shares::Shares;
 
 /// Streams that clients may have to one node, all together: half of what its agent takes in a session, so that the

@@ -13,10 +13,10 @@ use tracing::{debug, info};
 use yurt_core::error::Chain;
 use yurt_core::transport::{Error, ErrorKind, Listener, Open, Opener, Peer, State, Target};
 
+use super::Shared;
 use super::denied::DENIED;
 use super::registry::Member;
-use super::{Shared, is_server};
-use crate::identity::Refusal;
+use crate::identity::{Refusal, is_server};
 use crate::servers;
 
 /// How long an agent may take to hear of the servers.

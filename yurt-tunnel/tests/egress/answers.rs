@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use yurt_core::transport::ErrorKind;
-use yurt_tunnel::server::Caller;
+use yurt_tunnel::dial::Caller;
 
 use super::bed::{Bed, DOORS, Door, ESTABLISHED, Road, answer, rest};
 use super::targets::{Target, nobody};

@@ -22,9 +22,9 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use yurt_core::transport::{Error, ErrorKind};
+use yurt_tunnel::dial::{Address, Caller, Dial, Dialled};
 use yurt_tunnel::egress::{self, Config, Doors, Policy};
 use yurt_tunnel::identity::{Credentials, Files};
-use yurt_tunnel::server::{Address, Caller, Dial, Dialled};
 
 use super::targets::Target;
 

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use yurt_core::testing::transport::node;
 use yurt_core::transport::ErrorKind;
-use yurt_tunnel::server::{Caller, Dialled};
+use yurt_tunnel::dial::{Caller, Dialled};
 
 use crate::world::{Agent, DIAL, Manner, World, echoes, eventually, is_alive};
 

@@ -12,7 +12,8 @@ use yurt_core::error::Chain;
 use yurt_core::testing::transport::{MemoryTransport, server};
 use yurt_core::transport::{Acceptor, Error, ErrorKind, Listener, Opener, State, Transport};
 use yurt_tunnel::egress;
-use yurt_tunnel::server::{NodeSource, NodeTable, Server};
+use yurt_tunnel::nodes::{NodeSource, NodeTable};
+use yurt_tunnel::server::Server;
 use yurt_tunnel::transport::NamedTransport;
 
 use crate::world::{Manner, Running, SOON, World, at, config, echoes, eventually, is_alive, nodes};

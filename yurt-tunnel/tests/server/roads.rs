@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use yurt_core::testing::transport::server;
 use yurt_core::transport::{Peer, State, Transport};
-use yurt_tunnel::server::Dialled;
+use yurt_tunnel::dial::Dialled;
 
 use crate::world::{Agent, Manner, SOON, World, at, is_alive};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use yurt_core::transport::{Error, ErrorKind, Peer};
+use yurt_tunnel::dial::{Caller, Dialled};
 use yurt_tunnel::egress::{Nodes, Policy, Ports, Rule};
-use yurt_tunnel::server::{Caller, Dialled};
 use yurt_tunnel::transport::NamedTransport;
 
 use crate::letting_in::{NAME, WAYS, Way, agent};

@@ -19,11 +19,11 @@ use tokio_util::task::TaskTracker;
 use yurt_core::error::Chain;
 use yurt_core::testing::transport::{MemoryNetwork, node, server};
 use yurt_core::transport::{Acceptor, Error, Incoming, Peer, State, Target, Transport};
+use yurt_tunnel::dial::{Caller, Dial, Dialled};
 use yurt_tunnel::egress::{self, Policy};
 use yurt_tunnel::identity::{Credentials, Files};
-use yurt_tunnel::server::{
-    self as tunnel_server, Caller, Config, Dial, Dialled, Node, NodeSource, NodeTable, Server,
-};
+use yurt_tunnel::nodes::{Node, NodeSource, NodeTable};
+use yurt_tunnel::server::{self as tunnel_server, Config, Server};
 use yurt_tunnel::transport::NamedTransport;
 
 /// Whatever takes longer, in the time of the test, has failed.

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, io, path::PathBuf, str::FromStr};
 use serde_json::Value;
 use yurt_core::name::NodeName;
 use yurt_tunnel::agent::{Allow, Config, KeepAlive};
+use yurt_tunnel::dial::Address;
 use yurt_tunnel::identity::{Credentials, Files};
-use yurt_tunnel::server::Address;
 
 use super::{Flags, Mistake, Settings, check};
 

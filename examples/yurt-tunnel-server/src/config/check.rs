@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use yurt_tunnel::server::{Address, InvalidNetwork, Network};
+use yurt_tunnel::dial::Address;
+use yurt_tunnel::nodes::{InvalidNetwork, Network};
 
 /// The keys of a configuration file; the error is one line with the place in the file.
 pub(super) fn yaml(text: &str) -> Result<BTreeMap<String, Value>, String> {

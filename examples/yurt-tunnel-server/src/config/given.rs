@@ -7,9 +7,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 use yurt_core::error::Chain;
+use yurt_tunnel::dial::Address;
 use yurt_tunnel::egress::Policy;
+use yurt_tunnel::identity::SERVERS_GROUP;
 use yurt_tunnel::identity::{Credentials, Files};
-use yurt_tunnel::server::{Address, Grants, SERVERS_GROUP};
+use yurt_tunnel::nodes::Grants;
 
 use super::{Cluster, Flags, Mistake, NodesFrom, Settings, check};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracing::info;
 use yurt_core::error::Chain;
 use yurt_core::files::{WriteError, replace};
-use yurt_tunnel::server::{Grants, Node, NodeTable, NodesFile};
+use yurt_tunnel::nodes::{Grants, Node, NodeTable, NodesFile};
 
 const FILE: &str = "nodes.json";
 

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
-use yurt_tunnel::server::{KUBELET_PORT, Node};
+use yurt_tunnel::nodes::{KUBELET_PORT, Node};
 
 /// Nodes with this label are at the edge (OpenYurt's well-known label).
 pub(super) const EDGE_LABEL: &str = "openyurt.io/is-edge-worker";

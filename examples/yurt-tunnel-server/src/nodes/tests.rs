@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use testbed::api::{ApiConfig, ApiServer};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use yurt_tunnel::server::Found;
+use yurt_tunnel::nodes::Found;
 
 use super::object::EDGE_LABEL;
 use super::*;

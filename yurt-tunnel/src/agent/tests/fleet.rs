@@ -16,9 +16,11 @@ use super::world::{World, at};
 use crate::agent::keeper::Keeper;
 use crate::agent::memory::Remembered;
 use crate::agent::{Config, Shared};
+use crate::dial::{Address, Caller, Dial};
 use crate::egress;
 use crate::identity::{Credentials, Files};
-use crate::server::{self, Address, Caller, Dial, Node, NodeSource, NodeTable, Server};
+use crate::nodes::{Node, NodeSource, NodeTable};
+use crate::server::{self, Server};
 use crate::transport::NamedTransport;
 use crate::transport::air::{Air, Road};
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use yurt_core::transport::{Opener, Target};
 
 use super::world::{Cloud, World, at, open};
-use crate::server::Address;
+use crate::dial::Address;
 use crate::servers;
 
 /// Tells a list; returns the name that the agent's process answers, if it takes the list to its end.

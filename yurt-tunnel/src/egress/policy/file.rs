@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{Nodes, Policy, Ports, Rule};
-use crate::server::Address;
+use crate::dial::Address;
 
 /// A mistake in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use yurt_core::name::NodeName;
 
 pub use self::file::{InvalidNodes, NodesFile, parse};
 pub use self::grants::{ClaimRefusal, Grants, RefusedClaim};
+pub use crate::network::{InvalidNetwork, Network};
 
 /// Where kubelets listen unless their Node says otherwise.
 pub const KUBELET_PORT: u16 = 10250;

@@ -64,7 +64,7 @@ pub enum ClaimRefusal {
 
 impl ClaimRefusal {
     /// Every reason, so that each has a number from the start.
-    pub(in crate::server) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Local,
         Self::Service,
         Self::Server,
@@ -74,7 +74,7 @@ impl ClaimRefusal {
     ];
 
     /// Returns the reason as a label of metrics.
-    pub(in crate::server) fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Service => "service",

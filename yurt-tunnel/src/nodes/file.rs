@@ -160,7 +160,7 @@ fn read(path: &Path) -> Result<Vec<u8>, InvalidNodes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::nodes::Found;
+    use crate::nodes::Found;
 
     #[test]
     fn a_file_lists_nodes_by_name_and_the_rest_is_what_one_expects() {

@@ -11,8 +11,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use yurt_core::name::NodeName;
 use yurt_core::transport::{self, MAX_HOST_LEN, Peer, Stream};
 
+use crate::shares::Place;
 use crate::splice::{End, Socket};
 
 /// The code of a stream that ends because its other end has failed.
@@ -62,11 +64,17 @@ pub struct InvalidAddress(String);
 /// A connection: a tunnelled stream, or a socket of our own.
 #[derive(Debug)]
 pub enum Dialled {
-    /// A stream that an agent, or another server, has accepted.
-    Stream(Box<dyn Stream>),
+    /// A stream that an agent, or another server, has accepted, and the client's place among those to its node.
+    Stream(Box<dyn Stream>, Option<NodePlace>),
     /// A socket that this server has connected.
     Direct(Socket),
 }
+
+/// A client's place among the streams to a node; free again when this is dropped.
+#[derive(Debug)]
+pub struct NodePlace(
+    #[expect(dead_code, reason = "held, and given back")] pub(crate) Place<NodeName>,
+);
 
 // === Address ===
 
@@ -127,7 +135,7 @@ impl Dialled {
     /// A socket is reset when it is dropped.
     pub fn abort(&mut self) {
         match self {
-            Self::Stream(stream) => stream.reset(ABORTED),
+            Self::Stream(stream, _) => stream.reset(ABORTED),
             Self::Direct(socket) => {
                 // Without the option the end is a clean one, which nobody can help any more.
                 drop(SockRef::from(socket.tcp()).set_linger(Some(Duration::ZERO)));
@@ -139,7 +147,7 @@ impl Dialled {
 impl End for Dialled {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self {
-            Self::Stream(stream) => stream.poll_gone(cx),
+            Self::Stream(stream, _) => stream.poll_gone(cx),
             Self::Direct(socket) => socket.poll_gone(cx),
         }
     }
@@ -152,7 +160,7 @@ impl AsyncRead for Dialled {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Stream(stream, _) => Pin::new(stream).poll_read(cx, buf),
             Self::Direct(socket) => Pin::new(socket).poll_read(cx, buf),
         }
     }
@@ -165,21 +173,21 @@ impl AsyncWrite for Dialled {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Stream(stream, _) => Pin::new(stream).poll_write(cx, bytes),
             Self::Direct(socket) => Pin::new(socket).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Stream(stream, _) => Pin::new(stream).poll_flush(cx),
             Self::Direct(socket) => Pin::new(socket).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Stream(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Direct(socket) => Pin::new(socket).poll_shutdown(cx),
         }
     }

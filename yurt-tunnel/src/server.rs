@@ -9,7 +9,6 @@ mod denied;
 mod figures;
 mod peers;
 mod pick;
-mod placed;
 mod refusals;
 mod registry;
 mod router;

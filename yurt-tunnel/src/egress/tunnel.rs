@@ -27,7 +27,7 @@ impl Tunnel {
     /// Returns the number that both ends of a tunnelled stream know it by.
     pub(super) fn stream_id(&self) -> Option<u64> {
         match &self.target {
-            Dialled::Stream(stream) => Some(stream.id()),
+            Dialled::Stream(stream, _) => Some(stream.id()),
             Dialled::Direct(_) => None,
         }
     }

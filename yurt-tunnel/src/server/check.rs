@@ -121,7 +121,7 @@ async fn by_agent(
         Ok(stream) => {
             let took = millis(began);
             report.good(format!("the agent has dialled {kubelet} in {took:.1} ms"));
-            Some(Dialled::Stream(stream))
+            Some(Dialled::Stream(stream, None))
         }
         Err(error) => {
             report.bad(format!("dial {kubelet}: {error}"));

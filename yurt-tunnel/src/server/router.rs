@@ -14,10 +14,9 @@ use yurt_core::transport::{Error, ErrorKind, Opener, Stream, Target};
 use super::connect::direct;
 use super::figures::Figures;
 use super::pick::{Road, pick};
-use super::placed::Placed;
 use super::registry::{Member, Registry};
 use super::tries;
-use crate::dial::{Address, Caller, Dial, Dialled};
+use crate::dial::{Address, Caller, Dial, Dialled, NodePlace};
 use crate::egress::Policy;
 use crate::nodes::NodeTable;
 use crate::shares::Shares;
@@ -66,7 +65,7 @@ impl Dial for Router {
                     port: address.port,
                 };
                 let dialled = self.shared(caller, &node, target, deadline).await;
-                ("agent", dialled.map(Dialled::Stream))
+                ("agent", dialled)
             }
         };
         self.figures
@@ -83,9 +82,10 @@ impl Router {
         node: &NodeName,
         target: Target,
         deadline: Duration,
-    ) -> Result<Box<dyn Stream>, Error> {
+    ) -> Result<Dialled, Error> {
         let Caller::Client(client) = caller else {
-            return self.through(node, target, deadline).await;
+            let stream = self.through(node, target, deadline).await?;
+            return Ok(Dialled::Stream(stream, None));
         };
         let user = &client.user;
         let place = self.clients.enter(node.clone(), user).map_err(|share| {
@@ -93,10 +93,7 @@ impl Router {
             Error::new(ErrorKind::Overloaded, message)
         })?;
         let stream = self.through(node, target, deadline).await?;
-        Ok(Box::new(Placed {
-            stream,
-            _place: place,
-        }))
+        Ok(Dialled::Stream(stream, Some(NodePlace(place))))
     }
 
     /// Opens a stream to the node's agent: here, or at the server that it is connected to.

@@ -4,6 +4,7 @@ pub mod api;
 pub mod cluster;
 pub mod drill;
 pub mod endpoint;
+pub mod help;
 pub mod link;
 pub mod node;
 pub mod pki;

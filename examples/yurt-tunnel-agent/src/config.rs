@@ -16,16 +16,16 @@ use yurt_tunnel::transport::{NamedTransport, h2::H2Transport, quic::QuicTranspor
 
 use self::given::Given;
 
-/// The edge end of the tunnel: the cloud reaches this node through it, wherever the node is.
+/// The tunnel's edge end: the cloud reaches this node through it, wherever the node is.
 ///
-/// Every flag is a key of the file too; the flag wins.
+/// Every flag is also a key of the file; the flag wins.
 #[derive(Debug, Default, Parser)]
-#[command(version)]
+#[command(version, next_line_help = true)]
 pub(crate) struct Flags {
     /// The configuration file, YAML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A server, host:port; each address of a name is one; may be repeated
+    /// A tunnel server; each address of a name is one server; may be repeated
     #[arg(long = "server", value_name = "HOST:PORT")]
     servers: Vec<String>,
     /// The node's name in the cluster
@@ -37,34 +37,34 @@ pub(crate) struct Flags {
     /// The node's client certificate, PEM
     #[arg(long, value_name = "FILE")]
     certificate: Option<String>,
-    /// Its key, PEM; by default in the certificate's file
+    /// The certificate's key, PEM [default: in the certificate's file]
     #[arg(long, value_name = "FILE")]
     key: Option<String>,
-    /// What may be dialled besides the node's kubelet: an address, a CIDR or a name, and a port or *; may be repeated
+    /// A target besides the kubelet: an address, CIDR or name, and a port or *; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
     allow: Vec<String>,
-    /// How to connect: auto (default), quic or h2
+    /// How to connect: auto, quic or h2 [default: auto]
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<String>,
-    /// How many servers to be connected to at once [default: 3]
+    /// How many servers to connect to at once [default: 3]
     #[arg(long, value_name = "NUMBER")]
     links: Option<String>,
-    /// How often to ask a server whether it is there, such as 30s [default: as seldom as the NAT allows]
+    /// The keep-alive interval of an idle link, 1s to 240s [default: as long as the NAT allows]
     #[arg(long, value_name = "DURATION")]
     keep_alive: Option<String>,
-    /// Each byte costs: ask as seldom as possible, and keep one link warm
+    /// The link is metered: keep one link warm, and send as little as possible
     #[arg(long)]
     metered: bool,
     /// The kubelet's port [default: 10250]
     #[arg(long, value_name = "PORT")]
     kubelet_port: Option<String>,
-    /// Where the agent remembers [default: /var/lib/yurt-tunnel-agent]
+    /// The folder of the agent's state [default: /var/lib/yurt-tunnel-agent]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
-    /// Where health and metrics are served [default: 127.0.0.1:10266]
+    /// The address that serves health and metrics [default: 127.0.0.1:10266]
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
-    /// A level, or target=level with commas between [default: info]
+    /// The log level, or a list of target=level with commas between [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }

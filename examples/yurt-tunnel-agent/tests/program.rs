@@ -104,6 +104,14 @@ fn help_names_every_flag_of_the_readme() {
     }
 }
 
+#[test]
+fn help_fits_a_terminal_of_100_columns() {
+    for arguments in [&["--help"][..], &["-h"]] {
+        let long = testbed::help::too_long(env!("CARGO_BIN_EXE_yurt-tunnel-agent"), arguments);
+        assert!(long.is_empty(), "{arguments:?}: {long:#?}");
+    }
+}
+
 /// A program that does not outlive its test.
 struct Program(Child);
 

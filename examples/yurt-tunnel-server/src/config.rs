@@ -24,9 +24,9 @@ use self::given::Given;
 
 /// The tunnel's cloud end: agents connect to it, kube-apiserver and others reach nodes through it.
 ///
-/// Every flag is a key of the file too; the flag wins.
+/// Every flag is also a key of the file; the flag wins.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, args_conflicts_with_subcommands = true, next_line_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -34,22 +34,23 @@ pub(crate) struct Cli {
     pub(crate) flags: Flags,
 }
 
-/// What else the program does.
+/// What the program does besides serving.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Dial through the running server to a node's kubelet, and say where it breaks
+    /// Dial a node's kubelet through the running server, and say which step fails
     Check(Check),
 }
 
 /// Which node, and which server to ask.
 #[derive(Debug, Args)]
+#[command(next_line_help = true)]
 pub(crate) struct Check {
     /// The node's name
     pub(crate) node: NodeName,
-    /// Where the server shows health and metrics [default: 127.0.0.1:10265]
+    /// The address that serves the server's health and metrics [default: 127.0.0.1:10265]
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
-    /// The server's configuration file, if the address stands there
+    /// The server's configuration file, to read the address from
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -57,16 +58,16 @@ pub(crate) struct Check {
 /// How the server is set up.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Flags {
-    /// The configuration file, YAML; who may reach what by CONNECT stands only there
+    /// The configuration file, YAML; the rules for CONNECT clients can only be set there
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where agents and other servers connect, by UDP and by TCP [default: 0.0.0.0:443]
+    /// The address for agents and other servers, UDP and TCP [default: 0.0.0.0:443]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// How agents reach this server, host:port, told to them with the peers; may be repeated
+    /// An address of this server, sent to agents with the peers; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Vec<String>,
-    /// Another server, host:port, or a name that all of them are behind; may be repeated
+    /// Another server, or a name that resolves to all of them; may be repeated
     #[arg(long = "peer", value_name = "HOST:PORT")]
     peers: Vec<String>,
     /// The CA of agents, other servers and clients, PEM
@@ -75,43 +76,43 @@ pub(crate) struct Flags {
     /// The server's certificate, PEM
     #[arg(long, value_name = "FILE")]
     certificate: Option<String>,
-    /// Its key, PEM; by default in the certificate's file
+    /// The certificate's key, PEM [default: in the certificate's file]
     #[arg(long, value_name = "FILE")]
     key: Option<String>,
     /// The unix socket for a kube-apiserver on this host
     #[arg(long, value_name = "PATH")]
     egress_socket: Option<String>,
-    /// Where a kube-apiserver elsewhere connects, by TLS
+    /// The address for kube-apiservers on other hosts, TLS
     #[arg(long, value_name = "ADDRESS")]
     egress_listen: Option<String>,
-    /// Where others such as Prometheus ask for a connection, by TLS and HTTP CONNECT
+    /// The address for other clients such as Prometheus, HTTP CONNECT over TLS
     #[arg(long, value_name = "ADDRESS")]
     connect_listen: Option<String>,
     /// A file that lists the nodes, JSON
     #[arg(long, value_name = "FILE")]
     nodes_file: Option<String>,
-    /// How to ask the API server for the nodes; by default as the pod that this is
+    /// The kubeconfig to watch the Node objects with [default: the pod's service account]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<String>,
-    /// Where the nodes are remembered, for a start while the API server is away
+    /// The folder that keeps the nodes, for a start while the API server is away
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
-    /// Where nodes have their addresses, for what Node objects claim [default: the private ranges]
+    /// The networks of nodes; no other address of a Node object counts [default: private ranges]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     node_networks: Vec<String>,
-    /// Where Services and pods have theirs: never a node's
+    /// The networks of Services and pods; no address in them is a node's
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     service_networks: Vec<String>,
-    /// A file of nodes that are not let in, a name in each line
+    /// A file of nodes to refuse, one name per line
     #[arg(long, value_name = "FILE")]
     denied_nodes: Option<String>,
-    /// Where health and metrics are shown [default: 127.0.0.1:10265]
+    /// The address that serves health and metrics [default: 127.0.0.1:10265]
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
-    /// How long streams may go on after a signal to end: 30s, 5m [default: 30s]
+    /// How long streams may continue after SIGTERM, such as 30s or 5m [default: 30s]
     #[arg(long, value_name = "TIME")]
     drain: Option<String>,
-    /// A level, or target=level with commas between [default: info]
+    /// The log level, or a list of target=level with commas between [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }

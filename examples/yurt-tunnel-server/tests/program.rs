@@ -206,6 +206,19 @@ fn certificates_that_change_are_taken_up_and_broken_ones_are_told_and_change_not
 }
 
 #[test]
+fn help_fits_a_terminal_of_100_columns() {
+    for arguments in [
+        &["--help"][..],
+        &["-h"],
+        &["check", "--help"],
+        &["check", "-h"],
+    ] {
+        let long = testbed::help::too_long(env!("CARGO_BIN_EXE_yurt-tunnel-server"), arguments);
+        assert!(long.is_empty(), "{arguments:?}: {long:#?}");
+    }
+}
+
+#[test]
 fn help_names_every_flag_of_the_readme() {
     let output = program().arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();

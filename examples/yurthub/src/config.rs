@@ -20,7 +20,7 @@ use self::{given::Given, kept::Kept};
 ///
 /// Every flag is a key of the file too; the flag wins.
 #[derive(Debug, Default, Parser)]
-#[command(version)]
+#[command(version, next_line_help = true)]
 pub(crate) struct Flags {
     /// The configuration file, YAML
     #[arg(long, value_name = "FILE")]
@@ -43,7 +43,7 @@ pub(crate) struct Flags {
     /// Its key, PEM; by default in the certificate's file
     #[arg(long, value_name = "FILE")]
     client_key: Option<String>,
-    /// A file with a bootstrap token, by which the hub gets a client certificate of its own; wiped afterwards
+    /// A file with a bootstrap token, to get a client certificate with; wiped afterwards
     #[arg(long, value_name = "FILE")]
     bootstrap_token_file: Option<String>,
     /// Where local clients are served; may be repeated [default: 127.0.0.1:10268]

@@ -104,3 +104,11 @@ fn help_names_every_flag_of_the_readme() {
         }
     }
 }
+
+#[test]
+fn help_fits_a_terminal_of_100_columns() {
+    for arguments in [&["--help"][..], &["-h"]] {
+        let long = testbed::help::too_long(env!("CARGO_BIN_EXE_yurthub"), arguments);
+        assert!(long.is_empty(), "{arguments:?}: {long:#?}");
+    }
+}

@@ -70,6 +70,18 @@ impl CredentialsError {
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::ReadFile { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
+
+    /// Returns the file that cannot be used.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::ReadFile { path, .. }
+            | Self::TooLong { path }
+            | Self::ParsePem { path, .. }
+            | Self::NoCertificate { path }
+            | Self::NoKey { path } => path,
+        }
+    }
 }
 
 /// Reads a file, but no more than [`MAX_PEM_BYTES`]: PEM, or a token beside it. Blocks on the disk.

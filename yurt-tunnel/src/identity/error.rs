@@ -1,6 +1,6 @@
 //! Why certificates cannot be used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustls::server::VerifierBuilderError;
 use yurt_core::credentials::CredentialsError;
@@ -46,4 +46,18 @@ pub enum Error {
         /// Why.
         source: VerifierBuilderError,
     },
+}
+
+impl Error {
+    /// Returns the file that cannot be used.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::ReadFile(error) => error.path(),
+            Self::AddRoot { path, .. }
+            | Self::ReadCertificate { path, .. }
+            | Self::UseCertificate { path, .. }
+            | Self::BuildVerifier { path, .. } => path,
+        }
+    }
 }

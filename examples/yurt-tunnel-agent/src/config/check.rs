@@ -1,11 +1,10 @@
 //! What makes one value wrong, in words that follow its place.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs::File, net::SocketAddr, path::PathBuf, time::Duration};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use yurt_core::error::Chain;
 use yurt_core::name::NodeName;
-use yurt_tunnel::identity::{Credentials, Files};
+use yurt_tunnel::identity::Credentials;
 
 use super::Transports;
 
@@ -73,9 +72,12 @@ pub(super) fn log(text: &str) -> Result<Targets, String> {
         .map_err(|error| format!("{text:?} is not a filter: {error}"))
 }
 
-/// Certificates that can be used together.
-pub(super) fn credentials(files: Files) -> Result<Credentials, String> {
-    Credentials::load(files).map_err(|error| Chain(&error).to_string())
+/// A file that this process can read.
+pub(super) fn readable(text: &str) -> Result<PathBuf, String> {
+    match File::open(text) {
+        Ok(_) => Ok(PathBuf::from(text)),
+        Err(error) => Err(format!("cannot read {text}: {error}")),
+    }
 }
 
 /// The certificate is the node's: servers believe no other.

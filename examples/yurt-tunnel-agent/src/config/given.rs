@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, io, path::PathBuf, str::FromStr};
 
 use serde_json::Value;
+use yurt_core::error::Chain;
 use yurt_core::name::NodeName;
 use yurt_tunnel::agent::{Allow, Config, KeepAlive};
 use yurt_tunnel::dial::Address;
@@ -167,27 +168,41 @@ impl Given {
     fn credentials(&mut self, node: Option<&NodeName>) -> Option<Credentials> {
         self.require("caFile");
         self.require("certificate");
-        let place = match self.texts.get("certificate").and_then(|texts| texts.last()) {
-            Some(placed) => placed.place.clone(),
-            None => "certificate".to_owned(),
+        let ca = self.file("caFile");
+        let certificate = self.file("certificate");
+        let key = if self.is_given("key") {
+            self.file("key")
+        } else {
+            certificate.clone()
         };
-        let path = |text: &str| Ok(PathBuf::from(text));
-        let ca = self.optional("caFile", path);
-        let certificate = self.optional("certificate", path);
-        let key = self.optional("key", path);
-        let key = key.or_else(|| certificate.clone());
-        let files = Files {
-            ca: ca?,
-            certificate: certificate?,
-            key: key?,
-        };
-        let checked = check::credentials(files).and_then(|credentials| {
-            if let Some(node) = node {
-                check::identity(&credentials, node)?;
-            }
-            Ok(credentials)
+        let given = [ca?, certificate?, key?];
+        let [ca, certificate, key] = given.clone().map(|(_, path)| path);
+        let loaded = Credentials::load(Files {
+            ca,
+            certificate,
+            key,
         });
-        checked.map_err(|problem| self.mistake(place, problem)).ok()
+        let credentials = match loaded {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                let mut files = given.into_iter();
+                let (place, _) = files.find(|(_, path)| path == error.path())?;
+                self.mistake(place, Chain(&error).to_string());
+                return None;
+            }
+        };
+        if let Some(Err(problem)) = node.map(|node| check::identity(&credentials, node)) {
+            let [_, (place, _), _] = given;
+            self.mistake(place, problem);
+            return None;
+        }
+        Some(credentials)
+    }
+
+    /// A file that can be read, and where it was given.
+    fn file(&mut self, key: &str) -> Option<(String, PathBuf)> {
+        let place = self.texts.get(key)?.last()?.place.clone();
+        Some((place, self.optional(key, check::readable)?))
     }
 
     /// A pause, or the choice of it.

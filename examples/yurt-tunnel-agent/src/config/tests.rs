@@ -124,7 +124,7 @@ DIR/config.yaml: colour: there is no such key
 DIR/config.yaml: servers[0]: \"tunnel.example\" is not host:port
 DIR/config.yaml: servers[2]: \"b:0\" is not host:port
 DIR/config.yaml: nodeName: \"Edge_1\" is not a name: lower case letters, digits, '-' and '.', at most 253
-DIR/config.yaml: certificate: read DIR/none.pem: No such file or directory (os error 2)
+DIR/config.yaml: caFile: cannot read DIR/none.pem: No such file or directory (os error 2)
 DIR/config.yaml: allow[0]: \"10.0.0.0/33:1\" is not HOST:PORT, such as 192.0.2.7:9100, 10.1.0.0/16:*, \
 [2001:db8::1]:443 or plc.example:502
 DIR/config.yaml: allow[1]: \"*:*\" is not HOST:PORT, such as 192.0.2.7:9100, 10.1.0.0/16:*, \
@@ -178,6 +178,14 @@ fn a_certificate_of_somebody_else_is_a_mistake() {
         (
             &["--certificate", "DIR/text"],
             "--certificate: no PEM certificate in DIR/text",
+        ),
+        (
+            &["--ca-file", "DIR/text"],
+            "--ca-file: no PEM certificate in DIR/text",
+        ),
+        (
+            &["--key", "DIR/text"],
+            "--key: no PEM private key in DIR/text",
         ),
     ] {
         assert_eq!(load_in(folder.path(), GOOD, flags).unwrap_err(), expected);

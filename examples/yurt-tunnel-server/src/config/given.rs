@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use yurt_core::error::Chain;
 use yurt_tunnel::dial::Address;
 use yurt_tunnel::egress::Policy;
-use yurt_tunnel::identity::SERVERS_GROUP;
-use yurt_tunnel::identity::{Credentials, Files};
+use yurt_tunnel::identity::{Credentials, Files, SERVERS_GROUP};
 use yurt_tunnel::nodes::Grants;
 
 use super::{Cluster, Flags, Mistake, NodesFrom, Settings, check};
@@ -224,21 +223,37 @@ impl Given {
     }
 
     fn credentials(&mut self) -> Option<Credentials> {
-        let ca = self.required("caFile", check::readable);
-        let certificate = self.required("certificate", check::readable);
+        self.require("caFile");
+        self.require("certificate");
+        let ca = self.file("caFile");
+        let certificate = self.file("certificate");
         let key = if self.is_given("key") {
-            self.optional("key", check::readable)
+            self.file("key")
         } else {
             certificate.clone()
         };
-        let files = Files {
-            ca: ca?,
-            certificate: certificate?,
-            key: key?,
-        };
-        Credentials::load(files)
-            .map_err(|error| self.mistake("certificate", Chain(&error).to_string()))
-            .ok()
+        let given = [ca?, certificate?, key?];
+        let [ca, certificate, key] = given.clone().map(|(_, path)| path);
+        let loaded = Credentials::load(Files {
+            ca,
+            certificate,
+            key,
+        });
+        match loaded {
+            Ok(credentials) => Some(credentials),
+            Err(error) => {
+                let mut files = given.into_iter();
+                let (place, _) = files.find(|(_, path)| path == error.path())?;
+                self.mistake(place, Chain(&error).to_string());
+                None
+            }
+        }
+    }
+
+    /// A file that can be read, and where it was given.
+    fn file(&mut self, key: &str) -> Option<(String, PathBuf)> {
+        let place = self.texts.get(key)?.last()?.place.clone();
+        Some((place, self.optional(key, check::readable)?))
     }
 
     fn policy(&mut self) -> Option<Policy> {
@@ -317,13 +332,13 @@ impl Given {
         parsed
     }
 
-    fn required<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        if !self.is_given(key) && !self.is_file_unread {
-            let flag = KEYS.iter().find(|(known, _)| *known == key);
-            let flag = flag.map_or("", |(_, flag)| flag);
-            self.mistake(key, format!("missing: set it in the file or by {flag}"));
+    fn require(&mut self, key: &str) {
+        if self.is_given(key) || self.is_file_unread {
+            return;
         }
-        self.optional(key, parse)
+        let known = KEYS.iter().find(|(known, _)| *known == key);
+        let flag = known.map_or("", |(_, flag)| flag);
+        self.mistake(key, format!("missing: set it in the file or by {flag}"));
     }
 
     fn or<T>(

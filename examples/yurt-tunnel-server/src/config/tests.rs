@@ -137,7 +137,12 @@ fn each_mistake_names_its_place_and_what_to_do() {
         (
             GOOD,
             &["--key", "DIR/text"],
-            "certificate: no PEM private key in DIR/text",
+            "--key: no PEM private key in DIR/text",
+        ),
+        (
+            GOOD,
+            &["--ca-file", "DIR/text"],
+            "--ca-file: no PEM certificate in DIR/text",
         ),
         (
             GOOD,

@@ -95,7 +95,7 @@ async fn directly(kubelet: &Address, report: &mut Report) -> Option<Dialled> {
             Some(Dialled::Direct(socket.into()))
         }
         Err(error) => {
-            report.bad(format!("dial {kubelet} directly: {error}"));
+            report.bad(error.to_string());
             None
         }
     }
@@ -124,7 +124,7 @@ async fn by_agent(
             Some(Dialled::Stream(stream, None))
         }
         Err(error) => {
-            report.bad(format!("dial {kubelet}: {error}"));
+            report.bad(error.to_string());
             None
         }
     }

@@ -114,12 +114,12 @@ async fn a_way_that_breaks_is_told_up_to_where_it_does() {
     let refused = format!(
         "{KNOWN}\
          [+] the agent is connected from 198.51.100.1:N; bytes come back in N ms\n\
-         [-] dial 10.1.0.1:10250: the kubelet refuses the connection\n"
+         [-] dial 10.1.0.1:10250: the connection is refused\n"
     );
     assert_eq!(report(&server, "edge-1").await, (503, refused));
     drop(agent);
     let direct = "[+] node cloud-1 is known, not at the edge, at 127.0.0.1, kubelet port 1\n\
-                  [-] dial 127.0.0.1:1 directly: 127.0.0.1:1 refuses the connection\n";
+                  [-] 127.0.0.1:1 refuses the connection\n";
     assert_eq!(report(&server, "cloud-1").await, (503, direct.to_owned()));
 }
 
@@ -137,7 +137,7 @@ async fn a_node_whose_agent_is_elsewhere_is_checked_through_the_other_server() {
     let expected = format!(
         "{KNOWN}\
          [+] the agent of edge-1 is not connected here; the other server is asked\n\
-         [-] dial 10.1.0.1:10250: the kubelet refuses the connection\n"
+         [-] dial 10.1.0.1:10250: the connection is refused\n"
     );
     assert_eq!(report(&first, "edge-1").await, (503, expected));
 }

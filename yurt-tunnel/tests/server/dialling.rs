@@ -69,7 +69,10 @@ async fn what_the_agent_says_of_the_target_is_the_answer() {
     let _agent = world.agent("edge-1", &server, Manner::Refuses).await;
     let error = server.dial("edge-1:10250").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert_eq!(error.to_string(), "the kubelet refuses the connection");
+    assert_eq!(
+        error.to_string(),
+        "dial 10.1.0.1:10250: the connection is refused"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -53,7 +53,10 @@ async fn what_the_agent_says_passes_through_both_servers() {
     };
     let error = timeout(SOON, told).await.unwrap();
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert_eq!(error.to_string(), "the kubelet refuses the connection");
+    assert_eq!(
+        error.to_string(),
+        "dial 10.1.0.1:10250: the connection is refused"
+    );
 }
 
 #[tokio::test]

@@ -460,7 +460,9 @@ async fn dial(incoming: Box<dyn Incoming>, manner: Manner) {
         }
         Manner::Refuses => {
             let kind = yurt_core::transport::ErrorKind::Refused;
-            incoming.reject(Error::new(kind, "the kubelet refuses the connection"));
+            let target = &incoming.request().target;
+            let message = format!("dial {target}: the connection is refused");
+            incoming.reject(Error::new(kind, message));
         }
         Manner::Lacks => {
             let kind = yurt_core::transport::ErrorKind::NoPeer;

@@ -5,9 +5,11 @@
 //! connection, and bulk moves there: what waits in one TCP connection's queue delays everything behind it. Its end
 //! takes no more than what is on it, and it is closed when nothing is.
 
+mod accepting;
 mod carrier;
 mod lane;
 mod listener;
+mod opening;
 mod pipe;
 mod second;
 
@@ -19,7 +21,7 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 use yurt_core::transport::{Acceptor, Listener, Result, Transport};
 
-use self::carrier::AcceptingCarrier;
+use self::accepting::AcceptingCarrier;
 use self::lane::Place;
 use self::listener::H2Listener;
 use super::handshake::{HANDSHAKE_LIMIT, slow};

@@ -12,10 +12,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use yurt_core::transport::{Error, ErrorKind, Listener, Opener, Result};
 
-use super::carrier::{
-    BULK, HELLO_PATH, INTERACTIVE, LANE, Opening, OpeningCarrier, SESSION, request,
-};
+use super::carrier::{BULK, HELLO_PATH, INTERACTIVE, LANE, SESSION, request};
 use super::lane::{self, h2_refusal};
+use super::opening::{Opening, OpeningCarrier};
 use crate::identity::{Credentials, Refusal};
 use crate::link::{Config, Role};
 use crate::transport::handshake::{Handshakes, User, no_session, refusal};

@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::debug;
 
-use super::carrier::{LANE_PATH, MOVE_PATH, Opening, request};
+use super::carrier::{LANE_PATH, MOVE_PATH, request};
 use super::lane::ListenedTls;
+use super::opening::Opening;
 use super::pipe::{Leg, Shared};
 use crate::link::Config;
 use crate::transport::handshake::HANDSHAKE_LIMIT;

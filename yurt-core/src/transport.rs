@@ -8,6 +8,7 @@ mod error;
 mod peer;
 
 use std::net::SocketAddr;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -346,6 +347,13 @@ pub struct Stats {
     pub sent: u64,
     /// Bytes that streams' owners have read.
     pub received: u64,
+    /// Bytes of the questions whether the peer lives, and of their answers.
+    pub keep_alive: Traffic,
+    /// Bytes in which the ends say what they want: what streams are for, their credit, their resets, the session's end.
+    pub control: Traffic,
+    /// Bytes of the packets, or of the connections, that carry all this, if the transport knows: what encrypts and
+    /// acknowledges it is in, the headers of IP and of UDP or TCP are not.
+    pub wire: Traffic,
     /// Bytes that the peer may send before anything more is read: what unread streams can cost at most.
     pub credit: u64,
     /// Times that a writer had to wait for its peer to read.
@@ -356,6 +364,22 @@ pub struct Stats {
     pub lost: u64,
     /// Times that the peer's address changed and the session went on.
     pub migrations: u64,
+}
+
+/// Bytes in the two directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Those to the peer.
+    pub sent: u64,
+    /// Those from the peer.
+    pub received: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, more: Self) {
+        self.sent += more.sent;
+        self.received += more.received;
+    }
 }
 
 // === Open, Target ===

@@ -55,7 +55,7 @@ use self::memory::{Memory, MemoryError, Remembered};
 use self::metrics::Metrics;
 use self::policy::Policy;
 use self::winners::Winners;
-use crate::admin::scrape;
+use crate::admin::scrape::{self, Totals};
 use crate::children::{Children, Ended};
 use crate::dial::Address;
 use crate::identity::Credentials;
@@ -243,7 +243,7 @@ async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Erro
 
 impl Shared {
     fn new(config: Config, transports: Vec<NamedTransport>, remembered: Remembered) -> Self {
-        let board = Arc::new(Board::default());
+        let board = Arc::new(Board::new(Totals::new(&transports)));
         Self {
             policy: Policy {
                 node: config.node_name.clone(),

@@ -36,6 +36,7 @@ use self::refusals::Refusals;
 use self::registry::Registry;
 use self::router::{CLIENT_STREAMS, Router};
 use self::run::Running;
+use crate::admin::scrape::Totals;
 use crate::dial::{Address, Dial};
 use crate::egress::{self, Policy};
 use crate::identity::Credentials;
@@ -158,7 +159,7 @@ impl Server {
             }
         };
         let (table, nodes) = watch::channel(Arc::new(nodes));
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new(Totals::new(&transports)));
         let figures = Figures::new();
         let router = Arc::new(Router {
             registry: registry.clone(),

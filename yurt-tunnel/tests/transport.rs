@@ -15,6 +15,8 @@ mod halves;
 mod hostile;
 #[path = "transport/lanes.rs"]
 mod lanes;
+#[path = "transport/purposes.rs"]
+mod purposes;
 #[path = "transport/rerouted.rs"]
 mod rerouted;
 #[path = "transport/site.rs"]

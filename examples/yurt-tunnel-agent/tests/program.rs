@@ -65,7 +65,7 @@ fn an_agent_without_a_server_is_healthy_and_not_ready_and_ends_with_code_0_when_
     let metrics = ask(address, "/metrics");
     for name in [
         "yurt_tunnel_agent_dials_total{result=\"refused\"} 0",
-        "yurt_tunnel_agent_sent_bytes_total 0",
+        r#"yurt_tunnel_agent_sent_bytes_total{purpose="streams",transport="quic"} 0"#,
         "yurt_tunnel_agent_certificate_expiry_timestamp_seconds ",
     ] {
         assert!(metrics.contains(name), "{name} is not in {metrics}");

@@ -1,15 +1,18 @@
 //! What both ends of the tunnel show of themselves at a scrape, in the same words.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use yurt_core::transport::Stats;
+use yurt_core::transport::{Stats, Traffic};
 
 use crate::identity::Credentials;
+use crate::transport::NamedTransport;
 
 /// The process, and the certificate that it shows to its peers.
 #[derive(Debug)]
@@ -29,26 +32,97 @@ impl Collector for Process {
     }
 }
 
-/// Adds what a session has counted.
-pub(crate) fn add(sum: &mut Stats, stats: &Stats) {
+/// What sessions have counted, by transport.
+#[derive(Clone, Debug)]
+pub(crate) struct Totals(BTreeMap<&'static str, Stats>);
+
+impl Totals {
+    /// These transports are shown even if they have carried nothing.
+    pub(crate) fn new(transports: &[NamedTransport]) -> Self {
+        let names = transports.iter().map(|transport| transport.name);
+        Self(names.map(|name| (name, Stats::default())).collect())
+    }
+
+    /// Adds what a session has counted.
+    pub(crate) fn add(&mut self, transport: &'static str, stats: &Stats) {
+        add(self.0.entry(transport).or_default(), stats);
+    }
+
+    /// Adds what a session that is over had counted: what only ever grows.
+    pub(crate) fn add_past(&mut self, transport: &'static str, stats: &Stats) {
+        add_past(self.0.entry(transport).or_default(), stats);
+    }
+
+    /// Returns what all have counted.
+    pub(crate) fn sum(&self) -> Stats {
+        let mut sum = Stats::default();
+        self.0.values().for_each(|stats| add(&mut sum, stats));
+        sum
+    }
+
+    /// Writes what all sessions have counted.
+    pub(crate) fn encode(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        encode_sum(to, &self.sum())?;
+        let help = "Bytes sent, by what they are for and by transport";
+        self.encode_traffic(to, ("sent_bytes", help), |traffic| traffic.sent)?;
+        let help = "Bytes received, by what they are for and by transport";
+        self.encode_traffic(to, ("received_bytes", help), |traffic| traffic.received)
+    }
+
+    fn encode_traffic(
+        &self,
+        to: &mut DescriptorEncoder<'_>,
+        (name, help): (&str, &str),
+        of: impl Fn(&Traffic) -> u64,
+    ) -> fmt::Result {
+        let mut family = to.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (transport, stats) in &self.0 {
+            let streams = Traffic {
+                sent: stats.sent,
+                received: stats.received,
+            };
+            for (purpose, traffic) in [
+                ("keep_alive", &stats.keep_alive),
+                ("control", &stats.control),
+                ("streams", &streams),
+            ] {
+                let labels = [("purpose", purpose), ("transport", *transport)];
+                ConstCounter::new(of(traffic)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let (name, help) = (
+            format!("wire_{name}"),
+            "The same, all together, with what carries them: all but the headers of IP and of UDP or TCP",
+        );
+        let mut family = to.encode_descriptor(&name, help, None, MetricType::Counter)?;
+        for (transport, stats) in &self.0 {
+            let labels = [("transport", *transport)];
+            ConstCounter::new(of(&stats.wire)).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn add(sum: &mut Stats, stats: &Stats) {
     sum.streams += stats.streams;
     sum.credit += stats.credit;
     add_past(sum, stats);
 }
 
-/// Adds what a session that is over had counted: what only ever grows.
-pub(crate) fn add_past(sum: &mut Stats, stats: &Stats) {
+fn add_past(sum: &mut Stats, stats: &Stats) {
     sum.opened += stats.opened;
     sum.reset += stats.reset;
     sum.sent += stats.sent;
     sum.received += stats.received;
+    sum.keep_alive += stats.keep_alive;
+    sum.control += stats.control;
+    sum.wire += stats.wire;
     sum.stalls += stats.stalls;
     sum.lost += stats.lost;
     sum.migrations += stats.migrations;
 }
 
-/// Writes what all sessions have counted.
-pub(crate) fn stats(to: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
+fn encode_sum(to: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
     for (name, help, value) in [
         (
             "streams",
@@ -70,8 +144,6 @@ pub(crate) fn stats(to: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Resul
             "Streams that ended by a reset",
             stats.reset,
         ),
-        ("sent_bytes", "Bytes sent on streams", stats.sent),
-        ("received_bytes", "Bytes read of streams", stats.received),
         (
             "credit_stalls",
             "Times that a writer waited for its reader",

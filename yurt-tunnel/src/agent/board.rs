@@ -9,17 +9,17 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use yurt_core::transport::{Acceptor, Stats};
 
-use crate::admin::scrape;
+use crate::admin::scrape::Totals;
 
 /// Every session, and what those that are over have counted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Board(Mutex<Entries>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entries {
     next: u64,
     sessions: BTreeMap<u64, Entry>,
-    past: Stats,
+    past: Totals,
 }
 
 #[derive(Debug)]
@@ -55,6 +55,14 @@ pub(super) struct Place {
 }
 
 impl Board {
+    pub(super) fn new(past: Totals) -> Self {
+        Self(Mutex::new(Entries {
+            next: 0,
+            sessions: BTreeMap::new(),
+            past,
+        }))
+    }
+
     /// Returns every session.
     pub(super) fn sessions(&self) -> Vec<Arc<dyn Acceptor>> {
         let entries = self.0.lock();
@@ -89,12 +97,12 @@ impl Board {
     }
 
     /// Returns every session, and what all have counted since the start.
-    pub(super) fn look(&self, now: Instant) -> (Vec<Seen>, Stats) {
+    pub(super) fn look(&self, now: Instant) -> (Vec<Seen>, Totals) {
         let entries = self.0.lock();
-        let mut totals = entries.past;
+        let mut totals = entries.past.clone();
         let see = |entry: &Entry| {
             let stats = entry.session.upgrade()?.stats();
-            scrape::add(&mut totals, &stats);
+            totals.add(entry.transport, &stats);
             Some(Seen {
                 server: entry.server,
                 transport: entry.transport,
@@ -135,7 +143,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let stats = self.session.stats();
         let mut entries = self.board.0.lock();
-        entries.sessions.remove(&self.id);
-        scrape::add_past(&mut entries.past, &stats);
+        if let Some(entry) = entries.sessions.remove(&self.id) {
+            entries.past.add_past(entry.transport, &stats);
+        }
     }
 }

@@ -19,7 +19,6 @@ use yurt_core::transport::ErrorKind;
 use super::board::{Board, Seen};
 use super::policy::Forbidden;
 use super::want::Reason;
-use crate::admin::scrape;
 
 /// How a dial ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +191,7 @@ impl Collector for Sessions {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (seen, totals) = self.0.look(Instant::now());
         encode_sessions(&mut encoder, &seen)?;
-        scrape::stats(&mut encoder, &totals)
+        totals.encode(&mut encoder)
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use yurt_core::transport::{Error, ErrorKind};
 
 use super::registry::{Member, Registry};
-use crate::admin::scrape::{self, gauge};
+use crate::admin::scrape::gauge;
 use crate::identity::Refusal;
 use crate::nodes::{ClaimRefusal, NodeTable};
 
@@ -129,7 +129,7 @@ impl Collector for Sessions {
         gauge(&mut to, "agents", "Sessions of agents", agents as u64)?;
         let peers = all.len() - agents;
         gauge(&mut to, "peers", "Sessions of other servers", peers as u64)?;
-        scrape::stats(&mut to, &self.0.stats())?;
+        self.0.totals().encode(&mut to)?;
         let help = "Round trip to a node's agent";
         let mut family = to.encode_descriptor(
             "round_trip_seconds",

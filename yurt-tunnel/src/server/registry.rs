@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use yurt_core::name::NodeName;
-use yurt_core::transport::{Opener, State, Stats};
+use yurt_core::transport::{Opener, State};
 
-use crate::admin::scrape;
+use crate::admin::scrape::Totals;
 
 /// An agent has two while it moves from one to the next, and some that do not know yet that they are dead.
 const MAX_SESSIONS: usize = 8;
@@ -41,18 +41,26 @@ pub(super) struct Entry {
 }
 
 /// All sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Registry(Mutex<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     next: u64,
     members: HashMap<Member, Vec<Entry>>,
     /// What sessions that are over had counted.
-    past: Stats,
+    past: Totals,
 }
 
 impl Registry {
+    pub(super) fn new(past: Totals) -> Self {
+        Self(Mutex::new(Inner {
+            next: 0,
+            members: HashMap::new(),
+            past,
+        }))
+    }
+
     /// Adds a session and returns its number, and a session of the same agent that is one too many.
     pub(super) fn add(
         &self,
@@ -113,7 +121,7 @@ impl Registry {
             inner.members.remove(member);
         }
         let last = entry.session.stats();
-        scrape::add_past(&mut inner.past, &last);
+        inner.past.add_past(entry.transport, &last);
     }
 
     /// Returns a member's sessions that take streams, the newest first: it is the one that the member has
@@ -159,11 +167,11 @@ impl Registry {
 
     /// Returns what all sessions, those that are over included, have counted.
     #[must_use]
-    pub(super) fn stats(&self) -> Stats {
-        let mut sum = self.0.lock().past;
-        for session in self.sessions() {
-            scrape::add(&mut sum, &session.stats());
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = self.0.lock().past.clone();
+        for (_, entry) in self.all() {
+            totals.add(entry.transport, &entry.session.stats());
         }
-        sum
+        totals
     }
 }

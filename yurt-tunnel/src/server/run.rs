@@ -125,7 +125,7 @@ impl Running {
             self.sessions.wait().await;
         };
         if timeout(self.drain, finished).await.is_err() {
-            let streams = self.shared.registry.stats().streams;
+            let streams = self.shared.registry.totals().sum().streams;
             warn!(streams, "streams did not end in time");
         }
         self.tasks.shutdown().await;

@@ -12,6 +12,7 @@ mod listener;
 mod opening;
 mod pipe;
 mod second;
+mod wire;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -61,6 +62,7 @@ impl Transport for H2Transport {
             name: name.to_owned(),
             credentials: self.credentials.clone(),
             config: self.config.clone(),
+            wire: Arc::default(),
         };
         let shake = async {
             let (carrier, peer) = AcceptingCarrier::connect(place).await?;

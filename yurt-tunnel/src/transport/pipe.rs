@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use yurt_core::transport::{Error, ErrorKind, Priority};
+use yurt_core::transport::{Error, ErrorKind, Priority, Traffic};
 
 use crate::wire::{Malformed, PREFIX, Prefix};
 
@@ -72,6 +72,7 @@ pub(crate) struct Path {
     pub(crate) round_trip: Option<Duration>,
     pub(crate) lost: u64,
     pub(crate) migrations: u64,
+    pub(crate) wire: Traffic,
 }
 
 /// The code of a reset as it is sent.

@@ -3,6 +3,7 @@
 mod accept;
 mod driver;
 mod open;
+mod purpose;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -28,9 +29,10 @@ use yurt_core::transport::{
 
 use self::accept::Offer;
 use self::driver::Chore;
+use self::purpose::Purposes;
 use super::pipe::{Carrier, malformed, read_message, transport_error};
 use crate::link::{Config, Event, Link, Role, StreamId};
-use crate::wire::{Frame, Hello};
+use crate::wire::{Frame, Hello, PREFIX};
 
 /// One end of a session; dropped, the session is over.
 pub(super) struct Handle<C: Carrier> {
@@ -67,6 +69,7 @@ struct Inner {
     state: watch::Sender<State>,
     /// Frames that wait to be sent on the control pipe.
     control: Vec<u8>,
+    purposes: Purposes,
 }
 
 /// Who waits for something to happen to a stream.
@@ -94,12 +97,14 @@ impl<C: Carrier> Handle<C> {
             Role::Acceptor => carrier.accept().await,
         };
         let (mut send, mut receive) = pipe.map_err(|error| transport_error(&error))?;
+        let mut purposes = Purposes::default();
         let mut hello = Vec::new();
-        Frame::Hello(config.hello()).encode(&mut hello);
+        purposes.encode(&Frame::Hello(config.hello()), &mut hello);
         let said = async {
             send.write_all(&hello).await?;
             send.flush().await?;
             let (kind, body) = read_message(&mut receive).await?;
+            purposes.received(None, PREFIX + body.len());
             match Frame::decode(kind, &body).map_err(malformed)? {
                 Some(Frame::Hello(hello)) => Ok(hello),
                 _ => Err(malformed(crate::wire::Malformed("no hello"))),
@@ -128,6 +133,7 @@ impl<C: Carrier> Handle<C> {
                 pings: HashMap::new(),
                 state: state_tx,
                 control: Vec::new(),
+                purposes,
             }),
         });
         let mut driver = JoinSet::new();
@@ -221,9 +227,12 @@ impl<C: Carrier> Session for Handle<C> {
             stats.sent = counts.sent;
             stats.received = counts.received;
             stats.stalls = counts.stalls;
+            stats.keep_alive = inner.purposes.keep_alive;
+            stats.control = inner.purposes.control;
             stats.credit = inner.link.exposure();
             stats.round_trip = path.round_trip.or(inner.link.round_trip());
         });
+        stats.wire = path.wire;
         stats.lost = path.lost;
         stats.migrations = path.migrations;
         stats
@@ -265,6 +274,15 @@ impl<C: Carrier> Core<C> {
         result
     }
 
+    /// Counts a message on a stream's own pipe.
+    fn said(&self, bytes: usize) {
+        self.with(|inner, _| inner.purposes.control.sent += bytes as u64);
+    }
+
+    fn heard(&self, bytes: usize) {
+        self.with(|inner, _| inner.purposes.control.received += bytes as u64);
+    }
+
     /// Has something done that outlives who wants it, as long as the session lives.
     fn later(&self, chore: impl Future<Output = ()> + Send + 'static) {
         // A session that is over does nothing more.
@@ -296,7 +314,7 @@ impl Inner {
         while let Some(event) = self.link.poll() {
             is_changed |= matches!(event, Event::Send(_) | Event::State(_) | Event::Begin(_));
             match event {
-                Event::Send(frame) => frame.encode(&mut self.control),
+                Event::Send(frame) => self.purposes.encode(&frame, &mut self.control),
                 Event::Begin(id) => self.begin(id),
                 Event::Fail(id, kind, message) => self.fail(id, kind, message),
                 Event::Credit(id) => self.wake(id),

@@ -108,8 +108,9 @@ async fn every_metric_that_is_promised_is_there() {
         "certificate_expiry_timestamp_seconds 2493072000",
         "streams_opened_total ",
         "streams_reset_total 0",
-        "sent_bytes_total ",
-        "received_bytes_total ",
+        r#"sent_bytes_total{purpose="keep_alive",transport="memory"} "#,
+        r#"received_bytes_total{purpose="control",transport="memory"} "#,
+        r#"wire_sent_bytes_total{transport="memory"} "#,
         "credit_stalls_total 0",
         "lost_packets_total 0",
         "migrations_total 0",
@@ -130,7 +131,8 @@ async fn what_a_node_sends_and_gets_is_counted_after_its_session_is_over_too() {
     let server = world.alone().await;
     let agent = world.agent("edge-1", &server, Manner::Echoes).await;
     echoes(&mut server.dial("edge-1:10250").await.unwrap()).await;
-    let received = "yurt_tunnel_server_received_bytes_total";
+    let received =
+        r#"yurt_tunnel_server_received_bytes_total{purpose="streams",transport="memory"}"#;
     let before = server.metric(received).await;
     assert!(before >= 20.0);
     agent.session.close("it goes").await;

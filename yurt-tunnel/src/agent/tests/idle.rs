@@ -9,14 +9,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use yurt_core::testing::transport::node;
+use tokio_util::sync::CancellationToken;
+use yurt_core::testing::transport::{node, server};
 use yurt_core::transport::{
     Acceptor, Error, ErrorKind, Incoming, Listener, Peer, Result, Session, State, Stats, Transport,
 };
 
 use super::world::{Cloud, NODE, Running, World, at};
-use crate::agent::{Agent, KeepAlive};
+use crate::agent::keeper::Keeper;
+use crate::agent::memory::Remembered;
+use crate::agent::{Agent, KeepAlive, Shared};
 use crate::transport::NamedTransport;
+use crate::transport::air::{Air, Road};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -166,6 +170,55 @@ async fn a_nat_that_forgets_early_is_found_at_the_cost_of_one_session_a_link() {
     // Two links every 40 s, and a session of each for what was tried.
     assert!((4_200..4_700).contains(&pings), "{pings} questions");
     assert!((4..=6).contains(&connects), "{connects} connects");
+}
+
+/// Lives a day with one link over the real transports' sessions; returns what both ends have said.
+async fn counted_day(keep_alive: KeepAlive, is_udp: bool) -> Stats {
+    let world = World::new();
+    let (air, road) = (Air::new(2), Road::new(Duration::from_millis(50), 0.0, 1));
+    let ends = (node(NODE), server("cloud"));
+    let listener = air.transport(road.clone(), at(1), ends.clone());
+    let listener = listener.listen(at(1)).await.unwrap();
+    let way = NamedTransport {
+        is_udp,
+        ..NamedTransport::new("air", air.transport(road, at(9), ends))
+    };
+    let mut config = world.config(&[at(1)]);
+    config.keep_alive = keep_alive;
+    let shared = Arc::new(Shared::new(config, vec![way], Remembered::default()));
+    let keeper = Keeper::new(shared.clone(), at(1), "cloud".to_owned());
+    let let_in = async {
+        let mut sessions = Vec::new();
+        loop {
+            sessions.push(listener.accept().await.unwrap().unwrap());
+            assert_eq!(sessions.len(), 1, "one session lasts a day");
+        }
+    };
+    tokio::select! {
+        () = sleep(DAY) => {}
+        () = keeper.run(CancellationToken::new()) => {}
+        () = let_in => {}
+    }
+    shared.board.look(Instant::now()).1.sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_days_bytes_are_questions_and_answers_and_little_else() {
+    let (ping, first_words) = (5, 40);
+    for (keep_alive, is_udp, questions) in [
+        (KeepAlive::Adaptive, true, 2_800..3_000),
+        (KeepAlive::Adaptive, false, 700..1_000),
+        (KeepAlive::Metered, false, 700..1_000),
+    ] {
+        let stats = counted_day(keep_alive, is_udp).await;
+        let said = stats.keep_alive;
+        assert!(
+            questions.contains(&(said.sent / ping)) && questions.contains(&(said.received / ping)),
+            "{keep_alive:?}: {stats:?}"
+        );
+        assert!(stats.control.sent <= first_words, "{stats:?}");
+        assert_eq!((stats.sent, stats.received), (0, 0), "no stream");
+    }
 }
 
 thread_local! {

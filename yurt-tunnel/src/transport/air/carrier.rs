@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use yurt_core::transport::Priority;
+use yurt_core::transport::{Priority, Traffic};
 
 use super::Road;
 use crate::transport::pipe::{Carrier, Path, ReceivePipe, SendPipe, lost_error};
@@ -103,6 +103,7 @@ impl Carrier for AirCarrier {
             round_trip: None,
             lost: 0,
             migrations: 0,
+            wire: Traffic::default(),
         }
     }
 }

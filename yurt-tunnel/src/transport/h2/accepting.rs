@@ -21,12 +21,14 @@ use super::carrier::{
 };
 use super::lane::{self, ConnectedTls, Place, h2_refusal};
 use super::pipe::{H2Receive, H2Send, Leg, Shared, pipe};
+use super::wire::Wire;
 use crate::transport::handshake::HANDSHAKE_LIMIT;
 use crate::transport::pipe::{Carrier, Path, lost_error};
 
 /// The carrier of the end that connected.
 pub(super) struct AcceptingCarrier {
     remote: SocketAddr,
+    wire: Arc<Wire>,
     tasks: Arc<Tasks>,
     pipes: tokio::sync::Mutex<mpsc::Receiver<(H2Send, H2Receive)>>,
 }
@@ -43,7 +45,7 @@ struct Serving {
 
 impl AcceptingCarrier {
     pub(super) async fn connect(place: Place) -> Result<(Self, Peer)> {
-        let remote = place.address;
+        let (remote, wire) = (place.address, place.wire.clone());
         let (mut connection, peer) = lane::connect(&place).await?;
         let tasks = Arc::new(Tasks::new());
         let (tx, pipes) = mpsc::channel(lane::pipes(&place.config) as usize);
@@ -58,6 +60,7 @@ impl AcceptingCarrier {
         tasks.run(serve(serving, connection, INTERACTIVE));
         let carrier = Self {
             remote,
+            wire,
             tasks,
             pipes: tokio::sync::Mutex::new(pipes),
         };
@@ -86,7 +89,7 @@ impl Carrier for AcceptingCarrier {
     }
 
     fn path(&self) -> Path {
-        path(self.remote)
+        path(self.remote, &self.wire)
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::wire::Wire;
 use crate::transport::pipe::{Path, lost_error};
 
 /// The session that a connection belongs to, known to its two ends only.
@@ -82,12 +83,13 @@ impl Tasks {
     }
 }
 
-pub(super) fn path(remote: SocketAddr) -> Path {
+pub(super) fn path(remote: SocketAddr, wire: &Wire) -> Path {
     Path {
         remote,
         round_trip: None,
         lost: 0,
         migrations: 0,
+        wire: wire.traffic(),
     }
 }
 

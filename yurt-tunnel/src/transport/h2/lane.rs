@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ::h2::Reason;
 use ::h2::client::SendRequest;
@@ -12,13 +13,14 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use yurt_core::transport::{Error, ErrorKind, Peer, Result};
 
+use super::wire::{CountedStream, Wire};
 use crate::identity::{self, Credentials, Protocol, Refusal};
 use crate::link::Config;
 use crate::transport::handshake::{refusal, refusal_for};
 
 /// What TLS makes of a socket, for the end that listened and for the end that connected.
-pub(super) type ListenedTls = tokio_rustls::server::TlsStream<TcpStream>;
-pub(super) type ConnectedTls = tokio_rustls::client::TlsStream<TcpStream>;
+pub(super) type ListenedTls = tokio_rustls::server::TlsStream<CountedStream>;
+pub(super) type ConnectedTls = tokio_rustls::client::TlsStream<CountedStream>;
 
 /// Bytes go out in frames of at most this size; what is more urgent waits for one at most.
 const FRAME: u32 = 64 << 10;
@@ -39,6 +41,8 @@ pub(super) struct Place {
     pub(super) name: String,
     pub(super) credentials: Credentials,
     pub(super) config: Config,
+    /// What has passed the session's connections.
+    pub(super) wire: Arc<Wire>,
 }
 
 /// Connects, and becomes the server of HTTP/2.
@@ -68,6 +72,7 @@ pub(super) async fn connect(
     tune(&socket, &place.config);
     let name = ServerName::try_from(place.name.clone())
         .map_err(|_| refusal(address, Refusal::WrongName))?;
+    let socket = CountedStream::new(socket, place.wire.clone());
     let connector = TlsConnector::from(place.credentials.client(Protocol::Http2));
     let tls = connector
         .connect(name, socket)
@@ -92,8 +97,11 @@ pub(super) async fn accept(
     SendRequest<Bytes>,
     ::h2::client::Connection<ListenedTls, Bytes>,
     Peer,
+    Arc<Wire>,
 )> {
     tune(&socket, config);
+    let wire = Arc::<Wire>::default();
+    let socket = CountedStream::new(socket, wire.clone());
     let acceptor = TlsAcceptor::from(credentials.server(Protocol::Http2));
     let tls = acceptor
         .accept(socket)
@@ -105,7 +113,7 @@ pub(super) async fn accept(
         .handshake(tls)
         .await
         .map_err(|error| h2_refusal(address, &error))?;
-    Ok((requests, connection, peer))
+    Ok((requests, connection, peer, wire))
 }
 
 /// The limits of HTTP/2 are beyond those of the link: they bound a peer that does not keep to its credit.

@@ -124,7 +124,7 @@ impl fmt::Debug for H2Listener {
 
 impl Shaking {
     async fn shake(self, socket: TcpStream, address: SocketAddr, user: User) -> Result<Shaken> {
-        let (requests, mut connection, peer) =
+        let (requests, mut connection, peer, wire) =
             lane::accept(socket, address, &self.credentials, &self.config).await?;
         user.get_or_init(|| peer.user.clone());
         let hello = async {
@@ -145,11 +145,12 @@ impl Shaking {
             let session = self.sessions.lock().get(&name).and_then(Weak::upgrade);
             let session = session.filter(|session| session.user() == peer.user);
             let session = session.ok_or_else(|| refusal(address, Refusal::Stranger))?;
-            session.attach(requests, connection);
+            session.attach(requests, connection, &wire);
             return Ok(None);
         }
         let user = peer.user.clone();
-        let carrier = OpeningCarrier::new(address, user, requests, connection, &self.config);
+        let at = (address, wire);
+        let carrier = OpeningCarrier::new(at, user, requests, connection, &self.config);
         {
             let mut sessions = self.sessions.lock();
             if sessions.len() >= sessions.capacity() {

@@ -12,6 +12,7 @@ use super::carrier::{PIPE_PATH, Tasks, path, request};
 use super::lane::ListenedTls;
 use super::pipe::{H2Receive, H2Send, Leg, pipe};
 use super::second::{Mover, Second};
+use super::wire::Wire;
 use crate::link::Config;
 use crate::transport::pipe::{Carrier, Path, SendPipe};
 
@@ -22,6 +23,7 @@ pub(super) struct OpeningCarrier(Arc<Opening>);
 /// What the end that listened has of its connections.
 pub(super) struct Opening {
     remote: SocketAddr,
+    wire: Arc<Wire>,
     user: String,
     interactive: SendRequest<Bytes>,
     pub(super) second: Second,
@@ -30,7 +32,7 @@ pub(super) struct Opening {
 
 impl OpeningCarrier {
     pub(super) fn new(
-        remote: SocketAddr,
+        (remote, wire): (SocketAddr, Arc<Wire>),
         user: String,
         interactive: SendRequest<Bytes>,
         connection: impl Future<Output = Result<(), ::h2::Error>> + Send + 'static,
@@ -38,6 +40,7 @@ impl OpeningCarrier {
     ) -> Self {
         let opening = Arc::new(Opening {
             remote,
+            wire,
             user,
             interactive,
             second: Second::new(config),
@@ -70,7 +73,9 @@ impl Opening {
         self: &Arc<Self>,
         requests: SendRequest<Bytes>,
         connection: Connection<ListenedTls, Bytes>,
+        wire: &Wire,
     ) {
+        wire.join(&self.wire);
         Second::attach(self, requests, connection);
     }
 }
@@ -107,6 +112,6 @@ impl Carrier for OpeningCarrier {
     }
 
     fn path(&self) -> Path {
-        path(self.0.remote)
+        path(self.0.remote, &self.0.wire)
     }
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use quinn::{Connection, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use yurt_core::transport::{Error, Priority};
+use yurt_core::transport::{Error, Priority, Traffic};
 
 use super::peers::refused;
 use crate::transport::pipe::{
@@ -95,11 +95,16 @@ impl Carrier for QuicCarrier {
             *seen = remote;
             self.seen.migrations.fetch_add(1, Ordering::Relaxed);
         }
+        let stats = self.connection.stats();
         Path {
             remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
             round_trip: Some(self.connection.rtt()),
-            lost: self.connection.stats().path.lost_packets,
+            lost: stats.path.lost_packets,
             migrations: self.seen.migrations.load(Ordering::Relaxed),
+            wire: Traffic {
+                sent: stats.udp_tx.bytes,
+                received: stats.udp_rx.bytes,
+            },
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::link::{StreamId, Verdict};
 use crate::transport::pipe::{
     ReceivePipe, SendPipe, malformed, read_message, reset_error, transport_error,
 };
-use crate::wire::{Answer, Head};
+use crate::wire::{Answer, Head, PREFIX};
 
 /// How long a peer may take to say what it wants on a pipe that it has begun.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -42,6 +42,7 @@ pub(super) async fn offer<C: Carrier>(
     let (mut send, mut receive) = pipe;
     let head = async {
         let (kind, body) = read_message(&mut receive).await?;
+        core.heard(PREFIX + body.len());
         Head::decode(kind, &body).map_err(malformed)
     };
     let Ok(head) = timeout(HEAD_LIMIT, head).await else {
@@ -49,7 +50,10 @@ pub(super) async fn offer<C: Carrier>(
     };
     let head = match head {
         Ok(head) => head,
-        Err(error) => return refuse(send, receive, transport_error(&error)).await,
+        Err(error) => {
+            let answer = rejection(&core, &transport_error(&error));
+            return refuse(send, receive, answer).await;
+        }
     };
     let verdict = core.with(|inner, _| {
         let verdict = inner.link.on_head(&head);
@@ -60,7 +64,10 @@ pub(super) async fn offer<C: Carrier>(
     });
     let id = head.stream;
     match verdict {
-        Verdict::Refuse(kind, why) => refuse(send, receive, Error::new(kind, why)).await,
+        Verdict::Refuse(kind, why) => {
+            let answer = rejection(&core, &Error::new(kind, why));
+            refuse(send, receive, answer).await;
+        }
         Verdict::Offer => {
             send.set_priority(head.open.priority);
             let open = head.open;
@@ -78,9 +85,14 @@ pub(super) async fn offer<C: Carrier>(
     }
 }
 
-async fn refuse<C: SendPipe>(mut send: C, mut receive: impl ReceivePipe, why: Error) {
+fn rejection<C: Carrier>(core: &Core<C>, why: &Error) -> Vec<u8> {
     let mut answer = Vec::new();
-    Answer::from(&why).encode(&mut answer);
+    Answer::from(why).encode(&mut answer);
+    core.said(answer.len());
+    answer
+}
+
+async fn refuse<C: SendPipe>(mut send: C, mut receive: impl ReceivePipe, answer: Vec<u8>) {
     receive.stop(0);
     // A peer that is gone needs no answer.
     if send.write_all(&answer).await.is_ok() {
@@ -105,6 +117,7 @@ impl<C: Carrier> Incoming for Offer<C> {
         let (send, _) = self.pipe.as_mut().expect("an offer has its pipe");
         let mut answer = Vec::new();
         Answer::Accepted.encode(&mut answer);
+        self.core.said(answer.len());
         let said: io::Result<()> = async {
             send.write_all(&answer).await?;
             send.flush().await
@@ -138,7 +151,8 @@ impl<C: Carrier> Offer<C> {
         if let Some((send, receive)) = self.pipe.take() {
             self.forget();
             if !self.is_answering {
-                self.core.later(refuse(send, receive, why));
+                let answer = rejection(&self.core, &why);
+                self.core.later(refuse(send, receive, answer));
             }
         }
     }

@@ -82,8 +82,12 @@ pub(super) async fn drive<C: Carrier>(
                 }
             }
             frame = frames.next(), if unsaid.len() - said < ENOUGH_UNSAID => match frame {
-                Ok(Some(frame)) => core.with(|inner, now| inner.link.on_frame(frame, now)),
-                Ok(None) => {}
+                Ok((frame, bytes)) => core.with(|inner, now| {
+                    inner.purposes.received(frame.as_ref(), bytes);
+                    if let Some(frame) = frame {
+                        inner.link.on_frame(frame, now);
+                    }
+                }),
                 Err(error) => lost(&core, &error),
             },
             pipe = core.carrier.accept(), if offers.is_some() => match (pipe, &offers) {
@@ -123,8 +127,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         }
     }
 
-    /// `None` is a frame that this version does not know.
-    async fn next(&mut self) -> io::Result<Option<Frame>> {
+    /// Returns a frame, `None` if this version does not know it, and its length.
+    async fn next(&mut self) -> io::Result<(Option<Frame>, usize)> {
         loop {
             if let Some(frame) = self.parse()? {
                 return Ok(frame);
@@ -142,7 +146,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Ok(())
     }
 
-    fn parse(&mut self) -> io::Result<Option<Option<Frame>>> {
+    fn parse(&mut self) -> io::Result<Option<(Option<Frame>, usize)>> {
         let Some(prefix) = self.bytes.first_chunk::<PREFIX>() else {
             return Ok(None);
         };
@@ -156,6 +160,6 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         if self.bytes.is_empty() {
             self.bytes = Vec::new(); // an idle session keeps nothing
         }
-        Ok(Some(frame))
+        Ok(Some((frame, end)))
     }
 }

@@ -10,7 +10,7 @@ use super::stream::TunnelStream;
 use super::{Carrier, Core, Slot};
 use crate::link::StreamId;
 use crate::transport::pipe::{malformed, read_message, transport_error};
-use crate::wire::{Answer, Head};
+use crate::wire::{Answer, Head, PREFIX};
 
 pub(super) async fn open<C: Carrier>(core: &Arc<Core<C>>, open: Open) -> Result<Box<dyn Stream>> {
     let (tx, mut failed) = oneshot::channel();
@@ -60,9 +60,11 @@ async fn ask<C: Carrier>(
         let (mut send, mut receive) = core.carrier.open(open.priority).await?;
         let mut head = Vec::new();
         Head { stream: id, open }.encode(&mut head);
+        core.said(head.len());
         send.write_all(&head).await?;
         send.flush().await?;
         let (kind, body) = read_message(&mut receive).await?;
+        core.heard(PREFIX + body.len());
         let answer = Answer::decode(kind, &body).map_err(malformed)?;
         Ok((answer, (send, receive)))
     };

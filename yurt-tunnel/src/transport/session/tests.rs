@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::mpsc;
 use yurt_core::testing::transport::{Pair, node, server};
-use yurt_core::transport::Priority;
+use yurt_core::transport::{Priority, Traffic};
 
 use super::Handle;
 use crate::link::{Config, Role};
@@ -127,6 +127,7 @@ impl Carrier for Slow {
             round_trip: None,
             lost: 0,
             migrations: 0,
+            wire: Traffic::default(),
         }
     }
 }

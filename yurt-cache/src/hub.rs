@@ -22,6 +22,7 @@ use yurt_core::store::Store;
 use self::certificates::Certificates;
 use self::interface::PodAddress;
 use crate::identity::LocalIssuer;
+use crate::private;
 use crate::store::synced::Flushing;
 use crate::tls;
 use crate::upstream::Upstream;
@@ -53,6 +54,10 @@ impl Hub {
     /// # Errors
     /// What of the configuration does not work: an address, a certificate, a key.
     pub fn new(config: Config, store: Arc<dyn Store>, now: jiff::Timestamp) -> Result<Self, Error> {
+        private::keep(&config.data_dir).map_err(|source| Error::DataDir {
+            path: config.data_dir.clone(),
+            source,
+        })?;
         let upstream = certificates::upstream(&config)?;
         let certificates = Certificates::open(&config, names(&config), now)?;
         let client_ca = config

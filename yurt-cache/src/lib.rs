@@ -19,6 +19,7 @@ mod metrics;
 mod mirror;
 mod outbox;
 mod overlay;
+mod private;
 mod proxy;
 mod retention;
 pub mod store;

@@ -1,8 +1,8 @@
 //! Files that a crash does not break.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why files could not be replaced.
@@ -16,8 +16,8 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
-/// Replaces files of a folder, each given by its name, content and permissions. The folder is made if it is missing,
-/// and the process's umask has no say in the permissions. Blocks on the disk.
+/// Replaces files of a folder, each given by its name, content and permissions. A folder that is
+/// missing is made for its owner alone (0700), and the process's umask adds nothing to the permissions. Blocks on the disk.
 ///
 /// After a crash each file is wholly the old one or the new one, but of several some may be new and some old. When
 /// it returns, all are new and stay so.
@@ -42,7 +42,8 @@ pub fn replace<T: AsRef<[u8]>>(folder: &Path, files: &[(&str, T, u32)]) -> Resul
         let path = path.to_owned();
         move |source| WriteError { path, source }
     };
-    fs::create_dir_all(folder).map_err(failed(folder))?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(failed(folder))?;
     let staged = |name: &str| folder.join(format!(".{name}.new"));
     for (name, content, mode) in files {
         let staged = staged(name);
@@ -93,6 +94,7 @@ mod tests {
             }
         }
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]

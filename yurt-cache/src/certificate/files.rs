@@ -38,7 +38,7 @@ pub(super) fn write_pair(
         dir,
         &[
             (key_file, key, 0o600),
-            (certificate_file, certificate, 0o644),
+            (certificate_file, certificate, 0o600),
         ],
     )
 }

@@ -53,7 +53,8 @@ pub struct Config {
     pub client_ca_file: Option<PathBuf>,
     /// The address to serve health and metrics on, over plain HTTP; `None` to disable.
     pub admin_listen: Option<SocketAddr>,
-    /// The directory for the hub's certificates; the store is passed to [`Hub::new`](super::Hub::new).
+    /// The directory for the hub's certificates; the store is passed to [`Hub::new`](super::Hub::new). It and all that is
+    /// in it is for its owner alone: laxer permissions are mended at the start.
     pub data_dir: PathBuf,
     /// The file with the machine's boot id. After a reboot no pod of the node counts as ready until its kubelet reports it
     /// as ready.
@@ -155,6 +156,14 @@ pub enum Error {
     /// Could not set up the connections to the API servers.
     #[error("set up the way to the API servers")]
     Upstream(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Could not keep the data directory from other users.
+    #[error("keep {} from other users", path.display())]
+    DataDir {
+        /// The data directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// Could not load or issue the serving certificate.
     #[error("set up the serving certificate")]
     Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -6,12 +6,14 @@ pub(super) mod recorded;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+
+use crate::private::{self, FILE_MODE};
 
 /// One directory of files.
 pub(super) trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -69,6 +71,7 @@ impl Directory {
     /// Creates the directory if need be and locks it; `WouldBlock` if another has it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         create_directory(path)?;
+        private::keep(path)?;
         Ok(Self {
             path: path.to_owned(),
             _lock: lock(&path.join(LOCK_NAME))?,
@@ -84,7 +87,7 @@ fn create_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(path)?;
+    private::create_folder(path)?;
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(parent) => File::open(parent)?.sync_all(),
@@ -93,12 +96,13 @@ fn create_directory(path: &Path) -> io::Result<()> {
 }
 
 fn lock(path: &Path) -> io::Result<Option<File>> {
-    let options = OpenOptions::new()
+    let opened = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(FILE_MODE)
         .open(path);
-    let file = match options {
+    let file = match opened {
         Ok(file) => file,
         Err(error) if is_read_only(&error) => match File::open(path) {
             Ok(file) => file,
@@ -151,6 +155,7 @@ impl Disk for Directory {
             .read(true)
             .write(true)
             .create_new(true)
+            .mode(FILE_MODE)
             .open(&path)?;
         let made = preallocate(&file, len).and_then(|()| self.sync());
         if let Err(error) = made {

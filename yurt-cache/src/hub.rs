@@ -23,6 +23,8 @@ use self::certificates::Certificates;
 use self::interface::PodAddress;
 use crate::identity::LocalIssuer;
 use crate::private;
+use crate::store::seal::SealKeys;
+use crate::store::sealed::SealedStore;
 use crate::store::synced::Flushing;
 use crate::tls;
 use crate::upstream::Upstream;
@@ -38,6 +40,7 @@ pub use crate::upstream::{Order, UpstreamConfig};
 pub struct Hub {
     config: Config,
     store: Arc<dyn Store>,
+    sealed: Arc<SealedStore>,
     flushing: Arc<Flushing>,
     listeners: Vec<TcpListener>,
     pod_address: Option<PodAddress>,
@@ -83,11 +86,13 @@ impl Hub {
             }
         };
         let admin = config.admin_listen.map(bind).transpose()?;
-        let flushing = Arc::new(Flushing::new(store));
+        let sealed = Arc::new(SealedStore::new(store, seal_keys(&config)?));
+        let flushing = Arc::new(Flushing::new(sealed.clone()));
         let store: Arc<dyn Store> = flushing.clone();
         Ok(Self {
             config,
             store,
+            sealed,
             flushing,
             listeners,
             pod_address,
@@ -133,6 +138,16 @@ impl Hub {
     pub fn ca_file(&self) -> Option<&Path> {
         self.certificates.authority()
     }
+}
+
+fn seal_keys(config: &Config) -> Result<SealKeys, Error> {
+    let Some(path) = &config.seal_key_file else {
+        return Ok(SealKeys::default());
+    };
+    SealKeys::read(path).map_err(|error| Error::SealKeys {
+        path: path.clone(),
+        source: error.into(),
+    })
 }
 
 /// Under which names clients reach the hub: the address it listens on, the loopback, and the API server's own.

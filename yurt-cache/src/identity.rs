@@ -18,7 +18,7 @@ mod verifier;
 pub(crate) use authenticator::Authenticator;
 pub(crate) use caller::{Caller, Token};
 pub(crate) use collector::IdentityCollector;
-pub(crate) use issued_tokens::TokenKey;
+pub(crate) use issued_tokens::{IssuedTokens, TokenKey, TokensIn};
 pub(crate) use judge::later;
 pub(crate) use local_issuer::{LocalIssuer, LocalToken};
 pub(crate) use token::{Account, BoundPod};

@@ -3,6 +3,8 @@
 pub(crate) mod layout;
 mod log;
 mod memory;
+pub(crate) mod seal;
+pub(crate) mod sealed;
 pub(crate) mod synced;
 pub(crate) mod table;
 

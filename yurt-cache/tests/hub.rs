@@ -9,6 +9,8 @@ mod aggregated;
 mod alone;
 #[path = "hub/anything.rs"]
 mod anything;
+#[path = "hub/at_rest.rs"]
+mod at_rest;
 #[path = "hub/autonomy.rs"]
 mod autonomy;
 #[path = "hub/cloud.rs"]

@@ -70,6 +70,10 @@ pub(crate) struct Flags {
     /// Where the hub remembers [default: /var/lib/yurthub]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
+    /// The keys that seal Secrets and tokens in dataDir, 32 bytes in base64 in a line; $CREDENTIALS_DIRECTORY/NAME is a
+    /// systemd credential
+    #[arg(long, value_name = "FILE")]
+    seal_key_file: Option<String>,
     /// How long what the cloud said of a caller counts while it is away: 12h, 30d [default: 30d]
     #[arg(long, value_name = "TIME")]
     verdict_limit: Option<String>,
@@ -121,6 +125,7 @@ pub(crate) struct Settings {
     pub(crate) client_ca_file: Option<PathBuf>,
     pub(crate) admin_listen: SocketAddr,
     pub(crate) data_dir: PathBuf,
+    pub(crate) seal_key_file: Option<PathBuf>,
     pub(crate) verdict_limit: Duration,
     pub(crate) pod_address: Option<SocketAddr>,
     pub(crate) pool_name: Option<String>,

@@ -57,6 +57,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.serving_names = settings.serving_names;
     config.serving_signer = settings.serving_signer;
     config.bootstrap_token_file = settings.bootstrap_token_file;
+    config.seal_key_file = settings.seal_key_file;
     config.verdict_limit = settings.verdict_limit;
     config.client_ca_file = settings.client_ca_file;
     config.admin_listen = Some(settings.admin_listen);

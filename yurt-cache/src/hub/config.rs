@@ -56,6 +56,9 @@ pub struct Config {
     /// The directory for the hub's certificates; the store is passed to [`Hub::new`](super::Hub::new). It and all that is
     /// in it is for its owner alone: laxer permissions are mended at the start.
     pub data_dir: PathBuf,
+    /// A file with the keys that seal Secrets and tokens in the store, 32 bytes in base64 in a line: the first seals, all
+    /// open. Without it Secrets are in the store as they are, and tokens in memory alone.
+    pub seal_key_file: Option<PathBuf>,
     /// The file with the machine's boot id. After a reboot no pod of the node counts as ready until its kubelet reports it
     /// as ready.
     pub boot_id_file: PathBuf,
@@ -114,6 +117,7 @@ impl Config {
             client_ca_file: None,
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 10_267))),
             data_dir,
+            seal_key_file: None,
             boot_id_file: "/proc/sys/kernel/random/boot_id".into(),
             mirror_idle: Duration::from_secs(3_600),
             forget_after: Duration::from_secs(7 * 86_400),
@@ -163,6 +167,14 @@ pub enum Error {
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
+    },
+    /// Could not read the keys that seal the store.
+    #[error("read the seal keys in {}", path.display())]
+    SealKeys {
+        /// The file with the keys.
+        path: PathBuf,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Could not load or issue the serving certificate.
     #[error("set up the serving certificate")]

@@ -10,10 +10,11 @@ use crate::authorize::Verdicts;
 use crate::discovery::Documents;
 use crate::follow::FollowerConfig;
 use crate::follow::registry::Registry;
-use crate::identity::Authenticator;
+use crate::identity::{Authenticator, IssuedTokens, TokensIn};
 use crate::mirror::window::Limit;
 use crate::outbox::Outbox;
 use crate::overlay::local_pods::LocalPods;
+use crate::store::layout;
 use crate::tasks::{Tasks, blocking};
 use crate::upstream::Upstream;
 
@@ -52,11 +53,21 @@ impl Hub {
         let (local_issuer, upstream) = (self.local_issuer.clone(), self.upstream.clone());
         let node = self.config.node_name.clone();
         let boot_id_file = self.config.boot_id_file.clone();
+        let sealed = self.sealed.clone();
         let open = move || {
+            layout::check(&*store)?;
+            sealed.reseal()?;
             let now = Instant::now();
             let documents = Documents::open(store.clone(), bounds, now)?;
+            let tokens_in = if sealed.can_seal() {
+                TokensIn::Store
+            } else {
+                TokensIn::Memory
+            };
+            let issued = IssuedTokens::open(store.clone(), tasks.clone(), tokens_in)?;
+            let makers = (issued, local_issuer);
             let authenticator =
-                Authenticator::open(store.clone(), tasks.clone(), clock, limit, local_issuer)?;
+                Authenticator::open(store.clone(), tasks.clone(), clock, limit, makers)?;
             let authenticator = Arc::new(authenticator);
             let verdicts = Verdicts::open(
                 store.clone(),

@@ -62,7 +62,7 @@ impl Authenticator {
         tasks: Tasks,
         clock: fn() -> Timestamp,
         limit: Duration,
-        local_issuer: Arc<LocalIssuer>,
+        (issued, local_issuer): (IssuedTokens, Arc<LocalIssuer>),
     ) -> Result<Self> {
         // What is damaged is fetched again.
         let saved = store.get(CLUSTER.as_bytes()).ok().flatten();
@@ -71,7 +71,7 @@ impl Authenticator {
         Ok(Self {
             contact: Arc::new(Contact::open(store.clone())?),
             token_cache: TokenCache::open(store.clone(), tasks.clone())?,
-            issued: IssuedTokens::open(store.clone(), tasks.clone())?,
+            issued,
             local_issuer,
             minted: AtomicU64::new(0),
             forgiven: AtomicU64::new(0),

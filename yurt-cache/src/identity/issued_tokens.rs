@@ -1,28 +1,50 @@
 //! The cloud's answers to the node's requests for tokens, kept while the tokens live: a pod that restarts while
-//! the cloud is away gets the one that it had.
+//! the cloud is away gets the one that it had. They are live tokens: on the disk they are sealed, and where there is no
+//! key for that they are in memory alone. A pod that restarts while cut off, after the hub did, then gets one of the hub's
+//! own, which the hub takes and nobody else.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use yurt_core::store::{Result, Store};
+use yurt_core::store::{Batch, Result, Store};
 
-use crate::store::layout;
 use crate::store::table::{Place, Rows, Table};
+use crate::store::{MemoryStore, layout};
 use crate::tasks::Tasks;
 
 /// Answers that are kept at most: a node's pods have some hundred tokens at a time.
 const ANSWERS: usize = 2_048;
+
+/// Bytes of answers that are kept at most: each has some two thousand.
+const BYTES: usize = 4 << 20;
 
 const PLACE: Place = Place {
     prefix: layout::TOKEN_REQUESTS,
     row: "a token for a pod",
 };
 
-/// The answers: when the token of each ends. The answers themselves are in the store alone.
+/// The answers. Their text is in the store alone.
 #[derive(Debug)]
-pub(crate) struct IssuedTokens(Table<Timestamp>);
+pub(crate) struct IssuedTokens(Table<Issued>);
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Issued {
+    /// When the token ends.
+    expires: Timestamp,
+    len: usize,
+}
+
+/// Where live tokens are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokensIn {
+    /// In a store that seals them.
+    Store,
+    Memory,
+}
 
 /// What a token was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +57,22 @@ pub(crate) struct TokenKey<'a> {
 }
 
 impl IssuedTokens {
-    /// Opens what the store remembers. Blocks on the store.
-    pub(crate) fn open(store: Arc<dyn Store>, tasks: Tasks) -> Result<Self> {
+    /// Opens what the store remembers, or removes it if tokens are not to be there. Blocks on the store.
+    pub(crate) fn open(store: Arc<dyn Store>, tasks: Tasks, place: TokensIn) -> Result<Self> {
+        let store = match place {
+            TokensIn::Store => store,
+            TokensIn::Memory => {
+                remove_all(&*store)?;
+                Arc::new(MemoryStore::new())
+            }
+        };
         // What is damaged is asked for again.
-        let read = |value: &Bytes| split(value).map(|(expires, _)| expires);
+        let read = |value: &Bytes| {
+            split(value).map(|(expires, answer)| Issued {
+                expires,
+                len: answer.len(),
+            })
+        };
         Table::open(PLACE, store, tasks, ANSWERS, read).map(Self)
     }
 
@@ -51,24 +85,28 @@ impl IssuedTokens {
         now: Timestamp,
     ) {
         let key: Arc<str> = order.key().into();
-        let evict = |known: &Rows<Timestamp>| over(known, &key, now);
-        let mut changed = self.0.insert(key.clone(), expires, evict);
+        let issued = Issued {
+            expires,
+            len: answer.len(),
+        };
+        let evict = |known: &Rows<Issued>| over(known, (&key, issued.len), now);
+        let mut changed = self.0.insert(key.clone(), issued, evict);
         changed.push(key.clone());
         let mut value = BytesMut::from(expires.as_second().to_string().as_bytes());
         value.extend_from_slice(b"\n");
         value.extend_from_slice(answer);
         let value = value.freeze();
         // As it is then: what comes late brings nothing back that has left since.
-        self.0.save(changed, move |of, until| {
-            (*of == *key && *until == expires).then(|| value.clone())
+        self.0.save(changed, move |of, kept| {
+            (*of == *key && *kept == issued).then(|| value.clone())
         });
     }
 
     /// Returns the last answer to the same request whose token lives until `then`. Blocks on the store.
     pub(crate) fn find(&self, order: &TokenKey<'_>, then: Timestamp) -> Result<Option<Bytes>> {
         let key = order.key();
-        let expires = self.0.rows().get(&*key).copied();
-        if expires.is_none_or(|expires| expires <= then) {
+        let issued = self.0.rows().get(&*key).copied();
+        if issued.is_none_or(|issued| issued.expires <= then) {
             return Ok(None);
         }
         let value = self.0.stored(&key)?;
@@ -97,14 +135,38 @@ impl TokenKey<'_> {
     }
 }
 
-/// Returns what leaves before `key` comes: what has expired, and of too many the first to expire.
-fn over(known: &Rows<Timestamp>, key: &str, now: Timestamp) -> Vec<Arc<str>> {
+/// Returns what leaves before `key` comes: what has expired, and of too many or too long ones the first to expire.
+fn over(known: &Rows<Issued>, (key, len): (&str, usize), now: Timestamp) -> Vec<Arc<str>> {
     let others = known.iter().filter(|(other, _)| ***other != *key);
-    let (alive, mut gone): (Vec<_>, Vec<_>) = others.partition(|(_, expires)| **expires > now);
-    if alive.len() >= ANSWERS {
-        gone.extend(alive.into_iter().min_by_key(|(_, expires)| **expires));
+    let (mut alive, mut gone): (Vec<_>, Vec<_>) =
+        others.partition(|(_, issued)| issued.expires > now);
+    let mut bytes = alive.iter().map(|(_, issued)| issued.len).sum::<usize>() + len;
+    if alive.len() >= ANSWERS || bytes > BYTES {
+        alive.sort_unstable_by_key(|(_, issued)| std::cmp::Reverse(issued.expires));
+        while alive.len() >= ANSWERS || bytes > BYTES {
+            let Some(first) = alive.pop() else { break };
+            bytes -= first.1.len;
+            gone.push(first);
+        }
     }
     gone.into_iter().map(|(key, _)| key.clone()).collect()
+}
+
+/// Removes the answers that an earlier hub left.
+fn remove_all(store: &dyn Store) -> Result<()> {
+    let mut batch = Batch::new();
+    store.keys(PLACE.prefix.as_bytes(), None, &mut |key, _| {
+        batch.delete(Bytes::copy_from_slice(key));
+        ControlFlow::Continue(())
+    })?;
+    if batch.is_empty() {
+        return Ok(());
+    }
+    // A disk that takes no writes keeps them.
+    if let Err(error) = store.write(batch) {
+        tracing::warn!(%error, "tokens of an earlier start stay in the store");
+    }
+    Ok(())
 }
 
 fn split(value: &Bytes) -> Option<(Timestamp, Bytes)> {
@@ -136,13 +198,17 @@ mod tests {
 
     async fn written(issued: IssuedTokens, store: &Arc<dyn Store>) -> IssuedTokens {
         issued.0.written().await;
-        IssuedTokens::open(store.clone(), Tasks::default()).unwrap()
+        open(store)
+    }
+
+    fn open(store: &Arc<dyn Store>) -> IssuedTokens {
+        IssuedTokens::open(store.clone(), Tasks::default(), TokensIn::Store).unwrap()
     }
 
     #[tokio::test]
     async fn the_last_answer_for_the_same_pod_and_audience_is_found_while_its_token_lives() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let issued = IssuedTokens::open(store.clone(), Tasks::default()).unwrap();
+        let issued = open(&store);
         let (vault, both) = (
             ["vault".to_owned()],
             ["vault".to_owned(), "bank".to_owned()],
@@ -166,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn what_has_expired_leaves_and_the_number_is_bounded() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let issued = IssuedTokens::open(store.clone(), Tasks::default()).unwrap();
+        let issued = open(&store);
         issued.keep(&order("old", &[]), at(10), b"old", at(1));
         for number in 0..ANSWERS + 10 {
             issued.keep(&order(&number.to_string(), &[]), at(500), b"x", at(20));
@@ -174,6 +240,38 @@ mod tests {
         let issued = written(issued, &store).await;
         assert_eq!(issued.0.rows().len(), ANSWERS);
         assert_eq!(issued.find(&order("old", &[]), at(1)).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn long_answers_are_few_and_the_first_to_expire_makes_room() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let issued = open(&store);
+        let long = vec![b'x'; BYTES / 4];
+        for (uid, expires) in [("b", 200), ("a", 100), ("c", 300), ("d", 400), ("e", 500)] {
+            issued.keep(&order(uid, &[]), at(expires), &long, at(1));
+        }
+        let issued = written(issued, &store).await;
+        let has = |uid| issued.find(&order(uid, &[]), at(50)).unwrap().is_some();
+        assert_eq!(
+            ["a", "b", "c", "d", "e"].map(has),
+            [false, true, true, true, true]
+        );
+    }
+
+    #[tokio::test]
+    async fn without_a_seal_tokens_are_in_memory_alone_and_those_of_before_leave() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let issued = open(&store);
+        issued.keep(&order("u1", &[]), at(100), b"one", at(1));
+        issued.0.written().await;
+        assert_eq!(store.health().records, 1);
+        let issued = IssuedTokens::open(store.clone(), Tasks::default(), TokensIn::Memory).unwrap();
+        assert_eq!(issued.find(&order("u1", &[]), at(50)).unwrap(), None);
+        issued.keep(&order("u1", &[]), at(100), b"two", at(1));
+        issued.0.written().await;
+        let found = issued.find(&order("u1", &[]), at(50)).unwrap();
+        assert_eq!(found.as_deref(), Some(&b"two"[..]));
+        assert_eq!(store.health().records, 0);
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! What lies where in the store. A table is a prefix, and no prefix begins another; the rest of a key is its table's own
 //! affair, and so is how a value is written.
 //!
+//! Where a key is given, what lies in the `SEALED` places is sealed; `seal` says how a sealed value looks. It tells itself
+//! from a clear one, so that a store may hold both.
+//!
 //! What is said in a table may be read by a later hub: a table that gets another meaning gets another prefix, or for
 //! those of mirrors another `LAYOUT_VERSION`.
+
+use yurt_core::store::{Error, ErrorKind, Result, Store};
 
 // === Mirrors: mirror/saved.rs. What another layout wrote is dropped and fetched anew. ===
 
@@ -38,6 +43,27 @@ pub(crate) const LAYOUT: &str = "l/layout";
 /// The layout that this hub writes.
 pub(crate) const LAYOUT_VERSION: &str = "2";
 
+/// Refuses a store that a newer hub wrote. Blocks on the store.
+///
+/// # Errors
+/// If it is one, in words; nothing of it is touched.
+pub(crate) fn check(store: &dyn Store) -> Result<()> {
+    // What is damaged is dropped with the tables.
+    let Ok(Some(layout)) = store.get(LAYOUT.as_bytes()) else {
+        return Ok(());
+    };
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u64>().ok();
+    match (number(&layout), number(LAYOUT_VERSION.as_bytes())) {
+        (Some(stored), Some(own)) if stored > own => Err(Error::new(
+            ErrorKind::Other,
+            format!(
+                "the store has layout {stored}, and this hub knows up to {own}: use the hub that wrote it or another folder"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// How much damage the store told of when all that it could concern had been listed again.
 pub(crate) const HEALED: &str = "l/healed";
 
@@ -58,6 +84,18 @@ pub(crate) const TOKEN_REQUESTS: &str = "i/request/";
 /// The issuer of the cluster's tokens, and its keys. See `identity::authenticator`.
 pub(crate) const CLUSTER: &str = "i/cluster";
 
+// === What is sealed, where a key is given. ===
+
+/// How keys of sealed values begin: Secrets, tokens, and all deletions, which hold the last bytes of any object.
+pub(crate) const SEALED: [&str; 3] = ["o//v1/secrets/", TOMBSTONES, TOKEN_REQUESTS];
+
+/// Returns whether the value of a key is sealed.
+pub(crate) fn is_sealed(key: &[u8]) -> bool {
+    SEALED
+        .iter()
+        .any(|prefix| key.starts_with(prefix.as_bytes()))
+}
+
 // === What the node knows by itself. ===
 
 /// When the cloud was there for the last time. See `identity::contact`.
@@ -77,7 +115,25 @@ pub(crate) const FILTER_CONTEXT: &str = "f/context";
 
 #[cfg(test)]
 mod tests {
+    use yurt_core::store::StoreExt;
+
+    use super::super::MemoryStore;
     use super::*;
+
+    #[test]
+    fn only_a_newer_layout_is_refused() {
+        for (layout, is_refused) in [
+            ("1", false),
+            (LAYOUT_VERSION, false),
+            ("99", true),
+            ("x", false),
+        ] {
+            let store = MemoryStore::new();
+            assert!(check(&store).is_ok());
+            store.put(LAYOUT, layout).unwrap();
+            assert_eq!(check(&store).is_err(), is_refused, "{layout}");
+        }
+    }
 
     #[test]
     fn no_prefix_begins_another() {

@@ -1,6 +1,12 @@
 //! What makes one value wrong, in words that follow its place.
 
-use std::{net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use http::Uri;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -178,6 +184,21 @@ pub(crate) fn folder(path: &Path) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("{} is not an absolute path", path.display()))
+    }
+}
+
+/// A file, or by `$CREDENTIALS_DIRECTORY/<name>` one of the credentials that systemd gives the program in a folder.
+pub(crate) fn credential(text: &str, folder: Option<OsString>) -> Result<PathBuf, String> {
+    let path = match (text.strip_prefix("$CREDENTIALS_DIRECTORY/"), folder) {
+        (None, _) => PathBuf::from(text),
+        (Some(name), Some(folder)) => Path::new(&folder).join(name),
+        (Some(_), None) => {
+            return Err("systemd gives no credentials: set LoadCredential= in the unit".to_owned());
+        }
+    };
+    match std::fs::File::open(&path) {
+        Ok(_) => Ok(path),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 26] = [
+pub(super) const KEYS: [(&str, &str); 27] = [
     ("nodeName", "--node-name"),
     ("servers", "--server"),
     ("order", "--order"),
@@ -33,6 +33,7 @@ pub(super) const KEYS: [(&str, &str); 26] = [
     ("clientCaFile", "--client-ca-file"),
     ("adminListen", "--admin-listen"),
     ("dataDir", "--data-dir"),
+    ("sealKeyFile", "--seal-key-file"),
     ("verdictLimit", "--verdict-limit"),
     ("podAddress", "--pod-address"),
     ("poolName", "--pool-name"),
@@ -127,6 +128,7 @@ impl Given {
             one(flags.client_ca_file),
             one(flags.admin_listen),
             one(flags.data_dir),
+            one(flags.seal_key_file),
             one(flags.verdict_limit),
             one(flags.pod_address),
             one(flags.pool_name),
@@ -192,6 +194,9 @@ impl Given {
         let data_dir = self.or("dataDir", "/var/lib/yurthub", |text| {
             path(text, check::folder)
         });
+        let seal_key_file = self.optional("sealKeyFile", |text| {
+            check::credential(text, std::env::var_os("CREDENTIALS_DIRECTORY"))
+        });
         let verdict_limit = self.or("verdictLimit", "30d", check::duration);
         let pod_address = self.optional("podAddress", check::pod_address);
         let pool_name = self.optional("poolName", check::pool_name);
@@ -222,6 +227,7 @@ impl Given {
                 client_ca_file,
                 admin_listen: admin_listen?,
                 data_dir: data_dir?,
+                seal_key_file,
                 verdict_limit: verdict_limit?,
                 pod_address,
                 pool_name,

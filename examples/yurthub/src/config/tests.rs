@@ -311,6 +311,24 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
 }
 
 #[test]
+fn a_seal_key_file_is_a_file_or_a_credential_of_systemd() {
+    let folder = folder();
+    let given = |text: &str, credentials: Option<&Path>| {
+        check::credential(text, credentials.map(|path| path.as_os_str().to_owned()))
+    };
+    let key = folder.path().join("node.key");
+    assert_eq!(given(key.to_str().unwrap(), None), Ok(key.clone()));
+    let named = "$CREDENTIALS_DIRECTORY/node.key";
+    assert_eq!(given(named, Some(folder.path())), Ok(key));
+    assert!(given(named, None).unwrap_err().contains("LoadCredential="));
+    assert!(
+        given("/nowhere", None)
+            .unwrap_err()
+            .starts_with("cannot read /nowhere")
+    );
+}
+
+#[test]
 fn any_free_port_may_be_asked_for_twice() {
     let folder = folder();
     let any = "127.0.0.1:0";
@@ -339,6 +357,10 @@ fn the_sample_is_right_but_for_the_files_of_another_machine() {
         .replace(
             "# servingKey: /etc/yurthub/serving.key",
             "servingKey: DIR/node.key",
+        )
+        .replace(
+            "# sealKeyFile: /etc/yurthub/seal-keys",
+            "sealKeyFile: DIR/node.key",
         );
     let settings = load_in(folder.path(), &sample, &[]).unwrap();
     assert_eq!(settings.upstream.servers.len(), 2);

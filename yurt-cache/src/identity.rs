@@ -2,6 +2,7 @@
 
 mod authenticator;
 mod caller;
+pub(crate) mod clock;
 mod collector;
 pub(crate) mod contact;
 mod issued_tokens;
@@ -10,6 +11,7 @@ mod judge;
 mod keys;
 mod local_issuer;
 pub(crate) mod subject;
+mod time_floor;
 pub(crate) mod token;
 mod token_cache;
 mod trust;

@@ -22,8 +22,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::upgrade::Upgraded;
+use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::config::UpstreamError;
@@ -164,6 +165,11 @@ impl Upstream {
     /// Whether the cloud can be reached, now and later.
     pub(crate) fn reach(&self) -> watch::Receiver<Reach> {
         self.0.set.reach()
+    }
+
+    /// What time it is by the word of the API server that answered a probe last, if it has not been taken yet.
+    pub(crate) fn take_time(&self, now: Instant) -> Option<Timestamp> {
+        self.0.set.take_time(now)
     }
 
     /// Every server with its figures.

@@ -94,8 +94,10 @@ pub struct Config {
     pub autonomy_condition: bool,
     /// How long requests in flight may continue after shutdown begins.
     pub drain: Duration,
-    /// The wall clock.
+    /// The wall clock. It may be wrong: where time decides about rights, the hub goes on from what it knows by `uptime`.
     pub clock: fn() -> jiff::Timestamp,
+    /// The time since the machine's start, suspensions included, which nobody can set.
+    pub uptime: fn() -> Duration,
 }
 
 impl Config {
@@ -135,6 +137,7 @@ impl Config {
             autonomy_condition: true,
             drain: Duration::from_secs(10),
             clock: jiff::Timestamp::now,
+            uptime: crate::identity::clock::uptime,
         }
     }
 }

@@ -151,9 +151,10 @@ impl Hub {
         running.start("upstream", |stop| upstream.clone().run(stop));
         let flushing = self.flushing.clone();
         running.start("flushing", |stop| flushing.run(stop));
-        let (contact, clock) = (state.authenticator.contact.clone(), self.config.clock);
+        let (authenticator, limit) = (state.authenticator.clone(), self.config.verdict_limit);
+        let times = (authenticator.contact.clone(), authenticator.clock.clone());
         running.start("contact", |stop| {
-            contact::run(contact, upstream.clone(), clock, stop)
+            contact::run(times, upstream.clone(), limit, stop)
         });
         running.start("issuer", |stop| {
             issuer::run(state.authenticator.clone(), upstream.clone(), stop)

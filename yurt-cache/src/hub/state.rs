@@ -10,6 +10,8 @@ use crate::authorize::Verdicts;
 use crate::discovery::Documents;
 use crate::follow::FollowerConfig;
 use crate::follow::registry::Registry;
+use crate::identity::clock::{Clock, Clocks};
+use crate::identity::contact::Contact;
 use crate::identity::{Authenticator, IssuedTokens, TokensIn};
 use crate::mirror::window::Limit;
 use crate::outbox::Outbox;
@@ -49,7 +51,11 @@ impl Hub {
         };
         let (mirrors, bounds, verdicts) = sweep::retention(&self.config);
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
-        let (clock, limit) = (self.config.clock, self.config.verdict_limit);
+        let limit = self.config.verdict_limit;
+        let clocks = Clocks {
+            wall: self.config.clock,
+            uptime: self.config.uptime,
+        };
         let (local_issuer, upstream) = (self.local_issuer.clone(), self.upstream.clone());
         let node = self.config.node_name.clone();
         let boot_id_file = self.config.boot_id_file.clone();
@@ -66,8 +72,11 @@ impl Hub {
             };
             let issued = IssuedTokens::open(store.clone(), tasks.clone(), tokens_in)?;
             let makers = (issued, local_issuer);
+            let contact = Arc::new(Contact::open(store.clone())?);
+            let clock = Clock::open(store.clone(), clocks, &boot_id_file, contact.last());
+            let times = (Arc::new(clock), contact);
             let authenticator =
-                Authenticator::open(store.clone(), tasks.clone(), clock, limit, makers)?;
+                Authenticator::open(store.clone(), tasks.clone(), times, limit, makers)?;
             let authenticator = Arc::new(authenticator);
             let verdicts = Verdicts::open(
                 store.clone(),

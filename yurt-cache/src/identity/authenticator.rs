@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use yurt_core::store::{Batch, Result, Store};
 
 use super::caller::{Caller, Identified, Issuer, Subject, Token};
+use super::clock::Clock;
 use super::contact::Contact;
 use super::issued_tokens::IssuedTokens;
 use super::judge::{Denied, JudgedAt, judge};
@@ -45,7 +46,7 @@ pub(crate) struct Authenticator {
     pub(super) forgiven: AtomicU64,
     store: Arc<dyn Store>,
     tasks: Tasks,
-    clock: fn() -> Timestamp,
+    pub(crate) clock: Arc<Clock>,
     limit: Duration,
     cluster: RwLock<Option<Arc<Trust>>>,
     verified: Mutex<HashMap<Arc<str>, Arc<Identified>>>,
@@ -60,7 +61,7 @@ impl Authenticator {
     pub(crate) fn open(
         store: Arc<dyn Store>,
         tasks: Tasks,
-        clock: fn() -> Timestamp,
+        (clock, contact): (Arc<Clock>, Arc<Contact>),
         limit: Duration,
         (issued, local_issuer): (IssuedTokens, Arc<LocalIssuer>),
     ) -> Result<Self> {
@@ -69,7 +70,7 @@ impl Authenticator {
         let saved: Option<SavedTrust> = saved.and_then(|saved| serde_json::from_slice(&saved).ok());
         let cluster = saved.and_then(Trust::from_saved).map(Arc::new);
         Ok(Self {
-            contact: Arc::new(Contact::open(store.clone())?),
+            contact,
             token_cache: TokenCache::open(store.clone(), tasks.clone())?,
             issued,
             local_issuer,
@@ -210,7 +211,7 @@ impl Authenticator {
         let Caller::Token(token) = caller else {
             return true;
         };
-        let now = (self.clock)();
+        let now = self.clock.now();
         let is_alive = token.expires().is_none_or(|expires| expires >= now);
         let recognised = self.token_cache.recognised(token.digest());
         is_alive && recognised.is_some_and(|recognised| recognised.elapsed() < RECOGNISED_FOR)
@@ -221,7 +222,7 @@ impl Authenticator {
         let Caller::Token(token) = caller else {
             return;
         };
-        let now = (self.clock)();
+        let now = self.clock.now();
         self.token_cache
             .accept(token.digest(), token.expires(), now, Some(Instant::now()));
         match self.cluster() {
@@ -245,7 +246,7 @@ impl Authenticator {
         let token = token.identified(identified);
         // One for somebody else does not become one for us.
         if token.subject().is_some() {
-            let now = (self.clock)();
+            let now = self.clock.now();
             self.token_cache
                 .accept(token.digest(), token.expires(), now, None);
         }
@@ -306,7 +307,7 @@ impl Authenticator {
         let Caller::Token(token) = caller else {
             return;
         };
-        let now = (self.clock)();
+        let now = self.clock.now();
         let is_vouched = token.subject().is_some();
         self.token_cache
             .refuse(token.digest(), token.expires(), now, is_vouched);
@@ -347,9 +348,9 @@ impl Authenticator {
         self.cluster.read().clone()
     }
 
-    /// Returns what the clock says.
+    /// Returns what time it is, whatever the node's clock says.
     pub(crate) fn now(&self) -> Timestamp {
-        (self.clock)()
+        self.clock.now()
     }
 
     /// Returns for how long the cloud has been there, `None` while it is not.
@@ -359,7 +360,7 @@ impl Authenticator {
 
     pub(super) fn moment(&self) -> JudgedAt {
         JudgedAt {
-            now: (self.clock)(),
+            now: self.clock.now(),
             contact: self.contact.last(),
             limit: self.limit,
         }

@@ -10,6 +10,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use yurt_core::store::{Batch, Result, Store};
 
+use super::clock::Clock;
+use super::judge::later;
 use crate::store::layout::CONTACT;
 use crate::tasks::blocking;
 use crate::upstream::{Reach, Upstream};
@@ -17,7 +19,7 @@ use crate::upstream::{Reach, Upstream};
 /// Follows the time in the record of a hub that was cut off.
 const CUT: &str = " cut";
 
-/// How often it is written while the cloud is there.
+/// How often it is written while the cloud is there, and how often the clock is looked at.
 const NOTED_EVERY: Duration = Duration::from_secs(300);
 
 /// The last contact with the cloud.
@@ -141,11 +143,12 @@ async fn written(write: impl FnOnce() -> Result<()> + Send + 'static) {
     }
 }
 
-/// Notes every contact until `stop`.
+/// Notes every contact, and keeps the clock's mark, until `stop`. The wall clock is believed up to `limit` after the last
+/// contact.
 pub(crate) async fn run(
-    contact: Arc<Contact>,
+    (contact, clock): (Arc<Contact>, Arc<Clock>),
     upstream: Upstream,
-    clock: fn() -> Timestamp,
+    limit: Duration,
     stop: CancellationToken,
 ) {
     let keeping = async {
@@ -153,25 +156,29 @@ pub(crate) async fn run(
         let mut was_online = false;
         loop {
             let seen = *reach.borrow_and_update();
-            let mut pause = Duration::MAX;
+            let (contact, clock) = (contact.clone(), clock.clone());
             match seen {
                 Reach::Online => {
                     if !std::mem::replace(&mut was_online, true) {
                         contact.came_back(Instant::now());
                     }
-                    pause = NOTED_EVERY;
-                    let contact = contact.clone();
-                    written(move || contact.note(clock(), Instant::now())).await;
+                    if let Some(cloud) = upstream.take_time(Instant::now()) {
+                        clock.hear(cloud);
+                    }
+                    written(move || contact.note(clock.at_contact(), Instant::now())).await;
                 }
                 Reach::CutOff { .. } => {
                     contact.went_away();
-                    let since = std::mem::replace(&mut was_online, false).then(clock);
-                    let contact = contact.clone();
-                    written(move || contact.note_cut(since)).await;
+                    let is_news = std::mem::replace(&mut was_online, false);
+                    written(move || {
+                        contact.note_cut(is_news.then(|| clock.at_contact()))?;
+                        clock.look(contact.last().map(|last| later(last, limit)))
+                    })
+                    .await;
                 }
                 Reach::Unknown => {}
             }
-            if let Ok(Err(_)) = timeout(pause, reach.changed()).await {
+            if let Ok(Err(_)) = timeout(NOTED_EVERY, reach.changed()).await {
                 return;
             }
         }

@@ -80,12 +80,12 @@ impl Proxy {
                 // A hub that has started since then knows only of its own failures.
                 let last = self.authenticator.contact.last();
                 let since = last.map_or(since, |last| last.min(since));
-                Some(elapsed(since, (self.clock)()))
+                Some(elapsed(since, self.authenticator.now()))
             }
             Reach::Unknown => {
                 let contact = &self.authenticator.contact;
                 let since = contact.was_cut().then(|| contact.last()).flatten();
-                since.map(|since| elapsed(since, (self.clock)()))
+                since.map(|since| elapsed(since, self.authenticator.now()))
             }
             Reach::Online => None,
         }

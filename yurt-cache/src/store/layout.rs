@@ -101,6 +101,9 @@ pub(crate) fn is_sealed(key: &[u8]) -> bool {
 /// When the cloud was there for the last time. See `identity::contact`.
 pub(crate) const CONTACT: &str = "i/contact";
 
+/// What time it was at least: seconds, those of the boot-time clock, and the machine's start. See `identity::clock`.
+pub(crate) const TIME: &str = "i/time";
+
 /// The machine's start that a hub saw last. See `hub::boot`.
 pub(crate) const BOOT: &str = "i/boot";
 
@@ -146,6 +149,7 @@ mod tests {
             TOKEN_REQUESTS,
             CLUSTER,
             CONTACT,
+            TIME,
             BOOT,
             UNHEARD,
             EVENTS,

@@ -5,9 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{DATE, HeaderValue};
 use http::{Request, StatusCode, Uri};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::Shared;
@@ -139,16 +142,25 @@ async fn probe(
     address_to(&shared.set.server(index).address, &mut request);
     let patience = shared.config.connect_timeout;
     let permit = connection.permit();
-    let status = timeout(patience, permit.send(request))
+    let response = timeout(patience, permit.send(request))
         .await
         .map_err(|_| ProbeError::Silent(patience))?
-        .map_err(|failed| ProbeError::Ask(failed.into_error()))?
-        .status();
+        .map_err(|failed| ProbeError::Ask(failed.into_error()))?;
+    if let Some(time) = response.headers().get(DATE).and_then(time_of) {
+        shared.set.note_time(time, Instant::now());
+    }
+    let status = response.status();
     if status.is_server_error() {
         return Err(ProbeError::NotReady(status));
     }
     guard.disarm();
     Ok(connection)
+}
+
+/// Reads the time in a header.
+fn time_of(date: &HeaderValue) -> Option<Timestamp> {
+    let date = date.as_bytes();
+    rfc2822::DateTimeParser::new().parse_timestamp(date).ok()
 }
 
 /// Closes surplus connections, and those of a certificate that was replaced.
@@ -172,4 +184,24 @@ async fn tidy(shared: &Arc<Shared>, index: usize) {
 fn random() -> u32 {
     let [a, b, c, d, ..] = RandomState::new().hash_one(()).to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_time_is_read_and_garbage_is_none() {
+        let read = |text: &'static str| time_of(&HeaderValue::from_static(text));
+        let time = read("Tue, 01 Dec 2026 05:04:37 GMT").unwrap();
+        assert_eq!(time.to_string(), "2026-12-01T05:04:37Z");
+        for garbage in [
+            "",
+            "yesterday",
+            "Tue, 01 Dec 2026",
+            "Tue, 41 Dec 2026 05:04:37 GMT",
+        ] {
+            assert_eq!(read(garbage), None, "{garbage}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -46,6 +47,8 @@ pub(super) struct Set {
     turn: AtomicUsize,
     health: Mutex<Vec<Health>>,
     reach: watch::Sender<Reach>,
+    /// What time it is by the cloud, and when it said so.
+    time: Mutex<Option<(Timestamp, Instant)>>,
     stop: CancellationToken,
 }
 
@@ -67,6 +70,7 @@ impl Set {
             order,
             turn: AtomicUsize::new(0),
             reach: watch::Sender::new(Reach::Unknown),
+            time: Mutex::new(None),
             stop,
         }
     }
@@ -109,6 +113,17 @@ impl Set {
             failures: server.failures.load(Ordering::Relaxed),
         })
         .collect()
+    }
+
+    /// Notes what time it is by a server's word.
+    pub(super) fn note_time(&self, at: Timestamp, now: Instant) {
+        *self.time.lock() = Some((at, now));
+    }
+
+    /// Returns what time it is by the last word on it, once.
+    pub(super) fn take_time(&self, now: Instant) -> Option<Timestamp> {
+        let (at, then) = self.time.lock().take()?;
+        at.checked_add(now.duration_since(then)).ok()
     }
 
     /// Notes that a server answered during that epoch; too late if the epoch is over.

@@ -1,12 +1,14 @@
 //! The kubelet's requests for tokens of its pods, while the cloud is there, away, and back.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use testbed::api::{ApiConfig, Authorizer};
 use testbed::client::Answer;
+use yurt_cache::hub::Config;
 
 use super::site::Bed;
 
@@ -24,6 +26,11 @@ fn later() -> Timestamp {
 
 /// A bed with a pod `till-1` of the account `till`, which may read ConfigMaps and no Secrets, and has.
 async fn bed(clock: fn() -> Timestamp) -> (Bed, String) {
+    bed_with(move |config| config.clock = clock).await
+}
+
+/// The same with another configuration.
+async fn bed_with(adjust: impl Fn(&mut Config) + Send + Sync + 'static) -> (Bed, String) {
     let config = ApiConfig {
         authorizer: Authorizer::new(|user, asked| {
             user.name.starts_with("system:node:") || asked.resource != "secrets"
@@ -31,7 +38,7 @@ async fn bed(clock: fn() -> Timestamp) -> (Bed, String) {
         ..ApiConfig::default()
     };
     let bed = Bed::with(config, |mut site| {
-        site.adjust(move |config| config.clock = clock);
+        site.adjust(adjust);
         site
     })
     .await;
@@ -135,6 +142,43 @@ async fn a_pod_without_a_token_that_lives_gets_one_of_the_hubs_own() {
     let vault = token(&ask(&bed, &uid, &["vault"]).await.expect(201));
     assert_eq!(code(&bed, &vault, MAPS).await, 401);
     assert!(bed.site.metric("yurthub_tokens_minted_total", "").await > 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_gives_no_token_a_longer_life() {
+    static WALL: AtomicI64 = AtomicI64::new(0);
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    let (mut bed, uid) = bed_with(|config| {
+        config.clock = || Timestamp::now() + SignedDuration::from_secs(WALL.load(Ordering::SeqCst));
+        config.uptime = || Duration::from_secs(10_000 + PASSED.load(Ordering::SeqCst));
+    })
+    .await;
+    let reader = bed
+        .issuer()
+        .claims("default", "till", Timestamp::now(), 3_600);
+    let reader = bed.issuer().sign(&reader);
+    assert_eq!(code(&bed, &reader, MAPS).await, 200);
+    bed.cut().await;
+    let own = token(&ask(&bed, &uid, &[]).await.expect(201));
+    // Two days back, and to the year 2000.
+    for wall in [-2 * 86_400, 946_684_800 - Timestamp::now().as_second()] {
+        WALL.store(wall, Ordering::SeqCst);
+        assert_eq!(
+            code(&bed, &own, MAPS).await,
+            200,
+            "it lives for ten minutes"
+        );
+    }
+    PASSED.fetch_add(720, Ordering::SeqCst);
+    assert_eq!(code(&bed, &own, MAPS).await, 401, "twelve minutes later");
+    bed.restart().await;
+    bed.site.sees_the_cloud(false).await;
+    assert_eq!(code(&bed, &own, MAPS).await, 401, "and after a restart");
+    let another = token(&ask(&bed, &uid, &[]).await.expect(201));
+    assert_eq!(code(&bed, &another, MAPS).await, 200);
+    // What the cloud said counts for thirty days.
+    PASSED.fetch_add(31 * 86_400, Ordering::SeqCst);
+    assert_eq!(code(&bed, &reader, MAPS).await, 401, "a month later");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

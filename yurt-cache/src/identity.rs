@@ -10,6 +10,7 @@ pub(crate) mod issuer;
 mod judge;
 mod keys;
 mod local_issuer;
+mod refusals;
 pub(crate) mod subject;
 mod time_floor;
 pub(crate) mod token;

@@ -57,6 +57,8 @@ pub(crate) enum Refused {
     Connections,
     /// An anonymous connection had to make room for another.
     Anonymous,
+    /// Its token was refused without the cloud.
+    Stranger,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -166,6 +168,7 @@ impl Metrics {
             Refused::Requests => "requests",
             Refused::Watches => "watches",
             Refused::Overrun => "overrun",
+            Refused::Stranger => "stranger",
             Refused::Connections => "connections",
             Refused::Anonymous => "anonymous",
         };

@@ -96,7 +96,9 @@ impl Proxy {
         exchange.chain = self.chain(&exchange).await;
         let (place, placed) = self.place(requester, &exchange.api).await;
         exchange.place = place;
-        let checked = placed.and_then(|()| self.check_length(&exchange.api, request.headers()));
+        let checked = placed
+            .and_then(|()| self.check_stranger(&exchange.caller))
+            .and_then(|()| self.check_length(&exchange.api, request.headers()));
         let answered = match checked {
             Ok(()) => self.answer(&mut exchange, request).await,
             Err(refused) => Err(refused),

@@ -48,6 +48,9 @@ pub(crate) enum Credential {
     Node,
     /// The caller's own: no client certificate, the request carries its `Authorization`.
     Bearer,
+    /// The same, of a caller for whom nobody has vouched yet: what it does to its connections, which a server ends when it
+    /// refuses a token, is nobody else's affair.
+    Stranger,
 }
 
 /// One API server, for the metrics.

@@ -57,6 +57,8 @@ mod servers;
 mod site;
 #[path = "hub/slow_disk.rs"]
 mod slow_disk;
+#[path = "hub/strangers.rs"]
+mod strangers;
 #[path = "hub/telling.rs"]
 mod telling;
 #[path = "hub/token_requests.rs"]

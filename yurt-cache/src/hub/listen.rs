@@ -255,7 +255,8 @@ impl Listening {
                 Some(Caller::Node)
             }
             Peer::Node | Peer::Unnamed | Peer::Foreign => {
-                self.authenticator.identify(request.headers())
+                let source = visit.entry.address();
+                self.authenticator.identify(request.headers(), source)
             }
         };
         let refused = match (caller, peer) {

@@ -2,6 +2,7 @@
 //! the token while it was there. Online the cloud has the last word; cut off, this has.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,12 +14,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use yurt_core::store::{Batch, Result, Store};
 
-use super::caller::{Caller, Identified, Issuer, Subject, Token};
+use super::caller::{Caller, Identified, Issuer, Refused, Stranger, Subject, Token};
 use super::clock::Clock;
 use super::contact::Contact;
 use super::issued_tokens::IssuedTokens;
-use super::judge::{Denied, JudgedAt, judge};
+use super::judge::{Denied, JudgedAt, TokenStatus, judge};
 use super::local_issuer::{self, LocalIssuer, Purpose};
+use super::refusals::Refusals;
 use super::token::Jwt;
 use super::token_cache::TokenCache;
 use super::trust::{SavedTrust, Trust, Vouch};
@@ -28,6 +30,12 @@ use crate::tasks::Tasks;
 
 /// How long the cloud's word on a token is used for answers from mirrors: as the kubelet caches a TokenReview.
 const RECOGNISED_FOR: Duration = Duration::from_secs(120);
+
+/// How old keys may be that say that a token which names one of them is forged.
+const KEYS_COUNT_FOR: Duration = Duration::from_secs(2 * 3_600);
+
+/// How old keys may be that say that there is no other one.
+const JUST_NOW: Duration = Duration::from_secs(10);
 
 /// Tokens whose signature is not verified again at each request.
 const VERIFIED: usize = 1_024;
@@ -50,6 +58,9 @@ pub(crate) struct Authenticator {
     limit: Duration,
     cluster: RwLock<Option<Arc<Trust>>>,
     verified: Mutex<HashMap<Arc<str>, Arc<Identified>>>,
+    /// When the cluster's keys were asked for that are in use.
+    keys_fetched: Mutex<Option<Instant>>,
+    refusals: Mutex<Refusals>,
     /// A token came by a key that is not known.
     pub(super) wanted: Notify,
     /// Whom the cloud has recognised lately: it may ask for the keys where the node may not.
@@ -82,31 +93,74 @@ impl Authenticator {
             limit,
             cluster: RwLock::new(cluster),
             verified: Mutex::default(),
+            keys_fetched: Mutex::default(),
+            refusals: Mutex::default(),
             wanted: Notify::new(),
             guide: Mutex::default(),
         })
     }
 
-    /// Reads the caller of a request without a client certificate; `None` if it names nobody. Whether it may
-    /// come in is not said yet.
-    pub(crate) fn identify(&self, headers: &HeaderMap) -> Option<Caller> {
+    /// Reads the caller of a request without a client certificate, which came from `source`; `None` if it names nobody.
+    /// Whether it may come in is not said yet.
+    pub(crate) fn identify(&self, headers: &HeaderMap, source: IpAddr) -> Option<Caller> {
         let token = Token::from_headers(headers)?;
         let known = self.verified.lock().get(token.digest()).cloned();
-        let identified = known.or_else(|| self.verify(&token));
-        Some(Caller::Token(token.identified(identified)))
+        if known.is_none() && self.refusals.lock().has(token.digest(), Instant::now()) {
+            let refused = Some(Refused::Lately);
+            return Some(Caller::Token(token.of(Some(Stranger { source, refused }))));
+        }
+        let (identified, refused) = match known {
+            Some(known) => (Some(known), None),
+            None => self.verify(&token),
+        };
+        let is_stranger = match self.token_cache.standing(token.digest()) {
+            TokenStatus::Seen => false,
+            TokenStatus::Refused => true,
+            TokenStatus::Unknown => identified.as_ref().is_none_or(|one| one.subject.is_none()),
+        };
+        let stranger = is_stranger.then_some(Stranger { source, refused });
+        Some(Caller::Token(token.identified(identified).of(stranger)))
     }
 
-    fn verify(&self, token: &Token) -> Option<Arc<Identified>> {
-        let jwt = Jwt::parse(token.secret()).ok()?;
+    /// Returns if the cloud may be asked in the caller's name: not with a token that it cannot take, or refused just now.
+    ///
+    /// # Errors
+    /// 401 with the reason.
+    pub(crate) fn check_stranger(&self, caller: &Caller) -> std::result::Result<(), Status> {
+        let Caller::Token(token) = caller else {
+            return Ok(());
+        };
+        match token.stranger().and_then(|stranger| stranger.refused) {
+            Some(refused) => Err(Status::unauthorized().saying(refused.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns what a token says and who vouches for it, and why it is refused if that is sure.
+    fn verify(&self, token: &Token) -> (Option<Arc<Identified>>, Option<Refused>) {
+        let Ok(jwt) = Jwt::parse(token.secret()) else {
+            return (None, None);
+        };
         let validity = jwt.claims.validity;
         let (vouch, issuer) = self.vouch(&jwt);
+        let fetched = *self.keys_fetched.lock();
+        let are_keys_of = |age| fetched.is_some_and(|fetched| fetched.elapsed() < age);
         let account = match vouch {
             Vouch::For(account) => account,
+            Vouch::Forged if issuer == Issuer::Hub || are_keys_of(KEYS_COUNT_FOR) => {
+                return (Some(unknown(validity)), Some(Refused::Forged));
+            }
+            // It has just been looked whether there is such a key.
+            Vouch::UnknownKey if are_keys_of(JUST_NOW) => {
+                return (Some(unknown(validity)), Some(Refused::Forged));
+            }
             Vouch::UnknownKey => {
                 self.wanted.notify_one();
-                return Some(unknown(validity));
+                return (Some(unknown(validity)), None);
             }
-            Vouch::OtherAudience | Vouch::No => return Some(unknown(validity)),
+            Vouch::Forged | Vouch::OtherAudience | Vouch::No => {
+                return (Some(unknown(validity)), None);
+            }
         };
         let identified = Arc::new(Identified {
             validity,
@@ -121,7 +175,7 @@ impl Authenticator {
             verified.clear();
         }
         verified.insert(token.digest().clone(), identified.clone());
-        Some(identified)
+        (Some(identified), None)
     }
 
     fn vouch(&self, jwt: &Jwt<'_>) -> (Vouch, Issuer) {
@@ -129,7 +183,7 @@ impl Authenticator {
         if jwt.claims.issuer == own.issuer() {
             // A key of an earlier life of the node is nobody's.
             let vouch = match own.vouch(jwt) {
-                Vouch::UnknownKey => Vouch::No,
+                Vouch::UnknownKey => Vouch::Forged,
                 vouch => vouch,
             };
             return (vouch, Issuer::Hub);
@@ -242,7 +296,7 @@ impl Authenticator {
     /// Notes that the cloud has just made a token for a pod of this node.
     pub(crate) fn received(&self, secret: &str) {
         let token = Token::new(secret);
-        let identified = self.verify(&token);
+        let (identified, _) = self.verify(&token);
         let token = token.identified(identified);
         // One for somebody else does not become one for us.
         if token.subject().is_some() {
@@ -309,6 +363,11 @@ impl Authenticator {
         };
         let now = self.clock.now();
         let is_vouched = token.subject().is_some();
+        // What keys vouch for may be refused too early, as of a new account: it is asked each time.
+        if let Some(stranger) = token.stranger().filter(|_| !is_vouched) {
+            let mut refusals = self.refusals.lock();
+            refusals.note(token.digest(), stranger.source, Instant::now());
+        }
         self.token_cache
             .refuse(token.digest(), token.expires(), now, is_vouched);
         let mut guide = self.guide.lock();
@@ -341,6 +400,11 @@ impl Authenticator {
                 tracing::warn!(%error, "the keys of the cluster's tokens are not remembered");
             }
         });
+    }
+
+    /// Notes that the cluster's keys are those of now.
+    pub(crate) fn note_keys(&self, asked: Instant) {
+        *self.keys_fetched.lock() = Some(asked);
     }
 
     /// Returns the issuer of the cluster's tokens, where it is known.

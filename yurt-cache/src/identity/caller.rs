@@ -1,6 +1,7 @@
 //! Who asks: this node's own kubelet and friends, or the bearer of a token.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -32,6 +33,24 @@ pub(crate) struct Token {
     identified: Option<Arc<Identified>>,
     /// Whose it is by its own word.
     claimed: Option<Arc<str>>,
+    stranger: Option<Stranger>,
+}
+
+/// Where a token came from for which nobody has vouched yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stranger {
+    pub(crate) source: IpAddr,
+    /// Why the cloud need not be asked.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// Why a token is refused without the cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("the token has the cluster's name and is not signed by its keys")]
+    Forged,
+    #[error("the cloud refused this token a moment ago")]
+    Lately,
 }
 
 /// What a token says of itself, and who vouches for it.
@@ -63,6 +82,7 @@ impl Caller {
     pub(crate) fn credential(&self) -> Credential {
         match self {
             Self::Node => Credential::Node,
+            Self::Token(token) if token.stranger.is_some() => Credential::Stranger,
             Self::Token(_) => Credential::Bearer,
         }
     }
@@ -149,12 +169,22 @@ impl Token {
             digest: digest.into(),
             identified: None,
             claimed: subject_of(secret),
+            stranger: None,
         }
     }
 
     pub(crate) fn identified(mut self, identified: Option<Arc<Identified>>) -> Self {
         self.identified = identified;
         self
+    }
+
+    pub(crate) fn of(mut self, stranger: Option<Stranger>) -> Self {
+        self.stranger = stranger;
+        self
+    }
+
+    pub(crate) fn stranger(&self) -> Option<Stranger> {
+        self.stranger
     }
 
     pub(crate) fn secret(&self) -> &str {

@@ -68,6 +68,7 @@ pub(crate) async fn run(
             let pause = match fetch(&authenticator, &upstream).await {
                 Ok(saved) => {
                     authenticator.trust(saved);
+                    authenticator.note_keys(began);
                     backoff.reset();
                     REFRESH.mul_f64(0.9 + 0.2 * fastrand::f64())
                 }

@@ -25,6 +25,8 @@ pub(crate) enum Vouch {
     OtherAudience,
     /// By a key that came since, or by nobody's.
     UnknownKey,
+    /// By none of its keys, though it names one.
+    Forged,
     No,
 }
 
@@ -78,6 +80,7 @@ impl Trust {
         }
         match self.keys.verify(token) {
             Verification::Good => {}
+            Verification::Bad if token.key_id.is_some() => return Vouch::Forged,
             Verification::Bad => return Vouch::No,
             Verification::UnknownKey => return Vouch::UnknownKey,
         }

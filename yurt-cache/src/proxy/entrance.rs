@@ -11,6 +11,7 @@ use super::{Proxy, upload};
 use crate::answer::RETRY;
 use crate::api::request::{ApiRequest, Verb, is_decodable};
 use crate::codec::Status;
+use crate::identity::Caller;
 use crate::limits::{Admission, RequestClass, RequestGuard, Requester};
 use crate::metrics::Refused;
 
@@ -51,6 +52,13 @@ impl Proxy {
                 (None, Err(too_many(class)))
             }
         }
+    }
+
+    /// Refuses a token of a stranger's that the cloud need not be asked about.
+    pub(super) fn check_stranger(&self, caller: &Caller) -> Result<(), Status> {
+        self.authenticator
+            .check_stranger(caller)
+            .inspect_err(|_| self.metrics.refused(Refused::Stranger))
     }
 
     /// Refuses a body that says itself that it is too long; what lasts may send what it wants.

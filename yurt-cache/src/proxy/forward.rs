@@ -95,6 +95,9 @@ impl Proxy {
         let sent = self.upstream.upgrade(caller.credential(), outgoing).await;
         let (mut response, remote) = sent.map_err(|error| unsent(&error, self.since()))?;
         let Some(remote) = remote else {
+            if response.status() == StatusCode::UNAUTHORIZED {
+                self.authenticator.refused(caller);
+            }
             remove_hop_headers(response.headers_mut());
             return Ok(response);
         };

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::dial::{self, DialError, Driver, Tasks};
 use super::files::{Current, TlsFiles};
 use super::pick::Health;
-use super::pool::{Connection, Dialing, Permit, Pool};
+use super::pool::{Connection, Dialing, Permit};
 use super::set::{Server, Set};
 use super::{Credential, UpstreamConfig};
 use crate::tasks::{self, contained};
@@ -63,7 +63,7 @@ impl Shared {
         epoch.run_until_cancelled(found).await?.ok()?
     }
 
-    /// Dials for those who wait; a failure is the server's.
+    /// Dials for those who wait; a failure is the server's, unless it may be a stranger's.
     async fn dial_more(
         self: Arc<Self>,
         index: usize,
@@ -74,6 +74,10 @@ impl Shared {
         let within = self.config.connect_timeout;
         match self.dial(index, credential, &epoch, within).await {
             Ok(connection) => self.set.server(index).pool(credential).add(connection),
+            Err(error) if credential == Credential::Stranger => {
+                tracing::debug!(%error, "no connection for strangers");
+                self.set.server(index).probe_now.notify_one();
+            }
             Err(error) => self.set.mark_down(index, &epoch, &error),
         }
         drop(dialing);
@@ -88,6 +92,7 @@ impl Shared {
         within: Duration,
     ) -> Result<Arc<Connection>, DialError> {
         let tls = self.read_files(credential, Protocol::Http2).await?;
+        let began = Instant::now();
         let generation = tls.generation;
         let tasks = Tasks {
             all: tasks::Tasks::default(),
@@ -102,6 +107,7 @@ impl Shared {
             .await
             .ok_or(DialError::GivenUp)?
             .map_err(|_| DialError::TimedOut(within))??;
+        self.set.server(index).note_dial(began.elapsed());
         let connection = Connection::new(
             dialled.requests,
             dialled.streams_allowed,
@@ -112,15 +118,8 @@ impl Shared {
         let driven = connection.clone();
         self.tasks.spawn(async move {
             let server = shared.set.server(index);
-            drive(
-                dialled.driver,
-                driven,
-                tasks,
-                server,
-                server.pool(credential),
-                shared.config.probe_interval,
-            )
-            .await;
+            let pause = shared.config.probe_interval;
+            drive(dialled.driver, driven, tasks, (server, credential), pause).await;
         });
         Ok(connection)
     }
@@ -136,18 +135,18 @@ impl Shared {
     }
 }
 
-/// Carries a connection until it is over, and asks for a probe unless we closed it: at once if it broke,
-/// after a pause if the server ended it in order, as it does to connections that nobody uses.
+/// Carries a connection until it is over, and asks for a probe unless we closed it: at once if it broke. If the server
+/// ended it in order, as it does to connections that nobody uses, that is no alarm; but for the node's there has to be
+/// another, by which the server's pulse is felt, after a pause. Strangers alarm nobody.
 async fn drive(
     driver: Driver,
     connection: Arc<Connection>,
     tasks: Tasks,
-    server: &Server,
-    pool: &Pool,
+    (server, credential): (&Server, Credential),
     pause: Duration,
 ) {
     let ended = tasks.closed.run_until_cancelled(contained(driver)).await;
-    pool.remove(&connection);
+    server.pool(credential).remove(&connection);
     let broken: Option<&(dyn std::error::Error + 'static)> = match &ended {
         Some(Ok(Err(error))) => Some(error),
         Some(Err(panicked)) => Some(panicked),
@@ -157,17 +156,15 @@ async fn drive(
         tracing::debug!(server = %server.address.authority, error, "a connection broke");
         // A request that was just being sent would otherwise wait for an answer for ever.
         connection.close();
-        server.probe_now.notify_one();
+        if credential != Credential::Stranger {
+            server.probe_now.notify_one();
+        }
     }
     // After a GOAWAY what is in flight goes on, in hyper's own tasks.
     tasks.all.close();
     tasks.all.wait().await;
-    if tasks
-        .closed
-        .run_until_cancelled(sleep(pause))
-        .await
-        .is_some()
-    {
+    let ended_by_server = tasks.closed.run_until_cancelled(sleep(pause)).await;
+    if credential == Credential::Node && ended_by_server.is_some() {
         server.probe_now.notify_one();
     }
     connection.close();

@@ -133,7 +133,7 @@ pub(super) struct Http2 {
 fn stream_window(credential: Credential) -> u32 {
     match credential {
         Credential::Node => 1 << 20,
-        Credential::Bearer => 128 << 10,
+        Credential::Bearer | Credential::Stranger => 128 << 10,
     }
 }
 

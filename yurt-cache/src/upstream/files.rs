@@ -72,7 +72,7 @@ impl TlsFiles {
         let last = self.last.lock();
         let configs = match credential {
             Credential::Node => &last.node,
-            Credential::Bearer => &last.bearer,
+            Credential::Bearer | Credential::Stranger => &last.bearer,
         };
         let config = match protocol {
             Protocol::Http2 => &configs.http2,

@@ -33,6 +33,16 @@ pub(super) fn candidates(health: &[Health], order: Order, turn: usize) -> Vec<us
     up
 }
 
+/// The least time to confirm that a server is still there when a connection broke: with 4 s + 2.5 s of keep-alive a silent cut
+/// is noticed within 8 s.
+const CONFIRM_WITHIN: Duration = Duration::from_millis(400);
+
+/// How long a connection may take that shows that a server is still there, given how long the last one took and how long
+/// any may take: on a long way it takes several round trips.
+pub(super) fn confirm_within(last: Duration, any: Duration) -> Duration {
+    (CONFIRM_WITHIN + last * 2).min(any.max(CONFIRM_WITHIN))
+}
+
 /// Whether the cloud can be reached, given what was said before.
 pub(super) fn reach(health: &[Health], before: Reach, now: Timestamp) -> Reach {
     if health.contains(&Health::Up) {
@@ -64,6 +74,20 @@ pub(super) fn stream_limit(peer_allows: usize) -> usize {
 mod tests {
     use super::Health::{Down, Unknown, Up};
     use super::*;
+
+    #[test]
+    fn a_server_has_longer_to_show_itself_on_a_longer_way() {
+        let ms = Duration::from_millis;
+        for (last, any, expected) in [
+            (0, 3_000, 400),
+            (5, 3_000, 410),
+            (880, 3_000, 2_160),
+            (2_000, 3_000, 3_000),
+            (0, 100, 400),
+        ] {
+            assert_eq!(confirm_within(ms(last), ms(any)), ms(expected));
+        }
+    }
 
     #[test]
     fn only_healthy_servers_are_candidates_in_the_chosen_order() {

@@ -21,10 +21,6 @@ use super::{Credential, address_to};
 use crate::body;
 use crate::tasks::{Panicked, blocking};
 
-/// What is left to confirm a broken connection: with 4 s + 2.5 s of keep-alive it stays below the 8 s
-/// within which a silent cut is noticed.
-const CONFIRM_WITHIN: Duration = Duration::from_millis(400);
-
 /// A connection that was idle for so long is surplus.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -57,7 +53,10 @@ pub(super) async fn watch_over(shared: Arc<Shared>, index: usize) {
             Health::Unknown => settle(&shared, index, &epoch, shared.config.connect_timeout).await,
             Health::Up => tokio::select! {
                 () = epoch.cancelled() => {}
-                () = server.probe_now.notified() => settle(&shared, index, &epoch, CONFIRM_WITHIN).await,
+                () = server.probe_now.notified() => {
+                    let within = pick::confirm_within(server.dialled_in(), shared.config.connect_timeout);
+                    settle(&shared, index, &epoch, within).await;
+                }
                 _ = sweep.tick() => tidy(&shared, index).await,
             },
             Health::Down => {
@@ -178,6 +177,7 @@ async fn tidy(shared: &Arc<Shared>, index: usize) {
     // One connection stays to feel the server's pulse.
     server.pool(Credential::Node).sweep(1, generation);
     server.pool(Credential::Bearer).sweep(0, generation);
+    server.pool(Credential::Stranger).sweep(0, generation);
 }
 
 /// Enough to keep nodes out of step.

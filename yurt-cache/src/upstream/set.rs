@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -21,6 +22,9 @@ pub(super) struct Server {
     pub(super) address: Address,
     node: Arc<Pool>,
     bearer: Arc<Pool>,
+    stranger: Arc<Pool>,
+    /// How long the last connection took to come up, in microseconds.
+    dialled_in: AtomicU64,
     /// Cancelled when the server goes down, with every connection and dial of the time until then.
     epoch: Mutex<CancellationToken>,
     /// Something broke: the server is to be probed.
@@ -35,7 +39,19 @@ impl Server {
         match credential {
             Credential::Node => &self.node,
             Credential::Bearer => &self.bearer,
+            Credential::Stranger => &self.stranger,
         }
+    }
+
+    /// Notes how long a connection took to come up.
+    pub(super) fn note_dial(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.dialled_in.store(took, Ordering::Relaxed);
+    }
+
+    /// Returns how long the last one took.
+    pub(super) fn dialled_in(&self) -> Duration {
+        Duration::from_micros(self.dialled_in.load(Ordering::Relaxed))
     }
 }
 
@@ -59,6 +75,8 @@ impl Set {
             address,
             node: Arc::default(),
             bearer: Arc::default(),
+            stranger: Arc::default(),
+            dialled_in: AtomicU64::new(0),
             epoch: Mutex::new(stop.child_token()),
             probe_now: Notify::new(),
             requests: AtomicU64::new(0),

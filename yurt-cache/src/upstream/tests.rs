@@ -3,6 +3,7 @@
 mod cloud;
 mod ending;
 mod relay;
+mod strangers;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

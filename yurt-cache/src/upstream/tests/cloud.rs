@@ -89,7 +89,7 @@ pub(super) struct Seen {
     pub(super) readyz: AtomicU16,
     /// Tells every connection to take no new requests.
     pub(super) goaway: Notify,
-    /// A request without a certificate ends its connection.
+    /// A request without a certificate ends its connection in order, unless it is a watch.
     pub(super) ends_anonymous: AtomicBool,
     streams: u32,
 }
@@ -170,7 +170,10 @@ async fn serve(socket: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>) {
             names.next().unwrap().as_str().unwrap().to_owned()
         });
     let shared = seen.clone();
-    let service = service_fn(move |request| answer(request, shared.clone(), caller.clone()));
+    let own_end = Arc::new(Notify::new());
+    let end = own_end.clone();
+    let service =
+        service_fn(move |request| answer(request, (shared.clone(), end.clone()), caller.clone()));
     let io = TokioIo::new(stream);
     if !is_http2 {
         let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
@@ -184,7 +187,7 @@ async fn serve(socket: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>) {
     );
     tokio::select! {
         _ = connection.as_mut() => {}
-        () = seen.goaway.notified() => {
+        () = async { tokio::select! { () = seen.goaway.notified() => {} () = own_end.notified() => {} } } => {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
@@ -193,12 +196,12 @@ async fn serve(socket: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>) {
 
 async fn answer(
     mut request: Request<Incoming>,
-    seen: Arc<Seen>,
+    (seen, end): (Arc<Seen>, Arc<Notify>),
     caller: String,
 ) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
-    if caller == "nobody" && seen.ends_anonymous.load(Ordering::Relaxed) {
-        seen.goaway.notify_waiters();
+    if caller == "nobody" && path != "/watch" && seen.ends_anonymous.load(Ordering::Relaxed) {
+        end.notify_one();
     }
     if path == "/readyz" {
         let status = StatusCode::from_u16(seen.readyz.load(Ordering::Relaxed)).unwrap();

@@ -1,11 +1,13 @@
 //! A TCP link that a test cuts: silently, as a lost route does, or with refusals, as a dead host does.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Link {
@@ -24,11 +26,16 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) async fn to(server: SocketAddr) -> Self {
+        Self::slow(server, Duration::ZERO).await
+    }
+
+    /// A link on which everything takes so long, in each direction.
+    pub(super) async fn slow(server: SocketAddr, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (link, mode) = watch::channel(Link::Whole);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, server, mode));
+        tasks.spawn(accept(listener, server, mode, delay));
         Self {
             addr,
             link,
@@ -41,7 +48,12 @@ impl Relay {
     }
 }
 
-async fn accept(mut listener: TcpListener, server: SocketAddr, mode: watch::Receiver<Link>) {
+async fn accept(
+    mut listener: TcpListener,
+    server: SocketAddr,
+    mode: watch::Receiver<Link>,
+    delay: Duration,
+) {
     let mut cut = mode.clone();
     let addr = listener.local_addr().unwrap();
     let mut connections = JoinSet::new();
@@ -55,8 +67,8 @@ async fn accept(mut listener: TcpListener, server: SocketAddr, mode: watch::Rece
                     let (near_read, near_write) = near.into_split();
                     let (far_read, far_write) = far.into_split();
                     tokio::join!(
-                        copy(near_read, far_write, mode.clone()),
-                        copy(far_read, near_write, mode),
+                        copy(near_read, far_write, mode.clone(), delay),
+                        copy(far_read, near_write, mode, delay),
                     );
                 });
             }
@@ -81,15 +93,29 @@ async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut mode: watch::Receiver<Link>,
+    delay: Duration,
 ) {
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if !until(&mut mode, |link| link == Link::Whole).await {
-            return;
+    let (sent, mut arriving) = mpsc::unbounded_channel();
+    let reading = async move {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let arrives = Instant::now() + delay;
+            if sent.send((arrives, buffer[..length].to_vec())).is_err() {
+                return;
+            }
         }
-        if to.write_all(&buffer[..length]).await.is_err() {
-            return;
+    };
+    let writing = async move {
+        while let Some((arrives, bytes)) = arriving.recv().await {
+            sleep_until(arrives).await;
+            if !until(&mut mode, |link| link == Link::Whole).await {
+                return;
+            }
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
         }
-    }
-    let _ = to.shutdown().await;
+        let _ = to.shutdown().await;
+    };
+    tokio::join!(reading, writing);
 }

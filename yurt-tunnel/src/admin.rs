@@ -1,4 +1,4 @@
-//! Health and metrics over HTTP, for an end's own people.
+//! Health and metrics over HTTP.
 
 pub(crate) mod scrape;
 
@@ -20,13 +20,13 @@ const CONNECTIONS: usize = 32;
 /// The longest head of a request.
 const MAX_HEAD: usize = 8 << 10;
 
-/// How long a client may take to ask: those that never do must not keep a probe out for long.
+/// How long a client may take to send its request: idle ones must not keep a probe out for long.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the answer may take to be made and read.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an exchange may take.
+const EXCHANGE_LIMIT: Duration = Duration::from_secs(30);
 
-/// What is shown.
+/// The pages of an end.
 #[async_trait]
 pub(crate) trait Pages: fmt::Debug + Send + Sync + 'static {
     /// Returns the page of a path, without its query.
@@ -42,7 +42,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Words, for a person.
+    /// A page of plain text.
     pub(crate) fn text(is_ok: bool, body: impl Into<String>) -> Self {
         Self {
             code: if is_ok {
@@ -55,7 +55,7 @@ impl Page {
         }
     }
 
-    /// Metrics, for Prometheus.
+    /// A page of metrics.
     pub(crate) fn metrics(body: String) -> Self {
         Self {
             code: "200 OK",
@@ -64,7 +64,7 @@ impl Page {
         }
     }
 
-    /// There is no such page; `known` are those that there are.
+    /// The answer to an unknown path; `known` lists the pages.
     pub(crate) fn missing(path: &str, known: &str) -> Self {
         Self {
             code: "404 Not Found",
@@ -91,13 +91,13 @@ pub(crate) async fn serve(
                 Ok((stream, _)) => {
                     let pages = pages.clone();
                     clients.spawn(async move {
-                        // A client that breaks off, or is slow, is its own affair.
-                        let _ = timeout(PATIENCE, answer(stream, pages.as_ref())).await;
+                        // A client that hangs up, or is slow, gets no answer.
+                        let _answered_or_not = timeout(EXCHANGE_LIMIT, answer(stream, pages.as_ref())).await;
                     });
                 }
                 Err(error) => {
-                    // Out of file descriptors, most likely: let some connections end first.
-                    tracing::warn!(%error, "an admin client cannot be accepted");
+                    // Most likely out of file descriptors: let some connections end first.
+                    tracing::warn!(%error, "cannot accept a client of health and metrics");
                     sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -110,19 +110,19 @@ async fn answer(mut stream: TcpStream, pages: &dyn Pages) -> io::Result<()> {
         return Ok(());
     };
     let page = match asked? {
-        Asked::Get(target) => {
+        Request::Get(target) => {
             let (path, query) = target.split_once('?').unwrap_or((&target, ""));
             pages.page(path, query).await
         }
-        Asked::Otherwise => Page {
+        Request::OtherMethod => Page {
             code: "405 Method Not Allowed",
             ..Page::text(true, "only GET\n")
         },
-        Asked::Nonsense => Page {
+        Request::Malformed => Page {
             code: "400 Bad Request",
-            ..Page::text(true, "that is no request of HTTP\n")
+            ..Page::text(true, "this is not a request of HTTP\n")
         },
-        Asked::Nothing => return Ok(()),
+        Request::HungUp => return Ok(()),
     };
     let Page {
         code,
@@ -138,19 +138,19 @@ async fn answer(mut stream: TcpStream, pages: &dyn Pages) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// What a client wants.
-enum Asked {
-    /// What is at this target.
+/// A request.
+enum Request {
+    /// GET of this target.
     Get(String),
-    /// Something by another method.
-    Otherwise,
-    /// It has sent what is no head of a request, or none of ours for its length.
-    Nonsense,
-    /// It has gone.
-    Nothing,
+    /// Another method.
+    OtherMethod,
+    /// Not a request of HTTP, or a head that is too long.
+    Malformed,
+    /// The client hung up.
+    HungUp,
 }
 
-async fn head(stream: &mut TcpStream) -> io::Result<Asked> {
+async fn head(stream: &mut TcpStream) -> io::Result<Request> {
     let mut head = Vec::new();
     loop {
         let mut headers = [httparse::EMPTY_HEADER; 64];
@@ -159,15 +159,15 @@ async fn head(stream: &mut TcpStream) -> io::Result<Asked> {
             Ok(httparse::Status::Complete(_)) => {
                 let target = request.path.unwrap_or_default().to_owned();
                 return Ok(match request.method {
-                    Some("GET") => Asked::Get(target),
-                    _ => Asked::Otherwise,
+                    Some("GET") => Request::Get(target),
+                    _ => Request::OtherMethod,
                 });
             }
             Ok(httparse::Status::Partial) if head.len() < MAX_HEAD => {}
-            Ok(httparse::Status::Partial) | Err(_) => return Ok(Asked::Nonsense),
+            Ok(httparse::Status::Partial) | Err(_) => return Ok(Request::Malformed),
         }
         if stream.read_buf(&mut head).await? == 0 {
-            return Ok(Asked::Nothing);
+            return Ok(Request::HungUp);
         }
     }
 }

@@ -280,7 +280,7 @@ impl Shared {
             self.metrics.collect(Box::new(process));
             let board = self.board.clone();
             let sessions = move || board.sessions();
-            let trusted = trust::keep(Peers::Servers, credentials.clone(), sessions, |_| {});
+            let trusted = trust::run(Peers::Servers, credentials.clone(), sessions, |_| {});
             tasks.spawn("what looks whether servers are still believed", trusted);
             let reloaded = tasks::reload(self.clone(), credentials);
             tasks.spawn("what reads the certificates again", reloaded);

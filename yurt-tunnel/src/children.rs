@@ -1,10 +1,10 @@
-//! The tasks that an end of the tunnel cannot be without.
+//! The tasks that an end of the tunnel cannot do without.
 
 use std::collections::HashMap;
 
 use tokio::task::{Id, JoinError, JoinSet};
 
-/// Tasks of which none may end before its owner wants it to. Dropped with it.
+/// Tasks of which none may end before its owner wants it to. They are aborted when this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Children {
     running: JoinSet<()>,
@@ -20,7 +20,7 @@ pub(crate) struct Ended {
 }
 
 impl Children {
-    /// Begins one.
+    /// Starts a task.
     pub(crate) fn spawn(
         &mut self,
         task: impl Into<String>,
@@ -30,7 +30,7 @@ impl Children {
         self.names.insert(id, task.into());
     }
 
-    /// Returns the next that ends; never, if there is none.
+    /// Returns the next task that ends; never returns if there is none.
     ///
     /// # Cancel safety
     /// One that has ended is not lost.
@@ -44,12 +44,12 @@ impl Children {
         Ended { task, panicked }
     }
 
-    /// Waits for the ends of all, who were told to end.
+    /// Waits until all have ended.
     pub(crate) async fn join(&mut self) {
         while self.running.join_next().await.is_some() {}
     }
 
-    /// Ends all, wherever they are, and waits for it.
+    /// Aborts all, and waits until they have ended.
     pub(crate) async fn shutdown(&mut self) {
         self.running.shutdown().await;
     }

@@ -1,4 +1,4 @@
-//! What a front door asks of the server: a connection to an address, by whatever road.
+//! What a door asks of a server: a connection to an address, by whichever route.
 
 use std::fmt;
 use std::io;
@@ -17,16 +17,16 @@ use yurt_core::transport::{self, MAX_HOST_LEN, Peer, Stream};
 use crate::shares::Place;
 use crate::splice::{End, Socket};
 
-/// The code of a stream that ends because its other end has failed.
+/// The reset code of a stream whose other end has failed.
 pub(crate) const ABORTED: u16 = 1;
 
-/// Who makes connections for the front doors.
+/// Makes connections for the doors.
 #[async_trait]
 pub trait Dial: fmt::Debug + Send + Sync + 'static {
     /// Returns a connection to the target: through an agent, through another server, or directly.
     ///
     /// # Errors
-    /// Why there is none; [`ErrorKind::Timeout`](transport::ErrorKind::Timeout) after `deadline` at the latest.
+    /// Why there is no connection; [`ErrorKind::Timeout`](transport::ErrorKind::Timeout) after `deadline` at the latest.
     ///
     /// # Cancel safety
     /// Dropped, nothing is left of the attempt.
@@ -38,16 +38,16 @@ pub trait Dial: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Dialled, transport::Error>;
 }
 
-/// Who asks a door for a connection.
+/// The client that asks a door for a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// kube-apiserver, by the egress socket or listener.
     ApiServer,
-    /// A client of the CONNECT door, proven by its certificate.
+    /// A client of the CONNECT door, authenticated by its certificate.
     Client(Peer),
 }
 
-/// Where a connection is to go, as in `CONNECT host:port`.
+/// The address of a target, as in `CONNECT host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// A name or an address without brackets, of 1 to [`MAX_HOST_LEN`] bytes.
@@ -61,7 +61,7 @@ pub struct Address {
 #[error("{0:?} is not host:port")]
 pub struct InvalidAddress(String);
 
-/// A connection: a tunnelled stream, or a socket of our own.
+/// A connection: a tunnelled stream, or a direct socket.
 #[derive(Debug)]
 pub enum Dialled {
     /// A stream that an agent, or another server, has accepted, and the client's place among those to its node.
@@ -130,14 +130,13 @@ impl From<SocketAddr> for Address {
 // === Dialled ===
 
 impl Dialled {
-    /// Ends the connection by a reset, so that its other end does not take it for a clean end.
-    ///
-    /// A socket is reset when it is dropped.
+    /// Resets the connection, so that its other end does not take it for a clean end. A socket is reset when it is
+    /// dropped.
     pub fn abort(&mut self) {
         match self {
             Self::Stream(stream, _) => stream.reset(ABORTED),
             Self::Direct(socket) => {
-                // Without the option the end is a clean one, which nobody can help any more.
+                // A socket that does not take the option is closed cleanly; nothing more can be done.
                 drop(SockRef::from(socket.tcp()).set_linger(Some(Duration::ZERO)));
             }
         }

@@ -1,44 +1,44 @@
-//! Front doors: where kube-apiserver, Prometheus and others ask for a connection to a node.
+//! Doors: where kube-apiserver, Prometheus and others ask for a connection to a node.
 //!
-//! All three doors speak the same words, HTTP CONNECT, and know the client by other means:
+//! All three doors speak HTTP CONNECT, and authenticate their clients by different means:
 //!
 //! - the **unix socket** is for kube-apiserver on the same host: an egress selector of `HTTPConnect` over `uds`.
-//!   Who may open the file, mode 0660, is kube-apiserver.
+//!   Whoever may open the file, mode 0660, is kube-apiserver.
 //! - the **listener** is for kube-apiserver elsewhere: `HTTPConnect` over `tcp`, TLS 1.2 or 1.3, with a certificate
 //!   whose user the [`Policy`] names as an API server.
 //! - the **CONNECT door** is for all others, as Prometheus by its `proxy_url`: TLS with a certificate whose user
-//!   or group has a [`Rule`]; without one nothing is reached. Where an address leads is known to the [`Dial`] alone,
-//!   so it is the one to ask [`Policy::allows`].
+//!   or group has a [`Rule`]; without one nothing is reached. Only the [`Dial`] knows where an address leads, so it
+//!   asks [`Policy::allows`].
 //!
-//! A request `CONNECT host:port` is answered within the time of [`Limits`]: by `200 Connection Established` when the
-//! target is connected, else by the reason, in a status and in words:
+//! A request `CONNECT host:port` is answered within the time of [`Limits`]: with `200 Connection Established` when the
+//! target is connected, else with a status and a reason:
 //!
 //! | status | why |
 //! |---|---|
-//! | 400 | what came is no request of HTTP/1, or its target no `host:port` |
-//! | 403 | who asks may not |
+//! | 400 | not a request of HTTP/1, or its target is not `host:port` |
+//! | 403 | the client is not allowed to |
 //! | 405 | another method |
 //! | 408 | no request in time |
-//! | 502 | no agent for the node; the target refused, or cannot be reached |
-//! | 503 | draining, or too much at once; `Retry-After` says when to come back |
-//! | 504 | no answer of the target in time |
+//! | 502 | no agent of the node is connected; the target refused, or is unreachable |
+//! | 503 | draining, or overloaded; `Retry-After` says when to try again |
+//! | 504 | the target did not answer in time |
 //!
-//! For a target without TLS, as Prometheus and Go ask by a `proxy_url`, `GET http://host:port/path` goes by the same
-//! rules to `host:port`, and its answer comes back as it is: one request without a body per connection, HEAD besides.
+//! For a target without TLS, Prometheus and Go send `GET http://host:port/path` to a `proxy_url`: it is passed on to
+//! `host:port` under the same rules, and so is HEAD. A connection serves one such request, without a body.
 //!
-//! The 200 is never read together with the target's first bytes, on which kube-apiserver gives up: over TLS it is a
-//! record of its own, over the socket nothing follows before it was read. After it bytes pass unseen both ways: each direction ends by itself, a failure of one end resets the other, nothing that is
-//! silent is ended. A client that goes before the answer ends the dial; to go is to end its direction, so a client
-//! that has more to say waits for the answer with its end, not with its bytes. A unix socket knows no reset: a
-//! failure is an early end there, which TLS inside detects.
+//! The 200 is never read together with the target's first bytes, which would make kube-apiserver give up: over TLS it
+//! is a record of its own, on the socket nothing follows until the client has read it. Then bytes pass both ways,
+//! opaque: each direction ends on its own, a failure of one end resets the other, and silence ends nothing. A client
+//! that ends its direction before the answer cancels the dial; bytes it may send early. A unix socket has no reset: a
+//! failure is an early end there, which the TLS inside detects.
 
+mod acceptor;
 mod answer;
 mod client;
-mod figures;
 mod head;
+mod metrics;
+mod pending;
 mod policy;
-mod porter;
-mod room;
 mod socket;
 mod tunnel;
 mod visit;
@@ -56,8 +56,8 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::porter::{Listener, Porter};
-use self::room::Room;
+use self::acceptor::{Acceptor, Listener};
+use self::pending::PendingLimiter;
 use self::socket::SocketFile;
 use self::visit::Shared;
 use crate::children::Children;
@@ -65,43 +65,43 @@ use crate::dial::Dial;
 use crate::identity::Credentials;
 use crate::shares::Shares;
 
-pub use self::figures::Figures;
 pub use self::head::{BadHead, Head, MAX_HEAD_LEN, head};
+pub use self::metrics::Metrics;
 pub use self::policy::{Denied, Destination, Mistake, Nodes, Policy, Ports, Rule};
 pub use self::socket::SocketError;
 
-/// Which doors there are. Plain data; the [default](Self::default) has none.
+/// The doors to open. Plain data; the [default](Self::default) has none.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The unix socket for kube-apiserver.
     pub socket: Option<PathBuf>,
-    /// Where kube-apiserver connects by TLS.
+    /// The address for kube-apiserver, TLS.
     pub listen: Option<SocketAddr>,
-    /// Where all others connect by TLS.
+    /// The address for all other clients, TLS.
     pub connect: Option<SocketAddr>,
-    /// Who may come in.
+    /// Who may reach what.
     pub policy: Policy,
-    /// How much and how long.
+    /// The limits of all doors together.
     pub limits: Limits,
 }
 
-/// How much the doors give, and how long they wait.
+/// Limits of the doors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How long a client may take to be known and to ask.
+    /// How long a client may take for its handshake and its request.
     pub head: Duration,
     /// How long a dial may take.
     pub dial: Duration,
-    /// Connections that have not asked yet, at all doors; beyond, the oldest of those who have most goes.
+    /// Connections without a request yet; beyond, the oldest of the source that has most is closed.
     pub waiting: usize,
-    /// Tunnels of kube-apiserver, those that are being dialled included.
+    /// Tunnels of kube-apiserver, including those being dialled.
     pub api_server_tunnels: usize,
-    /// Tunnels of all others. A client gets one as long as it has fewer than are free: half of them alone.
+    /// Tunnels of all other clients. A client gets one as long as it has fewer than are free: alone, half of them.
     pub client_tunnels: usize,
-    /// How long a tunnel stays whose client is gone, and whose target takes nothing and has nothing to say.
+    /// How long a tunnel survives its client while the target neither reads nor writes.
     pub orphan: Duration,
-    /// How long the doors, and their tunnels, may go on after the shutdown began.
+    /// How long the doors and their tunnels may continue after the shutdown began.
     pub drain: Duration,
 }
 
@@ -113,14 +113,14 @@ enum Door {
     Connect,
 }
 
-/// Why the doors cannot open.
+/// Why the doors cannot open, or have ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The unix socket cannot be had.
+    /// The unix socket could not be opened.
     #[error("open the egress socket")]
     Socket(#[from] SocketError),
-    /// An address cannot be had.
+    /// A door could not listen.
     #[error("listen on {address}")]
     Listen {
         /// Which.
@@ -128,7 +128,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Something that the system gives to everybody cannot be had.
+    /// A step failed that the system does not usually refuse.
     #[error("{step}")]
     System {
         /// Which step.
@@ -216,11 +216,10 @@ impl fmt::Display for Door {
 impl Doors {
     /// Listens at every door of the configuration; `dial` makes the connections.
     ///
-    /// A socket that nobody serves any more is replaced. Clients are shown and asked for certificates as
-    /// `credentials` has them at the time.
+    /// A socket without a server is replaced. Each handshake uses the current certificates of `credentials`.
     ///
     /// # Errors
-    /// What cannot be had: a path, an address.
+    /// A path or an address that cannot be used.
     pub fn open(
         config: Config,
         credentials: Credentials,
@@ -236,8 +235,8 @@ impl Doors {
                 policy: config.policy,
                 credentials,
                 dial,
-                figures: Figures::default(),
-                room: Room::new(limits.waiting),
+                metrics: Metrics::default(),
+                pending: PendingLimiter::new(limits.waiting),
                 api_server_tunnels: Arc::new(Semaphore::new(api_server_tunnels)),
                 client_tunnels: Shares::new(limits.client_tunnels),
                 limits,
@@ -245,31 +244,31 @@ impl Doors {
         })
     }
 
-    /// Returns where kube-apiserver connects by TLS.
+    /// Returns the address for kube-apiserver.
     #[must_use]
     pub fn listen_addr(&self) -> Option<SocketAddr> {
         self.listener.as_ref()?.local_addr().ok()
     }
 
-    /// Returns where all others connect.
+    /// Returns the address for all other clients.
     #[must_use]
     pub fn connect_addr(&self) -> Option<SocketAddr> {
         self.connect.as_ref()?.local_addr().ok()
     }
 
-    /// Returns what is counted.
+    /// Returns the doors' metrics.
     #[must_use]
-    pub fn figures(&self) -> Figures {
-        self.shared.figures.clone()
+    pub fn metrics(&self) -> Metrics {
+        self.shared.metrics.clone()
     }
 
-    /// Answers until `shutdown`, and then as long as there is `work`, up to the drain time: the doors' own tunnels,
-    /// and whatever a server beside them has to do. When it returns nothing of the doors is left.
+    /// Serves until `shutdown`, then as long as there is `work`, up to the drain time: the doors' own tunnels, and
+    /// the work of a server beside them. When it returns nothing of the doors is left.
     ///
-    /// From the shutdown on another process may open the same unix socket, and clients go to it.
+    /// From the shutdown on, another process may take over the unix socket; new clients then reach that process.
     ///
     /// # Errors
-    /// If the system takes a listener back at the start, or if a door ends before the shutdown: at once.
+    /// If a listener cannot be polled, or a door ends before the shutdown.
     ///
     /// # Cancel safety
     /// Dropping it resets every tunnel.
@@ -282,9 +281,9 @@ impl Doors {
         // Whatever ends this future ends its tasks.
         let _guard = end.clone().drop_guard();
         let visits = TaskTracker::new();
-        let mut porters = Children::default();
+        let mut acceptors = Children::default();
         for (door, listener) in listeners {
-            let porter = Porter {
+            let acceptor = Acceptor {
                 door,
                 shared: shared.clone(),
                 visits: visits.clone(),
@@ -292,12 +291,12 @@ impl Doors {
                 closed: closed.clone(),
                 end: end.clone(),
             };
-            porters.spawn(format!("the door {door}"), porter.accept(listener));
+            acceptors.spawn(format!("the door {door}"), acceptor.accept(listener));
         }
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
-            ended = porters.next_ended() => {
+            ended = acceptors.next_ended() => {
                 let (door, source) = (ended.task, ended.panicked);
                 return Err(Error::Ended { door, source });
             }
@@ -310,11 +309,14 @@ impl Doors {
         let is_done = tokio::time::timeout_at(by, work.wait()).await.is_ok();
         drop(file);
         closed.cancel();
-        porters.join().await;
+        acceptors.join().await;
         visits.close();
-        // Who was in time at the door may still be served.
+        // Connections that were made in time are still served.
         if !is_done || tokio::time::timeout_at(by, visits.wait()).await.is_err() {
-            tracing::warn!(tunnels = visits.len(), "tunnels did not end in time");
+            tracing::warn!(
+                tunnels = visits.len(),
+                "aborting the tunnels that did not end in time"
+            );
             end.cancel();
             visits.wait().await;
         }

@@ -100,16 +100,16 @@ pub fn head(bytes: &[u8]) {
         assert!(bytes[..head.len].ends_with(b"\n"), "it ends with a line");
         let again = head.address.to_string().parse::<Address>();
         assert_eq!(again.ok(), Some(head.address));
-        if let Some(told) = head.told {
+        if let Some(forwarded) = head.forward {
             let mut headers = [httparse::EMPTY_HEADER; 128];
             let mut request = httparse::Request::new(&mut headers);
-            let parsed = request.parse(&told);
-            assert_eq!(parsed, Ok(httparse::Status::Complete(told.len())));
+            let parsed = request.parse(&forwarded);
+            assert_eq!(parsed, Ok(httparse::Status::Complete(forwarded.len())));
         }
     }
 }
 
-/// What a server tells of where its like are, or what an agent answers.
+/// The list of servers that a server sends, or the agent's answer.
 pub fn server_list(bytes: &[u8]) {
     if let Some(process) = servers::decode_answer(bytes) {
         let again = servers::decode_answer(&servers::encode_answer(&process));

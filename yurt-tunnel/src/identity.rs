@@ -1,4 +1,5 @@
-//! Certificates: what this end shows and trusts, reloaded without a restart, and who a peer has proven to be.
+//! Certificates: this end's own and the authorities that it trusts, reloaded without a restart, and the identity of
+//! peers.
 
 mod current;
 mod error;
@@ -24,18 +25,18 @@ pub use self::refusal::Refusal;
 /// The organization of certificates that make a peer a server of the tunnel, to agents and to other servers.
 pub const SERVERS_GROUP: &str = "yurt:tunnel-servers";
 
-/// Where the certificates are.
+/// The files of certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
-    /// The certificates of the authorities whose peers are believed, PEM.
+    /// The certificates of trusted authorities, PEM.
     pub ca: PathBuf,
-    /// The certificate that is shown, with those that vouch for it, PEM.
+    /// This end's certificate with its intermediates, PEM.
     pub certificate: PathBuf,
     /// Its key, PEM.
     pub key: PathBuf,
 }
 
-/// What is spoken over TLS; each has a name of its own in ALPN, but the doors of Kubernetes have none.
+/// A protocol over TLS; each has its own ALPN name, except for the doors, which have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// The tunnel over QUIC.
@@ -46,7 +47,8 @@ pub enum Protocol {
     Door,
 }
 
-/// What this end shows and trusts. Clones share it, so that a reload reaches every transport.
+/// This end's certificate and the authorities that it trusts. Clones share them, so that a reload reaches every
+/// transport.
 #[derive(Clone)]
 pub struct Credentials {
     files: Files,
@@ -88,7 +90,7 @@ impl Credentials {
     /// Reads the files; blocks on the disk.
     ///
     /// # Errors
-    /// When one of them is missing or not what it should be.
+    /// When one of them is missing or invalid.
     pub fn load(files: Files) -> Result<Self, Error> {
         let current = Current::new(read(&files)?)?;
         Ok(Self {
@@ -99,10 +101,10 @@ impl Credentials {
 
     /// Reads the files again and returns whether they have changed; blocks on the disk.
     ///
-    /// Handshakes from now on show and trust what is in them. Sessions with whom is trusted no more are ended.
+    /// Handshakes from now on use them. Sessions with peers that are no longer trusted are closed.
     ///
     /// # Errors
-    /// As [`load`](Self::load); what was read before stays in use.
+    /// As [`load`](Self::load); the former certificates stay in use.
     pub fn reload(&self) -> Result<bool, Error> {
         let pems = read(&self.files)?;
         if pems == self.current().pems {
@@ -113,25 +115,25 @@ impl Credentials {
         Ok(true)
     }
 
-    /// Returns who this end is to its peers.
+    /// Returns this end's own identity, as its peers see it.
     #[must_use]
     pub fn own(&self) -> Peer {
         self.current().own.clone()
     }
 
-    /// Returns how to be a server that wants a certificate of every client.
+    /// Returns the TLS configuration of a server that requires client certificates.
     #[must_use]
     pub fn server(&self, protocol: Protocol) -> Arc<ServerConfig> {
         self.current().servers[protocol as usize].clone()
     }
 
-    /// Returns how to be a client that shows its certificate.
+    /// Returns the TLS configuration of a client with its certificate.
     #[must_use]
     pub fn client(&self, protocol: Protocol) -> Arc<ClientConfig> {
         self.current().clients[protocol as usize].clone()
     }
 
-    /// Returns a secret for one purpose that only who has the key can know, the same after a restart.
+    /// Derives a secret for one purpose from the key; it is the same after a restart.
     #[cfg(feature = "quic")]
     pub(crate) fn secret(&self, purpose: &[u8]) -> [u8; 32] {
         let [_, _, key] = &self.current().pems;
@@ -141,7 +143,7 @@ impl Credentials {
         secret
     }
 
-    /// Returns what is shown and trusted, now and after each reload that has changed something.
+    /// Watches the current certificates.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Current>> {
         self.current.subscribe()
     }

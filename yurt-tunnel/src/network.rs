@@ -1,4 +1,4 @@
-//! Networks: the addresses that begin with the same bits.
+//! Networks: addresses with the same first bits.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,12 +11,12 @@ pub struct Network {
     bits: u32,
 }
 
-/// A text that is no network.
+/// A text that is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a network such as 10.1.0.0/16 or fd00::/8")]
 pub struct InvalidNetwork(String);
 
-/// Addresses that lead to this machine or stay on this wire.
+/// Addresses that lead to this machine or stay on its link.
 pub(crate) const LOCAL: [Network; 4] = [
     Network::v4(127, 0, 0, 0, 8),
     Network::v4(169, 254, 0, 0, 16),
@@ -24,7 +24,7 @@ pub(crate) const LOCAL: [Network; 4] = [
     Network::v6(0xfe80, 0, 10),
 ];
 
-/// Addresses that are nobody's, or many hosts'. "This network" leads to this machine on Linux.
+/// Addresses of no host, or of many. "This network" leads to this machine on Linux.
 pub(crate) const NOBODY: [Network; 4] = [
     Network::v4(0, 0, 0, 0, 8),
     Network::v4(224, 0, 0, 0, 3),

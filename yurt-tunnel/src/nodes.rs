@@ -1,7 +1,7 @@
-//! Which nodes there are, by which names and addresses they go, and which of them are at the edge.
+//! The table of nodes: their names and addresses, and which of them are at the edge.
 //!
-//! This is what a file of the operator's says, or the cluster's Node objects within what the operator grants: an agent
-//! proves which node it is by its certificate, and what that node serves it does not get to say.
+//! It comes from a file of the operator, or from the cluster's Node objects within what the operator grants. An agent
+//! proves by its certificate which node it is; it has no say in the addresses of that node.
 
 mod file;
 mod grants;
@@ -24,11 +24,11 @@ pub use crate::network::{InvalidNetwork, Network};
 /// Where kubelets listen unless their Node says otherwise.
 pub const KUBELET_PORT: u16 = 10250;
 
-/// Says which nodes there are, again whenever that changes.
+/// Publishes the table of nodes whenever it changes.
 #[async_trait]
 pub trait NodeSource: fmt::Debug + Send + Sync + 'static {
-    /// Publishes tables until the shutdown; a source that returns before ends the server. What was published stays
-    /// when the source cannot be asked.
+    /// Publishes tables until the shutdown; returning earlier ends the server. While the source is not reachable the
+    /// last table stays.
     ///
     /// # Cancel safety
     /// Dropped, nothing more is published.
@@ -38,21 +38,21 @@ pub trait NodeSource: fmt::Debug + Send + Sync + 'static {
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// Its name.
+    /// The node's name.
     #[serde(with = "name")]
     pub name: NodeName,
-    /// Other names and addresses that it goes by; the first address is the one to dial when its name is asked for.
+    /// Its other names and addresses; the first address is dialled for its name.
     #[serde(default)]
     pub addresses: Vec<String>,
-    /// Whether it is reached through its agent, and not directly.
+    /// Whether it is reached through its agent, not directly.
     #[serde(default = "yes")]
     pub edge: bool,
-    /// Where its kubelet listens.
+    /// The port of its kubelet.
     #[serde(default = "kubelet_port", rename = "kubeletPort")]
     pub kubelet_port: u16,
 }
 
-/// All nodes, by name and by address. The [default](Self::default) is what is known before the first list.
+/// All nodes, by name and by address. The [default](Self::default) stands for no list yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeTable {
     nodes: BTreeMap<NodeName, Node>,
@@ -62,26 +62,26 @@ pub struct NodeTable {
     is_known: bool,
 }
 
-/// Whose a host is.
+/// The owner of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Owner {
     One(NodeName),
-    /// Its Node object claims it, and it is granted.
+    /// By a claim of its Node object that is granted.
     Claimed(NodeName),
-    /// Those that an operator lists twice belong to neither.
+    /// A host that the operator lists for several nodes belongs to none.
     Several,
 }
 
-/// What a table knows of a host.
+/// The result of looking up a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found<'a> {
-    /// It is this node's.
+    /// The host is this node.
     Node(&'a Node),
-    /// This node's kubelet is there; at other ports there may be something else.
+    /// This node's kubelet; other ports of the host may be something else.
     Kubelet(&'a Node),
     /// Several nodes are listed with it.
     Disputed,
-    /// It is no node's.
+    /// It is no node.
     Nobody,
 }
 
@@ -193,7 +193,7 @@ impl NodeTable {
 }
 
 impl Node {
-    /// Returns what to dial for this node when it was asked for as `asked`: an address if there is one.
+    /// Returns the host to dial when this node was asked for as `asked`: an address if it has one.
     #[must_use]
     pub fn dialled<'a>(&'a self, asked: &'a str) -> &'a str {
         if asked.parse::<IpAddr>().is_ok() {
@@ -206,7 +206,7 @@ impl Node {
     }
 }
 
-/// A host as it is compared: addresses in one form, names in lower case.
+/// The canonical form of a host: addresses in one notation, names in lower case.
 fn host(text: &str) -> String {
     match text.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().to_string(),

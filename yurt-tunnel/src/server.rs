@@ -1,15 +1,15 @@
-//! The cloud end: who is connected, and who serves what is dialled.
+//! The cloud end: the connected agents, and the route to what is dialled.
 //!
-//! Agents connect to it by any of its transports and are known by their certificates. A [`Dial`] of it reaches a
-//! node by its agent, wherever among the servers that is connected, and everything else directly.
+//! Agents connect by any of its transports and are identified by their certificates. Its [`Dial`] reaches a node
+//! through its agent, whichever server that is connected to, and everything else directly.
 
 mod check;
 mod connect;
 mod denied;
-mod figures;
+mod metrics;
 mod peers;
 mod pick;
-mod refusals;
+mod refusal_log;
 mod registry;
 mod router;
 mod run;
@@ -31,8 +31,8 @@ use yurt_core::transport::{self, Listener};
 
 pub use self::denied::InvalidDenied;
 use self::denied::{Denied, DeniedNodes};
-use self::figures::Figures;
-use self::refusals::Refusals;
+use self::metrics::Metrics;
+use self::refusal_log::RefusalLog;
 use self::registry::Registry;
 use self::router::{CLIENT_STREAMS, Router};
 use self::run::Running;
@@ -46,34 +46,34 @@ use crate::transport::NamedTransport;
 
 type Listeners = Vec<(&'static str, Box<dyn Listener>)>;
 
-/// How many free ports are tried until one is free for every transport.
+/// How many free ports to try until one is free for every transport.
 const FREE_PORTS: usize = 16;
 
-/// How a server is set up.
+/// Server configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// Where agents and other servers connect, by every transport.
+    /// The address for agents and other servers, of every transport.
     pub listen: SocketAddr,
     /// The other servers.
     pub peers: Vec<Address>,
-    /// How agents reach this server; told to them with the peers.
+    /// The addresses at which agents reach this server; sent to them with the peers.
     pub advertise: Vec<Address>,
     /// Who may reach what.
     pub policy: Policy,
-    /// A file of nodes that are not let in: a name in each line, or a name and an age such as `24h`, which their
-    /// certificates may have. Read again every few seconds.
+    /// A file of nodes to refuse: one name per line, alone or with an age such as `24h`, which refuses only older
+    /// certificates. Read again every few seconds.
     pub denied_nodes: Option<PathBuf>,
-    /// Where health and metrics are shown.
+    /// The address that serves health and metrics.
     pub admin_listen: Option<SocketAddr>,
-    /// How long streams may go on after the shutdown began.
+    /// How long streams may continue after the shutdown began.
     pub drain: Duration,
 }
 
-/// Why there is no server, or no longer one.
+/// Why a server cannot start, or has ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A transport cannot listen.
+    /// A transport could not listen.
     #[error("listen for agents at {address} by {transport}")]
     Listen {
         /// Where.
@@ -83,7 +83,7 @@ pub enum Error {
         /// Why.
         source: transport::Error,
     },
-    /// Health and metrics cannot be shown.
+    /// The listener for health and metrics could not be bound.
     #[error("listen at {address} for health and metrics")]
     Admin {
         /// Where.
@@ -91,10 +91,10 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The list of denied nodes is none.
-    #[error("take the list of denied nodes")]
+    /// The file of denied nodes is invalid.
+    #[error("read the denied nodes")]
     Denied(#[source] InvalidDenied),
-    /// A task has ended that the server cannot be without.
+    /// A task ended that the server cannot do without.
     #[error("{task} has ended")]
     Ended {
         /// Which task.
@@ -125,12 +125,12 @@ pub(crate) struct Shared {
     registry: Arc<Registry>,
     router: Arc<Router>,
     transports: Vec<NamedTransport>,
-    figures: Figures,
-    refusals: Refusals,
+    metrics: Metrics,
+    refusal_log: RefusalLog,
     denied: DeniedNodes,
-    /// The task that has ended and that the server cannot be without.
+    /// The task that ended and that the server cannot do without.
     lost: OnceLock<String>,
-    /// The list for agents, encoded.
+    /// The list of servers for agents, encoded.
     servers: Vec<u8>,
     /// Where agents connect.
     address: SocketAddr,
@@ -139,10 +139,10 @@ pub(crate) struct Shared {
 impl Server {
     /// Listens for agents; streams flow from [`run`](Self::run) on.
     ///
-    /// `nodes` is what is known of the nodes before `source` says more.
+    /// `nodes` is the table until `source` publishes another.
     ///
     /// # Errors
-    /// An address that cannot be had.
+    /// If an address is not free, or the file of denied nodes is invalid.
     pub async fn open(
         config: Config,
         credentials: Credentials,
@@ -160,12 +160,12 @@ impl Server {
         };
         let (table, nodes) = watch::channel(Arc::new(nodes));
         let registry = Arc::new(Registry::new(Totals::new(&transports)));
-        let figures = Figures::new();
+        let metrics = Metrics::new();
         let router = Arc::new(Router {
             registry: registry.clone(),
             nodes,
             policy: config.policy,
-            figures: figures.clone(),
+            metrics: metrics.clone(),
             clients: Shares::new(CLIENT_STREAMS),
         });
         let known: Vec<_> = config
@@ -178,8 +178,8 @@ impl Server {
             registry,
             router,
             transports,
-            figures,
-            refusals: Refusals::default(),
+            metrics,
+            refusal_log: RefusalLog::default(),
             denied: DeniedNodes::new(denied),
             lost: OnceLock::new(),
             servers: crate::servers::encode(&known),
@@ -199,7 +199,7 @@ impl Server {
         })
     }
 
-    /// Returns where agents connect.
+    /// Returns the address for agents.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.listeners
@@ -207,29 +207,29 @@ impl Server {
             .map(|(_, listener)| listener.address())
     }
 
-    /// Returns where health and metrics are shown.
+    /// Returns the address that serves health and metrics.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref()?.local_addr().ok()
     }
 
-    /// Returns what makes connections for the doors.
+    /// Returns what makes the connections for the doors.
     #[must_use]
     pub fn dial(&self) -> Arc<dyn Dial> {
         self.shared.router.clone()
     }
 
-    /// Returns what is still to be done: the sessions of agents, and what others take a token for. As long as there is
-    /// something, a server that drains makes connections: directly, and through other servers.
+    /// Returns what a drain waits for: the sessions of agents, and whatever others take a token for. Until then a
+    /// draining server still makes connections, directly and through other servers.
     #[must_use]
     pub fn work(&self) -> TaskTracker {
         self.work.clone()
     }
 
-    /// Serves until `shutdown`, then drains: agents are told to go elsewhere, streams may end in their time.
+    /// Serves until `shutdown`, then drains: agents move to other servers, streams may finish within the drain time.
     /// When it returns nothing of the server is left.
     ///
-    /// A server that loses a listener, or another task that it cannot be without, cancels `shutdown` and drains.
+    /// When a listener, or another task that the server cannot do without, ends, it cancels `shutdown` and drains.
     ///
     /// # Errors
     /// [`Error::Ended`], after the drain.
@@ -238,7 +238,7 @@ impl Server {
     /// Dropping it ends every session.
     pub async fn run(
         self,
-        doors: egress::Figures,
+        doors: egress::Metrics,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         let end = CancellationToken::new();
@@ -266,7 +266,7 @@ async fn listen(
     loop {
         attempts -= 1;
         match listen_once(address, transports).await {
-            // The first one's free port is another's with the next.
+            // A port that is free for one transport may be taken for the next.
             Err(_) if attempts > 0 => {}
             done => return done,
         }

@@ -1,30 +1,30 @@
-//! What a server tells an agent about where its like are, and what the agent answers: JSON documents on a stream of
-//! its own.
+//! The list of servers that a server sends to its agents, and the agent's answer: JSON documents on a stream of their
+//! own.
 
 use serde::{Deserialize, Serialize};
 
 use crate::dial::Address;
 
-/// No list is longer, in bytes.
+/// The longest list, in bytes.
 pub const MAX_BYTES: usize = 64 << 10;
 
-/// No list names more servers.
+/// The most servers in a list.
 pub const MAX_SERVERS: usize = 64;
 
-/// No answer is longer, in bytes.
+/// The longest answer, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 1 << 10;
 
 /// Why bytes are not a list of servers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidServers {
-    /// There are too many bytes.
+    /// It is too long.
     #[error("the list of servers is longer than {MAX_BYTES} bytes")]
     TooLong,
-    /// There are too many servers.
+    /// It names too many servers.
     #[error("the list names {0} servers, more than {MAX_SERVERS}")]
     TooMany(usize),
-    /// It is not the document that it should be.
+    /// It is not such a document.
     #[error("parse the list of servers")]
     Parse(#[source] serde_json::Error),
     /// An entry is not `host:port`.
@@ -32,13 +32,13 @@ pub enum InvalidServers {
     Entry(String),
 }
 
-/// The document; a later version may say more.
+/// The document; later versions may add keys.
 #[derive(Serialize, Deserialize)]
 struct Document {
     servers: Vec<String>,
 }
 
-/// Returns the document that names these servers: the first of them, if there are too many.
+/// Encodes a list of servers, cut off after [`MAX_SERVERS`].
 #[must_use]
 pub fn encode(servers: &[Address]) -> Vec<u8> {
     let servers = servers.iter().take(MAX_SERVERS).map(ToString::to_string);
@@ -48,7 +48,7 @@ pub fn encode(servers: &[Address]) -> Vec<u8> {
     serde_json::to_vec(&document).expect("texts are JSON")
 }
 
-/// Returns the servers that a document names.
+/// Decodes a list of servers.
 ///
 /// # Errors
 /// When it is too long, names too many, or is not `{"servers":["host:port",…]}`.
@@ -64,14 +64,14 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Address>, InvalidServers> {
     document.servers.into_iter().map(parse).collect()
 }
 
-/// What an agent answers; a later version may say more.
+/// The agent's answer; later versions may add keys.
 #[derive(Serialize, Deserialize)]
 struct Answer {
     #[serde(default)]
     process: Option<String>,
 }
 
-/// Returns the answer of an agent whose process has this name.
+/// Encodes the answer of an agent's process.
 #[must_use]
 pub fn encode_answer(process: &str) -> Vec<u8> {
     let answer = Answer {
@@ -80,8 +80,7 @@ pub fn encode_answer(process: &str) -> Vec<u8> {
     serde_json::to_vec(&answer).expect("a text is JSON")
 }
 
-/// Returns the name of the process that has answered, if it says one: the same in all sessions of one process, and
-/// of no other.
+/// Decodes the name of the process that answered, if it has one: unique to a process, the same in all its sessions.
 #[must_use]
 pub fn decode_answer(bytes: &[u8]) -> Option<String> {
     serde_json::from_slice::<Answer>(bytes).ok()?.process

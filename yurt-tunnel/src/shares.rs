@@ -1,6 +1,6 @@
-//! Places that one client never takes from all others: it gets one as long as it has fewer than are free.
+//! A limit that clients share: a client gets a place as long as it has fewer than are free.
 //!
-//! So one alone has half of them, two a third each, and whoever comes next finds a place at once.
+//! So one client alone gets half of the places, two get a third each, and there is always one for the next client.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Pools of places, each shared by clients. A pool that nobody uses costs nothing.
+/// Pools of places, each shared by clients. An unused pool costs nothing.
 pub(crate) struct Shares<P> {
     limit: usize,
     taken: Mutex<HashMap<P, Pool>>,
@@ -18,7 +18,7 @@ pub(crate) struct Shares<P> {
 /// How many places each client has.
 type Pool = HashMap<String, usize>;
 
-/// A place of a client; free again when this is dropped.
+/// A client's place; freed when this is dropped.
 pub(crate) struct Place<P: Eq + Hash> {
     shares: Arc<Shares<P>>,
     pool: P,

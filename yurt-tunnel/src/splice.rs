@@ -19,10 +19,10 @@ use yurt_core::transport::Stream;
 pub(crate) use self::socket::HangUp;
 pub use self::socket::Socket;
 
-/// What is read at once.
+/// How much is read at once.
 const PIECE: usize = 128 << 10;
 
-/// How many pieces pass before others have their turn.
+/// How many pieces pass before other tasks have their turn.
 const TURNS: usize = 16;
 
 thread_local! {
@@ -31,8 +31,8 @@ thread_local! {
 
 /// One of two connections to be joined.
 pub trait End: AsyncRead + AsyncWrite + Unpin {
-    /// Returns why the connection is gone before its end. It is asked while nothing is read from it, as its other
-    /// end cannot take more or has ended, and so would not tell.
+    /// Resolves to why the connection is gone before its end. It is polled while nothing is read from it, so that no
+    /// read would tell: the other connection takes no more, or the direction has ended.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
 }
 
@@ -42,11 +42,11 @@ impl End for Box<dyn Stream> {
     }
 }
 
-/// Carries bytes both ways until both have ended, each by itself.
+/// Carries bytes both ways until both directions have ended, each on its own.
 ///
 /// # Errors
-/// The first of either side, also of one that is not read as the other is stalled. What is left of the two is the
-/// caller's to reset.
+/// The first error of either connection, also of one that is not read because the other is stalled. Resetting both is
+/// up to the caller.
 ///
 /// # Cancel safety
 /// Dropped, bytes that were read and not written are lost.

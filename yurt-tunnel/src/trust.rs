@@ -1,6 +1,6 @@
-//! Sessions that were let in once are ended when they would not be let in any more.
+//! Closes sessions whose peer would no longer be accepted.
 //!
-//! A handshake looks at a certificate once, and a session may last for months.
+//! A handshake verifies a certificate once, and a session may last for months.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,23 +12,23 @@ use yurt_core::transport::{Peer, Session};
 
 use crate::identity::{Credentials, Current, Refusal};
 
-/// How often certificates are looked at: none is used for longer after it has expired.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often certificates are verified again: an expired one is used no longer than this.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
-/// A handshake that began under the authorities of before has ended by then.
-const SUSPICION: Duration = Duration::from_secs(30);
+/// By then every handshake that began with the former authorities has ended.
+const HANDSHAKES_END: Duration = Duration::from_secs(30);
 
-/// Whom an end of the tunnel has sessions with.
+/// The peers of an end of the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peers {
-    /// Agents, and servers that come as clients: they have to have a valid certificate all the time.
+    /// Agents, and servers that connect as clients: their certificates must stay valid.
     Clients,
-    /// Servers, whose authority has to be believed. While one cannot renew its certificate it still serves.
+    /// Servers, whose authority must be trusted. One whose certificate has expired still serves.
     Servers,
 }
 
-/// Looks at every session, again and again, and at once when other authorities are believed.
-pub(crate) async fn keep<S: Session + ?Sized + 'static>(
+/// Verifies every session periodically, and at once when the trusted authorities change.
+pub(crate) async fn run<S: Session + ?Sized + 'static>(
     peers: Peers,
     credentials: Credentials,
     sessions: impl Fn() -> Vec<Arc<S>>,
@@ -37,8 +37,8 @@ pub(crate) async fn keep<S: Session + ?Sized + 'static>(
     let mut current = credentials.watch();
     let mut known = current.borrow().clone();
     let mut closing = JoinSet::new();
-    let mut next = Instant::now() + LOOK_EVERY;
-    let mut suspicious_until = None;
+    let mut next = Instant::now() + CHECK_EVERY;
+    let mut recheck_until = None;
     loop {
         tokio::select! {
             () = sleep_until(next) => {}
@@ -46,26 +46,26 @@ pub(crate) async fn keep<S: Session + ?Sized + 'static>(
             Some(_) = closing.join_next() => continue,
         }
         let now = Instant::now();
-        next = now + LOOK_EVERY;
+        next = now + CHECK_EVERY;
         let trusted = current.borrow_and_update().clone();
         if !trusted.has_authorities_of(&known) {
-            suspicious_until = Some(now + SUSPICION);
+            recheck_until = Some(now + HANDSHAKES_END);
         }
         known = trusted.clone();
-        let is_suspicious = suspicious_until.is_some_and(|until| now <= until);
-        let trusted = is_suspicious.then_some(trusted);
-        for (session, refusal) in not_believed(peers, sessions(), trusted).await {
+        let is_recheck = recheck_until.is_some_and(|until| now <= until);
+        let trusted = is_recheck.then_some(trusted);
+        for (session, refusal) in rejected(peers, sessions(), trusted).await {
             let (user, remote) = (&session.peer().user, session.remote());
-            warn!(user, %remote, %refusal, "a peer is believed no more");
+            warn!(user, %remote, %refusal, "closing the session of a peer that is no longer accepted");
             refused(refusal);
             closing.spawn(async move { session.close(&format!("it has {refusal}")).await });
         }
     }
 }
 
-/// Returns the sessions whose peers would not be believed now.
+/// Returns the sessions whose peers would not be accepted now.
 #[expect(clippy::disallowed_methods, reason = "where the clock comes from")]
-async fn not_believed<S: Session + ?Sized + 'static>(
+async fn rejected<S: Session + ?Sized + 'static>(
     peers: Peers,
     sessions: Vec<Arc<S>>,
     trusted: Option<Arc<Current>>,
@@ -82,11 +82,11 @@ async fn not_believed<S: Session + ?Sized + 'static>(
     if is_quick {
         return judge_all();
     }
-    // Thousands of signatures take seconds; an error is a runtime that is going.
+    // Thousands of signatures take seconds. An error means that the runtime is shutting down.
     spawn_blocking(judge_all).await.unwrap_or_default()
 }
 
-/// Whether a peer may stay.
+/// Whether a peer may stay connected.
 fn judge(
     peers: Peers,
     peer: &Peer,
@@ -95,7 +95,7 @@ fn judge(
 ) -> Result<(), Refusal> {
     match peers {
         Peers::Clients if peer.expires < now => Err(Refusal::Expired),
-        Peers::Clients => trusted.map_or(Ok(()), |trusted| trusted.vouch_for_client(peer, now)),
-        Peers::Servers => trusted.map_or(Ok(()), |trusted| trusted.vouch_for_server(peer, now)),
+        Peers::Clients => trusted.map_or(Ok(()), |trusted| trusted.reverify_client(peer, now)),
+        Peers::Servers => trusted.map_or(Ok(()), |trusted| trusted.reverify_server(peer, now)),
     }
 }

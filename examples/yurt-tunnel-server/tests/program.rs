@@ -35,7 +35,7 @@ yurt-tunnel-server: --peer: \"b\" is not a name or an address with a port
 yurt-tunnel-server: caFile: missing: set it in the file or by --ca-file
 yurt-tunnel-server: certificate: missing: set it in the file or by --certificate
 yurt-tunnel-server: --egress-socket: sock is not an absolute path
-yurt-tunnel-server: kubeconfig: missing: set it, or a nodesFile; this is no pod with a service account
+yurt-tunnel-server: kubeconfig: missing: set it or nodesFile; this is not a pod with a service account
 "
     );
 }
@@ -102,17 +102,17 @@ async fn who_is_refused_is_in_the_log_with_the_address_and_the_reason() {
     let stranger = folder.client("stranger", &[]);
     let transport = H2Transport::new(stranger, link::Config::default());
     let session = transport.connect(address, "tunnel.example").await.unwrap();
-    let said = running.says("a peer was refused");
+    let said = running.says("refused a peer");
     assert!(said.contains("stranger at 127.0.0.1:"), "{said}");
     assert!(
-        said.contains("an identity that has no business here"),
+        said.contains("an identity that is not authorized"),
         "{said}"
     );
     drop(session);
     let socket = TcpStream::connect(address).unwrap();
     let from = socket.local_addr().unwrap();
     drop(socket);
-    let said = running.says("a peer was refused");
+    let said = running.says("refused a peer");
     let expected = format!("shake hands with {from}: ");
     assert!(
         said.contains(&expected) && said.contains("a peer that hung up"),
@@ -169,7 +169,7 @@ fn check_prints_the_report_and_its_code_says_whether_the_node_is_reached() {
          [+] 127.0.0.1:{port} is dialled directly in "
     );
     assert!(
-        said.starts_with(&known) && said.contains("\n[+] TLS answers"),
+        said.starts_with(&known) && said.contains("\n[+] TLS works"),
         "{said}"
     );
     // The address may stand in the file that the server has.
@@ -198,9 +198,9 @@ fn certificates_that_change_are_taken_up_and_broken_ones_are_told_and_change_not
     let folder = Folder::new();
     let mut running = Running::start(&mut folder.server());
     write(&folder.path("server.pem"), "broken");
-    running.says("the certificates of before stay in use");
+    running.says("the former ones stay in use");
     folder.certify("tunnel-2.example");
-    running.says("certificates have changed");
+    running.says("reloaded the certificates");
     running.signal("TERM");
     running.says("draining");
 }
@@ -344,8 +344,8 @@ impl Running {
             agents: String::new(),
             admin: String::new(),
         };
-        running.admin = address(&running.says("health and metrics are shown"));
-        running.agents = address(&running.says("agents may connect"));
+        running.admin = address(&running.says("health and metrics are served"));
+        running.agents = address(&running.says("listening for agents"));
         running
     }
 

@@ -1,4 +1,4 @@
-//! What both ends of the tunnel show of themselves at a scrape, in the same words.
+//! The metrics that both ends of the tunnel have, by the same names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,19 +14,19 @@ use yurt_core::transport::{Stats, Traffic};
 use crate::identity::Credentials;
 use crate::transport::NamedTransport;
 
-/// The process, and the certificate that it shows to its peers.
+/// The metrics of the process and its certificate.
 #[derive(Debug)]
 pub(crate) struct Process(pub(crate) Credentials);
 
 impl Collector for Process {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
         if let Some(bytes) = resident() {
-            let help = "Memory of the process";
+            let help = "Resident memory of the process";
             gauge(&mut to, "resident_memory_bytes", help, bytes)?;
         }
         let expires = self.0.own().expires.duration_since(SystemTime::UNIX_EPOCH);
         let seconds = expires.unwrap_or_default().as_secs();
-        let help = "When the certificate expires, in seconds since 1970";
+        let help = "When the certificate expires, in seconds since the Unix epoch";
         let name = "certificate_expiry_timestamp_seconds";
         gauge(&mut to, name, help, seconds)
     }
@@ -103,12 +103,14 @@ impl Totals {
     }
 }
 
+/// Adds the counters of an open session.
 fn add(sum: &mut Stats, stats: &Stats) {
     sum.streams += stats.streams;
     sum.credit += stats.credit;
     add_past(sum, stats);
 }
 
+/// Adds the counters of a closed session: those that only ever grow.
 fn add_past(sum: &mut Stats, stats: &Stats) {
     sum.opened += stats.opened;
     sum.reset += stats.reset;
@@ -122,16 +124,17 @@ fn add_past(sum: &mut Stats, stats: &Stats) {
     sum.migrations += stats.migrations;
 }
 
+/// Writes the counters of all sessions.
 fn encode_sum(to: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
     for (name, help, value) in [
         (
             "streams",
-            "Streams that are open or waited for",
+            "Streams that are open or being opened",
             stats.streams,
         ),
         (
             "credit_bytes",
-            "Bytes that peers may send before anything more is read, at most",
+            "Bytes that peers may still send before anything more is read",
             stats.credit,
         ),
     ] {
@@ -141,18 +144,18 @@ fn encode_sum(to: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
         ("streams_opened", "Streams that were accepted", stats.opened),
         (
             "streams_reset",
-            "Streams that ended by a reset",
+            "Streams that were reset",
             stats.reset,
         ),
         (
             "credit_stalls",
-            "Times that a writer waited for its reader",
+            "Times that a writer waited for credit",
             stats.stalls,
         ),
         ("lost_packets", "Packets lost, by QUIC", stats.lost),
         (
             "migrations",
-            "Changes of address that sessions outlived, by QUIC",
+            "Address changes that QUIC sessions survived",
             stats.migrations,
         ),
     ] {
@@ -172,7 +175,7 @@ pub(crate) fn gauge(
     gauge.encode(to.encode_descriptor(name, help, None, gauge.metric_type())?)
 }
 
-/// The memory of this process, where the system tells.
+/// The resident memory of this process, where the system tells.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

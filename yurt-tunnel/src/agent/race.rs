@@ -133,7 +133,7 @@ async fn connect(transport: &dyn Transport, goal: &Goal) -> Result<Arc<dyn Accep
     let message = format!(
         "{user} at {address} is no server of the tunnel: its certificate is not of the organization {SERVERS_GROUP}"
     );
-    Err(Error::new(ErrorKind::Forbidden, message).with_source(Refusal::Stranger))
+    Err(Error::new(ErrorKind::Forbidden, message).with_source(Refusal::Unauthorized))
 }
 
 fn wake_at(wake: Option<Instant>) -> Pin<Box<dyn Future<Output = ()> + Send>> {

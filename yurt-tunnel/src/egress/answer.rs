@@ -1,4 +1,4 @@
-//! What a door answers: one head of HTTP/1.1, and for everything but a tunnel a reason in plain text.
+//! A door's answers: a head of HTTP/1.1, and for everything but a tunnel a reason in plain text.
 
 use yurt_core::error::Chain;
 use yurt_core::transport::{self, ErrorKind};

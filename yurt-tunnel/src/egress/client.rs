@@ -1,4 +1,4 @@
-//! A client's end of a connection: plain by the unix socket, TLS by TCP.
+//! The client's end of a tunnel: plain on the unix socket, TLS on TCP.
 
 use std::io;
 use std::pin::Pin;
@@ -19,35 +19,34 @@ use super::socket;
 use crate::dial::Address;
 use crate::splice::{End, HangUp};
 
-/// When a silent client is asked whether it is still there. One that only does not read may do so for ever: no
-/// TCP_USER_TIMEOUT, which would end it.
+/// Probes a silent client. One that does not read may stall for ever: no TCP_USER_TIMEOUT, which would end it.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
 
-/// How long the target's first bytes wait for the head to be read, if nobody can tell whether it was.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the target's first bytes wait for the client to read the head, where that cannot be seen.
+const HEAD_READ_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long a refused client has to take the answer, and how much it may still send meanwhile: a connection that
-/// is closed with bytes unread is reset, which may overtake the answer.
-const FAREWELL: Duration = Duration::from_secs(2);
-const FAREWELL_BYTES: u64 = 256 << 10;
+/// How long a refused client has to read the answer, and how much it may still send: closing a connection with
+/// unread bytes resets it, which may overtake the answer.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 256 << 10;
 
-/// Who has asked, or is about to.
+/// A client with its connection.
 #[derive(Debug)]
 pub(super) struct Client {
     end: Connection,
-    /// What the target is told first: what the client has sent behind the head, or its one request.
-    behind: Bytes,
-    /// Nothing follows: what the client sent was a request, and not one for a tunnel.
-    is_told_all: bool,
+    /// What the target gets first: the bytes that came behind the head, or the request that is passed on.
+    first_bytes: Bytes,
+    /// Whether the request itself is passed on, so that nothing may follow it.
+    is_single_request: bool,
     hang_up: HangUp,
-    /// What it may still have on its way once it is gone gets this long to arrive.
+    /// How long its last bytes may take to arrive once it is gone.
     orphan: Duration,
-    /// Runs since it is gone, or since the last of its bytes.
+    /// Started when it was gone, or by the last of its bytes.
     orphaned: Option<Pin<Box<Sleep>>>,
-    /// The head of the answer, until it was read.
+    /// The head of the answer, until the client has read it.
     unread: Option<Unread>,
 }
 
@@ -66,8 +65,8 @@ enum Connection {
 /// Why there is no head.
 #[derive(Debug)]
 pub(super) enum NoHead {
-    /// The client went before it was complete.
-    Gone,
+    /// The client hung up before it was complete.
+    HungUp,
     Bad(BadHead),
 }
 
@@ -83,8 +82,8 @@ impl Client {
     fn new(end: Connection) -> Self {
         Self {
             end,
-            behind: Bytes::new(),
-            is_told_all: false,
+            first_bytes: Bytes::new(),
+            is_single_request: false,
             hang_up: HangUp::default(),
             orphan: Duration::ZERO,
             orphaned: None,
@@ -92,23 +91,23 @@ impl Client {
         }
     }
 
-    /// Reads the head of the request; what came behind it is read again, first.
+    /// Reads the head of the request; the bytes behind it are kept for the target.
     pub(super) async fn head(&mut self) -> Result<Address, NoHead> {
         let mut bytes = BytesMut::with_capacity(512);
         loop {
             let room = (MAX_HEAD_LEN - bytes.len()) as u64;
             match (&mut self.end).take(room).read_buf(&mut bytes).await {
-                Ok(0) | Err(_) => return Err(NoHead::Gone),
+                Ok(0) | Err(_) => return Err(NoHead::HungUp),
                 Ok(_) => {}
             }
             if let Some(head) = head::head(&bytes).map_err(NoHead::Bad)? {
                 let behind = bytes.split_off(head.len).freeze();
-                self.behind = match head.told {
+                self.first_bytes = match head.forward {
                     None => behind,
                     Some(_) if !behind.is_empty() => return Err(NoHead::Bad(BadHead::Body)),
-                    Some(told) => {
-                        self.is_told_all = true;
-                        told
+                    Some(request) => {
+                        self.is_single_request = true;
+                        request
                     }
                 };
                 return Ok(head.address);
@@ -116,8 +115,8 @@ impl Client {
         }
     }
 
-    /// Returns when the client has ended its direction, whatever of it is unread.
-    pub(super) async fn gave_up(&self) {
+    /// Returns when the client has ended its direction, even if bytes of it are unread.
+    pub(super) async fn hung_up(&self) {
         let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         loop {
             let ready = match &self.end {
@@ -134,16 +133,16 @@ impl Client {
         }
     }
 
-    /// Tells the client that the tunnel stands, if it has asked for one. Nothing more is written before it has read that.
+    /// Tells the client that the tunnel is open, if it asked for one. Nothing more is written until it has read that.
     pub(super) async fn establish(&mut self) -> io::Result<()> {
-        if self.is_told_all {
+        if self.is_single_request {
             return Ok(());
         }
         match &mut self.end {
             Connection::Socket(stream) => {
                 self.unread = Some(Unread {
                     closed: socket::send_apart(stream, ESTABLISHED).await?,
-                    patience: Box::pin(tokio::time::sleep(PATIENCE)),
+                    patience: Box::pin(tokio::time::sleep(HEAD_READ_LIMIT)),
                 });
                 Ok(())
             }
@@ -155,26 +154,25 @@ impl Client {
         }
     }
 
-    /// Tells the client why there is no tunnel, and lets it go.
+    /// Sends the answer that refuses the tunnel, and closes the connection.
     pub(super) async fn refuse(mut self, answer: &[u8]) {
         let farewell = async {
             self.end.write_all(answer).await?;
             self.end.flush().await?;
             self.end.shutdown().await?;
-            let mut rest = (&mut self.end).take(FAREWELL_BYTES);
+            let mut rest = (&mut self.end).take(LINGER_BYTES);
             tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
         };
-        // Who does not take it does without.
-        let _told = tokio::time::timeout(FAREWELL, farewell).await;
+        // A client that does not read it does without.
+        let _read_or_not = tokio::time::timeout(LINGER, farewell).await;
     }
 
-    /// Sets how long a client that is gone is waited for.
+    /// Sets how long to wait for the last bytes of a client that is gone.
     pub(super) fn set_orphan(&mut self, orphan: Duration) {
         self.orphan = orphan;
     }
 
-    /// Has the connection reset when it is dropped, so that it is not taken for a clean end. A unix socket knows
-    /// no reset.
+    /// Resets the connection when it is dropped, so that nobody takes this for a clean end. A unix socket has no reset.
     pub(super) fn reset(&mut self) {
         if let Connection::Tls(stream) = &mut self.end {
             // Without the option the end is one without TLS's farewell.
@@ -227,16 +225,16 @@ impl AsyncRead for Client {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.behind.has_remaining() {
-            let length = this.behind.len().min(buf.remaining());
-            buf.put_slice(&this.behind.split_to(length));
+        if this.first_bytes.has_remaining() {
+            let length = this.first_bytes.len().min(buf.remaining());
+            buf.put_slice(&this.first_bytes.split_to(length));
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.end).poll_read(cx, buf))?;
         if buf.filled().len() > before {
-            if this.is_told_all {
-                let message = "a connection is for one request to an http:// address";
+            if this.is_single_request {
+                let message = "a connection serves one request to an http:// address";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, message)));
             }
             this.orphaned = None;

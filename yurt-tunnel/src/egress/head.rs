@@ -11,18 +11,18 @@ pub const MAX_HEAD_LEN: usize = 8 << 10;
 
 const MAX_HEADERS: usize = 64;
 
-/// What was asked.
+/// The head of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Where the client wants to go.
     pub address: Address,
-    /// How many of the bytes it took; those behind it are the tunnel's first.
+    /// How many bytes it has; those behind it are the tunnel's first.
     pub len: usize,
-    /// What the target is told, if the request is for it and not for a tunnel. Nothing follows it.
-    pub told: Option<Bytes>,
+    /// The request that is passed on to the target, unless it is for a tunnel. Nothing may follow it.
+    pub forward: Option<Bytes>,
 }
 
-/// Why bytes are no head that is answered with a tunnel.
+/// Why a door does not serve a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadHead {
@@ -30,26 +30,26 @@ pub enum BadHead {
     #[error("not a request of HTTP/1: {0}")]
     Malformed(httparse::Error),
     /// They are too many.
-    #[error("a head of more than {MAX_HEAD_LEN} bytes")]
+    #[error("the head of the request is longer than {MAX_HEAD_LEN} bytes")]
     TooLong,
     /// The request is for something else.
-    #[error("only CONNECT is served here, and GET and HEAD of an http:// address")]
+    #[error("only CONNECT is served here, and GET and HEAD of http:// addresses")]
     Method,
     /// The request has a body.
-    #[error("a request to an http:// address has no body here: ask by CONNECT")]
+    #[error("a request to an http:// address must not have a body: use CONNECT")]
     Body,
     /// There is no such address.
     #[error(transparent)]
     Address(#[from] InvalidAddress),
 }
 
-/// Reads the head at the start of what has arrived; `None` if there is to be more.
+/// Parses the head at the start of the bytes; `None` if it is not complete.
 ///
 /// The target of the request is all that counts: the Host header says 127.0.0.1 whatever is asked, and a length
 /// of a body has no meaning with CONNECT (RFC 9110, section 9.3.6).
 ///
 /// # Errors
-/// Why there will be no tunnel, whatever follows.
+/// Why the request is refused, whatever follows.
 pub fn head(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
@@ -62,15 +62,15 @@ pub fn head(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
             Ok(Some(Head {
                 address,
                 len,
-                told: None,
+                forward: None,
             }))
         }
         Status::Complete(len) => {
-            let (address, told) = passed_on(&request)?;
+            let (address, request) = passed_on(&request)?;
             Ok(Some(Head {
                 address,
                 len,
-                told: Some(told),
+                forward: Some(request),
             }))
         }
     }
@@ -153,7 +153,7 @@ mod tests {
         let expected = Head {
             address: address("10.0.0.7:10250"),
             len: bytes.len(),
-            told: None,
+            forward: None,
         };
         assert_eq!(head(bytes), Ok(Some(expected)));
     }
@@ -210,7 +210,7 @@ mod tests {
             let found = head(bytes.as_bytes()).unwrap().unwrap();
             assert_eq!((found.address, found.len), (address(at), bytes.len()));
             let rest = "Accept: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-            assert_eq!(found.told.unwrap(), format!("{told}\r\n{rest}"));
+            assert_eq!(found.forward.unwrap(), format!("{told}\r\n{rest}"));
         }
     }
 
@@ -327,7 +327,7 @@ mod tests {
                 prop_assert_eq!(head(&bytes[..end]), Ok(None));
             }
             let address = Address { host, port };
-            let expected = Head { address, len: text.len(), told: None };
+            let expected = Head { address, len: text.len(), forward: None };
             for end in text.len()..=bytes.len() {
                 prop_assert_eq!(head(&bytes[..end]), Ok(Some(expected.clone())));
             }

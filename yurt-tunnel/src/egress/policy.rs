@@ -1,4 +1,4 @@
-//! Who may come in by which door, and who may reach what: pure, and nothing unless somebody has allowed it.
+//! Who may use which door, and who may reach what. Pure; nothing is allowed by default.
 
 mod file;
 #[cfg(test)]
@@ -12,10 +12,10 @@ use yurt_core::transport::Peer;
 pub use self::file::Mistake;
 use crate::dial::Address;
 
-/// The certificates that kube-apiserver has anyhow: kubeadm's for the kubelets, and one of its own name.
+/// The users of certificates that kube-apiserver usually has: kubeadm's for the kubelets, and its own name.
 const API_SERVERS: [&str; 2] = ["kube-apiserver", "kube-apiserver-kubelet-client"];
 
-/// Who may reach what. The [default](Self::default) lets kube-apiserver in and no client.
+/// Who may reach what. The [default](Self::default) allows kube-apiserver and no client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The users whose certificates make them kube-apiserver at the listener for it.
@@ -37,7 +37,7 @@ pub struct Rule {
     pub cloud_nodes: Nodes,
     /// The ports of those nodes.
     pub ports: Ports,
-    /// Anything else that the server dials itself, as it is dialled: no pattern, no other port.
+    /// Other `host:port` that the server dials itself, exactly as they are dialled.
     pub direct: BTreeSet<String>,
 }
 
@@ -62,7 +62,7 @@ pub enum Ports {
     Every,
 }
 
-/// What an address leads to, as the server knows.
+/// What an address leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination<'a> {
     /// A node at the edge, through its agent.
@@ -79,31 +79,31 @@ pub enum Destination<'a> {
         /// Where its kubelet listens.
         kubelet_port: u16,
     },
-    /// No node: whatever is there, the server dials it itself.
+    /// No node: the server dials the address itself.
     Elsewhere,
 }
 
-/// Why a client may not.
+/// Why a client is denied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Denied {
     /// No rule is for this client.
-    #[error("no rule is for user {user:?}")]
+    #[error("no rule applies to user {user:?}")]
     Client {
         /// Who it is.
         user: String,
     },
     /// No rule for this client allows it.
-    #[error("no rule lets user {user:?} reach {target}")]
+    #[error("no rule allows user {user:?} to reach {target}")]
     Target {
         /// Who it is.
         user: String,
         /// What it wants.
         target: String,
     },
-    /// The certificate is somebody's, not kube-apiserver's.
+    /// The certificate is not kube-apiserver's.
     #[error("user {user:?} is not an API server")]
-    NoApiServer {
+    NotApiServer {
         /// Who it is.
         user: String,
     },
@@ -132,13 +132,13 @@ impl Policy {
     /// Returns whether a certificate is kube-apiserver's.
     ///
     /// # Errors
-    /// [`Denied::NoApiServer`] if it is not.
+    /// [`Denied::NotApiServer`] if it is not.
     pub fn is_api_server(&self, peer: &Peer) -> Result<(), Denied> {
         if self.api_servers.contains(&peer.user) {
             return Ok(());
         }
         let user = peer.user.clone();
-        Err(Denied::NoApiServer { user })
+        Err(Denied::NotApiServer { user })
     }
 
     /// Returns whether a client may reach anything at all.

@@ -1,4 +1,4 @@
-//! The unix socket for kube-apiserver: one file, never somebody else's, and answers that are read on their own.
+//! The unix socket for kube-apiserver: its file, which replaces no other process's, and answers that are read alone.
 
 use std::fs;
 use std::io::{self, IoSlice};
@@ -40,13 +40,13 @@ const BACKLOG: i32 = 1024;
 #[non_exhaustive]
 pub enum SocketError {
     /// Something else has the name.
-    #[error("{} is there and is no socket", .0.display())]
+    #[error("{} exists and is not a socket", .0.display())]
     Occupied(PathBuf),
     /// Another process answers there.
-    #[error("somebody serves {}", .0.display())]
+    #[error("another process serves {}", .0.display())]
     Served(PathBuf),
     /// Everybody may put another file in the socket's place.
-    #[error("everybody may write in {}, and so serve kube-apiserver: take its mode o+w away", .0.display())]
+    #[error("{} is writable by everybody, who could serve kube-apiserver: remove o+w from its mode", .0.display())]
     Exposed(PathBuf),
     /// The system refuses a step.
     #[error("{step} {}", path.display())]
@@ -193,7 +193,7 @@ impl SocketFile {
             false => Ok(()),
         });
         if let Err(error) = offered {
-            tracing::warn!(path = %self.path.display(), %error, "nobody can take the socket over");
+            tracing::warn!(path = %self.path.display(), %error, "another process cannot take over the socket");
         }
     }
 }
@@ -206,7 +206,7 @@ impl Drop for SocketFile {
         if fs::symlink_metadata(&self.path).is_ok_and(is_ours)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "the socket stays");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
         }
     }
 }

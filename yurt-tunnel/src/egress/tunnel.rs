@@ -1,4 +1,4 @@
-//! A client and its target, joined until both have ended; if one fails, or is given up, so is the other.
+//! A client and its target, joined until both directions have ended; when one fails, the other is reset.
 
 use std::io;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl Tunnel {
         }
     }
 
-    /// Returns the number that both ends of a tunnelled stream know it by.
+    /// Returns the stream's number, which both ends of the tunnel log.
     pub(super) fn stream_id(&self) -> Option<u64> {
         match &self.target {
             Dialled::Stream(stream, _) => Some(stream.id()),
@@ -32,7 +32,7 @@ impl Tunnel {
         }
     }
 
-    /// Tells the client that the target is there.
+    /// Tells the client that the target is connected.
     pub(super) async fn establish(&mut self) -> io::Result<()> {
         if let Dialled::Direct(socket) = &self.target {
             client::prepare(socket.tcp())?;
@@ -40,8 +40,8 @@ impl Tunnel {
         self.client.establish().await
     }
 
-    /// Carries bytes until both directions have ended. A client that is gone as a whole, which a target that takes
-    /// no more or has nothing to say would never notice, has it end within `orphan`.
+    /// Carries bytes until both directions have ended. When the client is gone altogether, the tunnel ends within
+    /// `orphan`, even if the target neither reads nor writes.
     pub(super) async fn carry(&mut self, orphan: Duration) -> io::Result<()> {
         self.client.set_orphan(orphan);
         splice::both(&mut self.client, &mut self.target).await?;

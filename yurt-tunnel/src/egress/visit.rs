@@ -1,4 +1,4 @@
-//! One connection of a client: who is it, where does it want to go, and the tunnel until both ends have ended.
+//! One connection of a client: its identity, its request, and the tunnel until both directions have ended.
 
 use std::io;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use yurt_core::transport::{Error, ErrorKind};
 
 use super::answer::{Refused, Status};
 use super::client::{self, Client, NoHead};
-use super::figures::{Counted, Figures};
-use super::room::{self, From, Room};
+use super::metrics::{Counted, Metrics};
+use super::pending::{self, PendingLimiter, Source};
 use super::tunnel::Tunnel;
 use super::{Door, Limits, Policy};
 use crate::dial::{Address, Caller, Dial, Dialled};
 use crate::identity::{self, Credentials, Protocol, Refusal};
 use crate::shares::{Place, Shares};
 
-/// How much longer than told a dial may take before it is given up from outside.
+/// How far a dial may overrun its deadline before it is dropped.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// What every visit needs.
@@ -30,8 +30,8 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) credentials: Credentials,
     pub(super) dial: Arc<dyn Dial>,
-    pub(super) figures: Figures,
-    pub(super) room: Arc<Room>,
+    pub(super) metrics: Metrics,
+    pub(super) pending: Arc<PendingLimiter>,
     pub(super) api_server_tunnels: Arc<Semaphore>,
     pub(super) client_tunnels: Arc<Shares<()>>,
 }
@@ -43,63 +43,63 @@ pub(super) enum Accepted {
     Tcp(TcpStream),
 }
 
-/// One who has come in.
+/// An accepted connection, at its door.
 #[derive(Debug)]
 pub(super) struct Visit {
     pub(super) shared: Arc<Shared>,
     pub(super) door: Door,
-    pub(super) from: From,
+    pub(super) source: Source,
 }
 
 /// What comes of a request.
 enum Outcome {
-    /// The client went, or was no client.
-    Nothing,
+    /// The client hung up.
+    HungUp,
     Tunnel(Open),
 }
 
-/// What lets a tunnel be, as long as it lives.
-enum Permit {
+/// A place among the tunnels, held as long as one lives.
+enum TunnelPermit {
     ApiServer(#[expect(dead_code, reason = "held, and given back")] OwnedSemaphorePermit),
     Client(#[expect(dead_code, reason = "held, and given back")] Place<()>),
 }
 
-/// A connection to the target that the client does not know of yet.
+/// A connection to the target, before the client is told.
 struct Open {
     address: Address,
     dialled: Dialled,
-    counted: (Permit, Counted),
+    counted: (TunnelPermit, Counted),
 }
 
 impl Visit {
     /// Serves one connection to its end.
-    pub(super) async fn serve(self, accepted: Accepted, place: room::Place) {
-        let waiting = self.shared.figures.waiting(self.door);
+    pub(super) async fn serve(self, accepted: Accepted, permit: pending::Permit) {
+        let waiting = self.shared.metrics.waiting(self.door);
         let by = Instant::now() + self.shared.limits.head;
-        let Some((mut client, caller)) = self.greet(accepted, by).await else {
+        let Some((mut client, caller)) = self.authenticate(accepted, by).await else {
             return;
         };
-        let asked = self.asked(&mut client, by).await;
-        drop((place, waiting));
-        let outcome = match asked {
+        let requested = self.read_request(&mut client, by).await;
+        drop((permit, waiting));
+        let outcome = match requested {
             Ok(None) => return,
-            Ok(Some(address)) => self.request(&client, caller, address).await,
+            Ok(Some(address)) => self.dial(&client, caller, address).await,
             Err(refused) => Err(refused),
         };
         match outcome {
-            Ok(Outcome::Nothing) => {}
+            Ok(Outcome::HungUp) => {}
             Ok(Outcome::Tunnel(open)) => self.tunnel(client, open).await,
             Err(refused) => {
                 let (code, reason) = (refused.status.code(), &refused.reason);
-                tracing::info!(door = %self.door, from = %self.from, code, reason, "a tunnel is refused");
-                self.shared.figures.answered(self.door, code);
+                tracing::info!(door = %self.door, from = %self.source, code, reason, "refused a tunnel");
+                self.shared.metrics.answered(self.door, code);
                 client.refuse(&refused.bytes()).await;
             }
         }
     }
 
-    /// Finds out who it is. A certificate that is believed and of no use here is told so when it asks.
-    async fn greet(
+    /// Authenticates the client. One that is trusted but not authorized gets a 403 to its request.
+    async fn authenticate(
         &self,
         accepted: Accepted,
         by: Instant,
@@ -118,12 +118,12 @@ impl Visit {
         let stream = match timeout_at(by, shaken).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                self.turn_away(refusal(&error));
-                tracing::debug!(door = %self.door, from = %self.from, %error, "a handshake failed");
+                self.reject(refusal(&error));
+                tracing::debug!(door = %self.door, from = %self.source, %error, "the TLS handshake failed");
                 return None;
             }
             Err(_elapsed) => {
-                self.turn_away(Refusal::Slow);
+                self.reject(Refusal::HandshakeTimeout);
                 return None;
             }
         };
@@ -133,7 +133,7 @@ impl Visit {
             Some(peer) => self.caller(peer),
             None => Err(Refused::new(
                 Status::Forbidden,
-                "a certificate that does not name one user",
+                "the certificate does not name exactly one user",
             )),
         };
         Some((Client::tls(stream), caller))
@@ -154,10 +154,14 @@ impl Visit {
         }
     }
 
-    async fn asked(&self, client: &mut Client, by: Instant) -> Result<Option<Address>, Refused> {
+    async fn read_request(
+        &self,
+        client: &mut Client,
+        by: Instant,
+    ) -> Result<Option<Address>, Refused> {
         match timeout_at(by, client.head()).await {
             Ok(Ok(address)) => Ok(Some(address)),
-            Ok(Err(NoHead::Gone)) => Ok(None),
+            Ok(Err(NoHead::HungUp)) => Ok(None),
             Ok(Err(NoHead::Bad(bad))) => Err(bad.into()),
             Err(_elapsed) => {
                 let within = self.shared.limits.head;
@@ -167,8 +171,8 @@ impl Visit {
         }
     }
 
-    /// Has the target dialled for as long as the client waits for it.
-    async fn request(
+    /// Dials the target, as long as the client waits for it.
+    async fn dial(
         &self,
         client: &Client,
         caller: Result<Caller, Refused>,
@@ -176,15 +180,15 @@ impl Visit {
     ) -> Result<Outcome, Refused> {
         let caller = caller?;
         let permit = self.permit(&caller)?;
-        let counted = (permit, self.shared.figures.tunnel(self.door));
+        let counted = (permit, self.shared.metrics.tunnel(self.door));
         let deadline = self.shared.limits.dial;
         let dial = self.shared.dial.dial(&caller, &address, deadline);
         let dialled = tokio::select! {
             biased;
-            () = client.gave_up() => {
-                tracing::debug!(door = %self.door, from = %self.from, %address, "a client gave up");
-                self.shared.figures.gave_up(self.door);
-                return Ok(Outcome::Nothing);
+            () = client.hung_up() => {
+                tracing::debug!(door = %self.door, from = %self.source, %address, "the client hung up before its answer");
+                self.shared.metrics.hung_up(self.door);
+                return Ok(Outcome::HungUp);
             }
             dialled = timeout(deadline + GRACE, dial) => dialled,
         };
@@ -205,23 +209,23 @@ impl Visit {
         }))
     }
 
-    fn permit(&self, caller: &Caller) -> Result<Permit, Refused> {
+    fn permit(&self, caller: &Caller) -> Result<TunnelPermit, Refused> {
         let shared = &self.shared;
         let refused = |reason: &str| Refused::new(Status::ServiceUnavailable, reason);
         match caller {
             Caller::ApiServer => {
                 let permit = shared.api_server_tunnels.clone().try_acquire_owned();
                 let permit = permit.map_err(|_| refused("too many tunnels are open at this door"));
-                permit.map(Permit::ApiServer)
+                permit.map(TunnelPermit::ApiServer)
             }
             Caller::Client(peer) => {
                 let place = shared.client_tunnels.enter((), &peer.user);
                 let too_many = |share| {
                     let reason = "too many tunnels are open at this door";
-                    let share = format!("{share}, which is the share of {}", peer.user);
+                    let share = format!("{share}, the share of {}", peer.user);
                     refused(&format!("{reason}: {share}"))
                 };
-                place.map(Permit::Client).map_err(too_many)
+                place.map(TunnelPermit::Client).map_err(too_many)
             }
         }
     }
@@ -236,22 +240,22 @@ impl Visit {
         let stream = tunnel.stream_id();
         let ended = async {
             tunnel.establish().await?;
-            self.shared.figures.answered(self.door, 200);
-            tracing::debug!(door = %self.door, from = %self.from, %address, stream, "a tunnel is open");
+            self.shared.metrics.answered(self.door, 200);
+            tracing::debug!(door = %self.door, from = %self.source, %address, stream, "opened a tunnel");
             tunnel.carry(self.shared.limits.orphan).await
         };
         match ended.await {
-            Ok(()) => tracing::debug!(door = %self.door, %address, stream, "a tunnel has ended"),
+            Ok(()) => tracing::debug!(door = %self.door, %address, stream, "the tunnel has ended"),
             Err(error) => {
-                tracing::debug!(door = %self.door, from = %self.from, %address, stream, %error, "a tunnel broke");
-                self.shared.figures.aborted(self.door);
+                tracing::debug!(door = %self.door, from = %self.source, %address, stream, %error, "the tunnel was aborted");
+                self.shared.metrics.aborted(self.door);
             }
         }
         drop(counted);
     }
 
-    fn turn_away(&self, reason: Refusal) {
-        self.shared.figures.turned_away(self.door, reason);
+    fn reject(&self, reason: Refusal) {
+        self.shared.metrics.rejected(self.door, reason);
     }
 }
 

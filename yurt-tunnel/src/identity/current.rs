@@ -1,4 +1,4 @@
-//! What the files held when they were read last, and the configurations of TLS made of it.
+//! The current content of the files, and the TLS configurations made of it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use yurt_core::transport::Peer;
 use super::peer::kept;
 use super::{Error, Files, Protocol, Refusal, peer};
 
-/// What the files held when they were read last, and the configurations made of it.
+/// The current content of the files, and the TLS configurations made of it.
 pub(crate) struct Current {
     pub(super) pems: [Pem; 3],
     pub(super) own: Peer,
@@ -69,14 +69,14 @@ impl Current {
         })
     }
 
-    /// Whether the same authorities are believed.
+    /// Whether both trust the same authorities.
     pub(crate) fn has_authorities_of(&self, other: &Self) -> bool {
         self.pems[0] == other.pems[0]
     }
 
-    /// Whether a client that was let in before would be let in now: its certificate may have expired, or its
-    /// authority be believed no more.
-    pub(crate) fn vouch_for_client(&self, client: &Peer, now: SystemTime) -> Result<(), Refusal> {
+    /// Whether a client that was accepted before would be accepted now: its certificate may have expired, or its
+    /// authority may no longer be trusted.
+    pub(crate) fn reverify_client(&self, client: &Peer, now: SystemTime) -> Result<(), Refusal> {
         let chain = certificates_of(client);
         let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
         let verified = self.verifier.verify_client_cert(leaf, others, unix(now));
@@ -84,7 +84,7 @@ impl Current {
     }
 
     /// Whether the authority of a server that was believed before is believed now; its certificate may have expired.
-    pub(crate) fn vouch_for_server(&self, server: &Peer, now: SystemTime) -> Result<(), Refusal> {
+    pub(crate) fn reverify_server(&self, server: &Peer, now: SystemTime) -> Result<(), Refusal> {
         let chain = certificates_of(server);
         let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
         let leaf = ParsedCertificate::try_from(leaf).map_err(|error| Refusal::of_tls(&error))?;
@@ -176,8 +176,8 @@ mod tests {
         let shown = CertificateDer::from_pem_slice(shown.as_bytes()).unwrap();
         let server = super::super::shown(Some(&[shown])).unwrap();
         let now = server.expires + Duration::from_secs(86_400);
-        assert_eq!(believing(&pki).vouch_for_server(&server, now), Ok(()));
-        let judged = believing(&other).vouch_for_server(&server, now);
+        assert_eq!(believing(&pki).reverify_server(&server, now), Ok(()));
+        let judged = believing(&other).reverify_server(&server, now);
         assert_eq!(judged, Err(Refusal::UnknownAuthority));
     }
 }

@@ -1,4 +1,4 @@
-//! Who a certificate is about.
+//! The identity in a certificate.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -11,19 +11,19 @@ use yurt_core::transport::{Chain, InvalidSubject, Peer};
 
 use super::Refusal;
 
-/// A certificate that TLS has accepted and that nobody can be named by.
+/// Why a certificate that TLS has accepted names no peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidCertificate {
-    /// It is not what it should be.
-    #[error("the certificate is not readable: {0}")]
+    /// It is malformed.
+    #[error("the certificate is malformed: {0}")]
     Unreadable(&'static str),
-    /// Its subject names nobody.
+    /// Its subject does not name one user.
     #[error(transparent)]
     Subject(#[from] InvalidSubject),
 }
 
-/// Returns who a certificate, DER, is about. It proves nothing: TLS has verified it before.
+/// Returns the identity in a certificate, DER. It verifies nothing: TLS has done that before.
 ///
 /// # Errors
 /// When it is not an X.509 certificate with one common name.
@@ -50,7 +50,7 @@ pub fn peer(certificate: &[u8]) -> Result<Peer, InvalidCertificate> {
     })
 }
 
-/// Returns who has shown these certificates, and keeps them: whether they are believed may have to be asked again.
+/// Returns the identity in a chain of certificates, and keeps the chain, to verify it again later.
 pub(crate) fn shown(chain: Option<&[CertificateDer<'_>]>) -> Result<Peer, Refusal> {
     let chain = chain.unwrap_or_default();
     let leaf = chain.first().ok_or(Refusal::NoCertificate)?;

@@ -1,4 +1,4 @@
-//! Why a handshake came to nothing, as an operator counts it.
+//! Why a handshake failed, as it is counted.
 
 use std::error::Error as _;
 
@@ -12,7 +12,7 @@ pub enum Refusal {
     /// There was no certificate.
     #[error("no certificate")]
     NoCertificate,
-    /// No authority that is believed has issued the certificate.
+    /// The certificate's authority is not trusted.
     #[error("a certificate of an unknown authority")]
     UnknownAuthority,
     /// The certificate has expired.
@@ -27,9 +27,9 @@ pub enum Refusal {
     /// The certificate was issued for another name.
     #[error("a certificate for another name")]
     WrongName,
-    /// The identity is true and has no business here.
-    #[error("an identity that has no business here")]
-    Stranger,
+    /// Authenticated, but not authorized to connect.
+    #[error("an identity that is not authorized")]
+    Unauthorized,
     /// The operator denies the node.
     #[error("a node that the operator denies")]
     Denied,
@@ -38,10 +38,10 @@ pub enum Refusal {
     Protocol,
     /// The handshake took too long.
     #[error("a handshake that took too long")]
-    Slow,
+    HandshakeTimeout,
     /// There are too many handshakes already.
     #[error("too many handshakes at once")]
-    Flood,
+    TooManyHandshakes,
     /// The peer ended the connection, as an agent does whose other transport was faster.
     #[error("a peer that hung up")]
     HungUp,
@@ -59,11 +59,11 @@ impl Refusal {
         Self::NotYetValid,
         Self::WrongUsage,
         Self::WrongName,
-        Self::Stranger,
+        Self::Unauthorized,
         Self::Denied,
         Self::Protocol,
-        Self::Slow,
-        Self::Flood,
+        Self::HandshakeTimeout,
+        Self::TooManyHandshakes,
         Self::HungUp,
         Self::Other,
     ];
@@ -78,11 +78,11 @@ impl Refusal {
             Self::NotYetValid => "not_yet_valid",
             Self::WrongUsage => "wrong_usage",
             Self::WrongName => "wrong_name",
-            Self::Stranger => "stranger",
+            Self::Unauthorized => "unauthorized",
             Self::Denied => "denied",
             Self::Protocol => "protocol",
-            Self::Slow => "slow",
-            Self::Flood => "flood",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::TooManyHandshakes => "too_many_handshakes",
             Self::HungUp => "hung_up",
             Self::Other => "other",
         }

@@ -1,4 +1,4 @@
-//! Nodes that an operator lists in a file.
+//! A file of nodes, written by the operator.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,13 +16,13 @@ use yurt_core::error::Chain;
 
 use super::{Node, NodeSource, NodeTable};
 
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often the file is checked.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Ten thousand nodes with some addresses each are shorter.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Why a file lists no nodes.
+/// Why a file of nodes is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidNodes {
@@ -63,7 +63,7 @@ struct Document {
 }
 
 impl NodesFile {
-    /// Reads the file once, so that its mistakes are known at the start; blocks on the disk.
+    /// Reads the file once, so that its errors show at the start; blocks on the disk.
     ///
     /// # Errors
     /// What is wrong with the file.
@@ -88,7 +88,7 @@ impl NodeSource for NodesFile {
         let mut before: Option<Vec<u8>> = None;
         loop {
             let path = self.path.clone();
-            // A join error is a panic in reading a file, which there is none.
+            // Reading a file does not panic.
             if let Ok(bytes) = tokio::task::spawn_blocking(move || read(&path)).await {
                 match bytes {
                     Ok(bytes) if before.as_ref() == Some(&bytes) => {}
@@ -96,11 +96,13 @@ impl NodeSource for NodesFile {
                         take(&self.path, &bytes, &table);
                         before = Some(bytes);
                     }
-                    Err(error) => warn!(error = %Chain(&error), "the nodes of before stay"),
+                    Err(error) => {
+                        warn!(error = %Chain(&error), "cannot read the nodes; the former list stays")
+                    }
                 }
             }
             tokio::select! {
-                () = sleep(LOOK_EVERY) => {}
+                () = sleep(CHECK_EVERY) => {}
                 () = shutdown.cancelled() => return,
             }
         }
@@ -116,10 +118,10 @@ fn take(path: &Path, bytes: &[u8], table: &watch::Sender<Arc<NodeTable>>) {
                 is_new
             });
             if is_new {
-                info!(nodes = table.borrow().nodes().count(), "nodes are listed");
+                info!(nodes = table.borrow().nodes().count(), "read the nodes");
             }
         }
-        Err(error) => warn!(error = %Chain(&error), "the nodes of before stay"),
+        Err(error) => warn!(error = %Chain(&error), "cannot read the nodes; the former list stays"),
     }
 }
 
@@ -208,7 +210,7 @@ mod tests {
         let shutdown = CancellationToken::new();
         let follow = async {
             write("broken");
-            sleep(LOOK_EVERY * 3).await;
+            sleep(CHECK_EVERY * 3).await;
             assert!(!rx.has_changed().unwrap(), "the table of before stays");
             write(r#"{"nodes": [{"name": "two"}]}"#);
             rx.changed().await.unwrap();

@@ -1,5 +1,5 @@
-//! Which of the hosts that Node objects claim lead to their nodes: a kubelet writes its own addresses, so that they
-//! count only as far as an operator grants them. Pure.
+//! Which addresses of Node objects count: a kubelet writes its own, so they lead to its node only as far as the
+//! operator grants. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::{KUBELET_PORT, Node, host};
 use crate::network::{LOCAL, NOBODY, Network};
 
-/// The private ranges: in them are the nodes of most clusters.
+/// The private ranges, which hold the nodes of most clusters.
 const PRIVATE: [Network; 5] = [
     Network::v4(10, 0, 0, 0, 8),
     Network::v4(172, 16, 0, 0, 12),
@@ -19,26 +19,26 @@ const PRIVATE: [Network; 5] = [
 /// What Node objects may claim. The [default](Self::default) grants the private ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grants {
-    /// Where nodes have their addresses.
+    /// The networks of nodes.
     pub node_networks: Vec<Network>,
-    /// Where Services and pods have theirs: never a node's.
+    /// The networks of Services and pods: no address in them is a node's.
     pub service_networks: Vec<Network>,
-    /// Names and addresses of the tunnel's servers: never those of a node at the edge.
+    /// Names and addresses of the tunnel's servers: none is a node's.
     pub servers: BTreeSet<String>,
 }
 
-/// A claim that does not count.
+/// A claim that is ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RefusedClaim {
-    /// The node whose object claims it.
+    /// The node whose object makes it.
     pub node: String,
-    /// A name or an address.
+    /// The name or address.
     pub host: String,
-    /// Why it does not count.
+    /// Why it is ignored.
     pub reason: ClaimRefusal,
 }
 
-/// Why a claim does not count.
+/// Why a claim is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimRefusal {
@@ -54,10 +54,10 @@ pub enum ClaimRefusal {
     /// An address outside of the node networks.
     #[error("an address outside of the node networks")]
     Outside,
-    /// The Node says that its kubelet listens elsewhere than kubelets do.
+    /// The Node has another kubelet port than 10250.
     #[error("a kubelet port that is not 10250")]
     Port,
-    /// It is an older node's, or another node's name.
+    /// An address of an older node, or the name of another.
     #[error("a host of another node")]
     Taken,
 }

@@ -1,4 +1,4 @@
-//! Whether a node can be reached, step by step, and where it breaks.
+//! Whether a node can be reached, step by step, and which step fails.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::nodes::{Found, Node};
 /// How long one step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(5);
 
-/// What was tried, and how it went.
+/// The steps, each with whether it succeeded.
 #[derive(Debug, Default)]
 pub(super) struct Report(Vec<(bool, String)>);
 
 impl Report {
-    /// Whether all went well.
+    /// Whether every step succeeded.
     pub(super) fn is_ok(&self) -> bool {
         self.0.iter().all(|(is_ok, _)| *is_ok)
     }
@@ -47,7 +47,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Tries every step of the way to a node's kubelet; stops at the first that fails.
+/// Tries every step to a node's kubelet; stops at the first that fails.
 pub(super) async fn check(
     shared: &Arc<Shared>,
     credentials: &Credentials,
@@ -57,7 +57,7 @@ pub(super) async fn check(
     let nodes = shared.router.nodes.borrow().clone();
     let Found::Node(node) = nodes.find(name.as_str()) else {
         report.bad(format!(
-            "node {name} is not known: no Node object, and not in the file of nodes"
+            "node {name} is unknown: it is neither a Node object nor in the file of nodes"
         ));
         return report;
     };
@@ -85,7 +85,7 @@ pub(super) async fn check(
     report
 }
 
-/// Dials the kubelet by a socket of our own.
+/// Dials the kubelet directly.
 async fn directly(kubelet: &Address, report: &mut Report) -> Option<Dialled> {
     let began = Instant::now();
     match connect::direct(kubelet, STEP_LIMIT).await {
@@ -101,7 +101,7 @@ async fn directly(kubelet: &Address, report: &mut Report) -> Option<Dialled> {
     }
 }
 
-/// Has the node's agent dial the kubelet.
+/// Dials the kubelet through the node's agent.
 async fn by_agent(
     shared: &Arc<Shared>,
     node: &NodeName,
@@ -117,7 +117,7 @@ async fn by_agent(
         port: kubelet.port,
     };
     let began = Instant::now();
-    match shared.router.through(node, target, STEP_LIMIT).await {
+    match shared.router.open_stream(node, target, STEP_LIMIT).await {
         Ok(stream) => {
             let took = millis(began);
             report.good(format!("the agent has dialled {kubelet} in {took:.1} ms"));
@@ -130,11 +130,11 @@ async fn by_agent(
     }
 }
 
-/// Whether the agent is connected, here or elsewhere.
+/// Whether the agent is connected, here or to another server.
 async fn connected(shared: &Arc<Shared>, name: &NodeName, report: &mut Report) -> bool {
-    let sessions = shared.registry.open(&Member::Agent(name.clone()));
+    let sessions = shared.registry.open_sessions(&Member::Agent(name.clone()));
     if sessions.is_empty() {
-        let peers = shared.registry.open(&Member::Peer).len();
+        let peers = shared.registry.open_sessions(&Member::Peer).len();
         if peers == 0 {
             report.bad(format!(
                 "the agent of {name} is not connected, and there is no other server"
@@ -167,7 +167,7 @@ async fn connected(shared: &Arc<Shared>, name: &NodeName, report: &mut Report) -
     is_alive
 }
 
-/// Whether TLS answers, whoever it believes.
+/// Whether the target speaks TLS, whichever certificates it trusts.
 async fn tls(
     credentials: &Credentials,
     node: &Node,
@@ -178,25 +178,28 @@ async fn tls(
     let name = ServerName::try_from(host.to_owned())
         .or_else(|_| ServerName::try_from(node.name.as_str().to_owned()));
     let Ok(name) = name else {
-        return report.bad(format!("{host} is no name that TLS knows"));
+        return report.bad(format!("{host} is not a name for TLS"));
     };
     let connector = TlsConnector::from(credentials.client(Protocol::Door));
     let shaken = timeout(STEP_LIMIT, connector.connect(name, connection)).await;
     match shaken {
-        Ok(Ok(_)) => report.good("TLS answers with a certificate of our authority"),
+        Ok(Ok(_)) => report.good("TLS works, with a certificate of our authority"),
         Ok(Err(error)) => match error
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<rustls::Error>())
         {
             Some(rustls::Error::InvalidCertificate(why)) => report.good(format!(
-                "TLS answers; its certificate is not one we know ({why})"
+                "TLS works; the certificate is not of our authority ({why})"
             )),
             Some(rustls::Error::AlertReceived(alert)) => {
-                report.good(format!("TLS answers, to say {alert:?} of our certificate"));
+                report.good(format!("TLS works; our certificate is refused ({alert:?})"));
             }
-            _ => report.bad(format!("TLS does not answer: {error}")),
+            _ => report.bad(format!("the TLS handshake failed: {error}")),
         },
-        Err(_) => report.bad(format!("TLS does not answer in {} s", STEP_LIMIT.as_secs())),
+        Err(_) => report.bad(format!(
+            "the TLS handshake took longer than {} s",
+            STEP_LIMIT.as_secs()
+        )),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Connects by a socket of our own, to the first address of a name that answers.
+//! Connects directly, to the first address of a name that answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,23 +12,23 @@ use yurt_core::transport::{Error, ErrorKind};
 
 use crate::dial::Address;
 
-/// How long a target of our own may take to take a connection.
+/// How long a target may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long an address is waited for alone: as long as by Go.
-const ALONE: Duration = Duration::from_millis(300);
+/// How long to wait before the next address is tried beside this one: as long as Go.
+const FALLBACK_DELAY: Duration = Duration::from_millis(300);
 
-/// A connection that is silent for so long is asked whether its other end lives.
+/// How long a connection may be silent before it is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Connects to an address, or to a name.
 pub(super) async fn direct(address: &Address, deadline: Duration) -> Result<TcpStream, Error> {
     let connect = async {
         let addresses = lookup_host((address.host.as_str(), address.port)).await?;
-        first(in_turns(addresses.collect()), TcpStream::connect).await
+        first_connected(interleaved(addresses.collect()), TcpStream::connect).await
     };
     let late = |_| {
-        let message = format!("{address} does not take the connection in time");
+        let message = format!("{address} did not accept the connection in time");
         Error::new(ErrorKind::Timeout, message)
     };
     let connected = timeout(CONNECT_LIMIT.min(deadline), connect)
@@ -42,9 +42,15 @@ pub(super) async fn direct(address: &Address, deadline: Duration) -> Result<TcpS
     Ok(socket)
 }
 
-/// Returns the first connection that stands. The next address is tried when one has failed, and beside those that have
-/// not answered for a while: packets to them may be swallowed.
-async fn first<T, F>(addresses: Vec<SocketAddr>, connect: impl Fn(SocketAddr) -> F) -> io::Result<T>
+/// Returns the first connection that is made. The next address is tried when one has failed, and beside those that
+/// have not answered for a while: packets to them may be dropped.
+///
+/// # Errors
+/// The last failure.
+async fn first_connected<T, F>(
+    addresses: Vec<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<T>
 where
     T: Send + 'static,
     F: Future<Output = io::Result<T>> + Send + 'static,
@@ -54,7 +60,7 @@ where
     let mut tries = JoinSet::new();
     for address in addresses {
         tries.spawn(connect(address));
-        if let Ok(Some(tried)) = timeout(ALONE, tries.join_next()).await {
+        if let Ok(Some(tried)) = timeout(FALLBACK_DELAY, tries.join_next()).await {
             match done(tried) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => failure = error,
@@ -70,9 +76,8 @@ where
     Err(failure)
 }
 
-/// Has IPv6 and IPv4 take turns, beginning with the resolver's first: one of the two may lead nowhere at all (RFC 8305,
-/// section 4).
-fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+/// Interleaves IPv6 and IPv4, beginning with the resolver's first: one family may not work at all (RFC 8305, section 4).
+fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let begins_with_ipv4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (preferred, others): (Vec<_>, Vec<_>) = addresses
         .into_iter()
@@ -135,7 +140,7 @@ mod tests {
             (&[9, 9, 9, 1], 900),
         ] {
             let began = Instant::now();
-            let connected = first(all(addresses), connect).await.unwrap();
+            let connected = first_connected(all(addresses), connect).await.unwrap();
             assert_eq!(connected.port(), 1);
             assert_eq!(began.elapsed().as_millis(), after, "{addresses:?}");
         }
@@ -150,20 +155,20 @@ mod tests {
             }
             connect(address).await
         };
-        let connected = first(all(&[9, 2]), move |address| Box::pin(slow(address))).await;
+        let connected = first_connected(all(&[9, 2]), move |address| Box::pin(slow(address))).await;
         assert_eq!(connected.unwrap().port(), 9);
     }
 
     #[tokio::test(start_paused = true)]
     async fn when_all_fail_the_last_says_why() {
-        let failed = first(all(&[3, 2]), connect).await.unwrap_err();
+        let failed = first_connected(all(&[3, 2]), connect).await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::ConnectionRefused);
-        let failed = first(all(&[]), connect).await.unwrap_err();
+        let failed = first_connected(all(&[]), connect).await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
-    fn ipv6_and_ipv4_take_turns() {
+    fn ipv6_and_ipv4_are_interleaved() {
         for (given, expected) in [
             ("a:: b:: c:: 192.0.2.1", "a:: 192.0.2.1 b:: c::"),
             ("192.0.2.1 192.0.2.2 a:: b::", "192.0.2.1 a:: 192.0.2.2 b::"),
@@ -176,7 +181,7 @@ mod tests {
                     .map(|host| SocketAddr::new(host.parse().unwrap(), 1))
                     .collect()
             };
-            assert_eq!(in_turns(read(given)), read(expected));
+            assert_eq!(interleaved(read(given)), read(expected));
         }
     }
 }

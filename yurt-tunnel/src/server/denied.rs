@@ -1,4 +1,4 @@
-//! Nodes that an operator does not let in, whatever their certificates say: a file, read again while the server runs.
+//! Nodes that the operator refuses, whatever their certificates say: a file, read again while the server runs.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,13 +18,13 @@ use super::Shared;
 use super::registry::Member;
 use crate::identity::{Refusal, issued};
 
-/// How often the file is read and sessions are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the file is read and sessions are checked.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// What a denied agent hears.
+/// The reason that a denied agent gets.
 pub(super) const DENIED: &str = "the operator denies this node";
 
-/// Why a file denies no nodes.
+/// Why a file of denied nodes is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidDenied {
@@ -48,11 +48,11 @@ pub enum InvalidDenied {
     },
 }
 
-/// The denied nodes, each altogether or with certificates that are older than this.
+/// The denied nodes: each with all its certificates, or only with those older than an age.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Denied(BTreeMap<NodeName, Option<Duration>>);
 
-/// The list that counts now.
+/// The current list.
 #[derive(Debug, Default)]
 pub(super) struct DeniedNodes(Mutex<Arc<Denied>>);
 
@@ -88,7 +88,7 @@ impl Denied {
         Ok(Self(nodes))
     }
 
-    /// Whether a node may come in, or stay.
+    /// Whether a node may connect, or stay connected.
     fn judge(&self, node: &NodeName, peer: &Peer, now: SystemTime) -> Result<(), Refusal> {
         let is_denied = match self.0.get(node) {
             None => false,
@@ -113,7 +113,7 @@ impl DeniedNodes {
         Self(Mutex::new(Arc::new(denied)))
     }
 
-    /// Whether the agent of a node may come in, or stay, now.
+    /// Whether the agent of a node may connect, or stay connected, now.
     #[expect(clippy::disallowed_methods, reason = "where the clock comes from")]
     pub(super) fn judge(&self, node: &NodeName, peer: &Peer) -> Result<(), Refusal> {
         let denied = self.0.lock().clone();
@@ -123,23 +123,23 @@ impl DeniedNodes {
     fn take(&self, fresh: Denied) {
         let mut denied = self.0.lock();
         if **denied != fresh {
-            info!(nodes = fresh.0.len(), "nodes are denied");
+            info!(nodes = fresh.0.len(), "read the denied nodes");
             *denied = Arc::new(fresh);
         }
     }
 }
 
-/// Reads the file and ends the sessions of those that it denies, again and again.
-pub(super) async fn keep(shared: Arc<Shared>, path: PathBuf) {
+/// Reads the file and closes the sessions that it denies, periodically.
+pub(super) async fn run(shared: Arc<Shared>, path: PathBuf) {
     let mut closing = JoinSet::new();
     let mut is_warned = false;
-    let mut next = Instant::now() + LOOK_EVERY;
+    let mut next = Instant::now() + CHECK_EVERY;
     loop {
         tokio::select! {
             () = sleep_until(next) => {}
             Some(_) = closing.join_next() => continue,
         }
-        next = Instant::now() + LOOK_EVERY;
+        next = Instant::now() + CHECK_EVERY;
         let file = path.clone();
         // An error is a runtime that is going.
         match spawn_blocking(move || Denied::read(&file)).await {
@@ -148,21 +148,21 @@ pub(super) async fn keep(shared: Arc<Shared>, path: PathBuf) {
                 is_warned = false;
             }
             Ok(Err(error)) if !is_warned => {
-                warn!(error = %Chain(&error), "the nodes of before stay denied");
+                warn!(error = %Chain(&error), "cannot read the denied nodes; the former list stays in force");
                 is_warned = true;
             }
             Ok(Err(_)) | Err(_) => {}
         }
         for session in denied(&shared) {
             let (user, remote) = (&session.peer().user, session.remote());
-            warn!(user, %remote, "the node is denied");
-            shared.figures.refused(Refusal::Denied);
+            warn!(user, %remote, "closing the session of a denied node");
+            shared.metrics.refused(Refusal::Denied);
             closing.spawn(async move { session.close(DENIED).await });
         }
     }
 }
 
-/// Returns the sessions of agents that may not stay.
+/// Returns the sessions of denied agents.
 fn denied(shared: &Shared) -> Vec<Arc<dyn Opener>> {
     let all = shared.registry.all().into_iter();
     let denied = all.filter_map(|(member, entry)| match member {

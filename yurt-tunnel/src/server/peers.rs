@@ -1,4 +1,4 @@
-//! Other servers: this one connects to each, so that each can ask it for the agents that are connected here.
+//! Links to other servers: this one connects to each, so that each can reach the agents that are connected here.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -20,26 +20,26 @@ use crate::identity::{Refusal, is_server};
 use crate::splice;
 use crate::transport::NamedTransport;
 
-/// How often names are resolved: servers come and go behind one name.
+/// How often names are resolved again: the servers behind one name change.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a resolver may take.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often a server is tried before its name is resolved again.
+/// How many attempts an address gets before its name is resolved again.
 const ATTEMPTS: usize = 10;
 
 /// How long the other server may take to read the last bytes.
-const FAREWELL: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(5);
 
-/// How often the other server is asked whether it is there.
-const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How often the other server is pinged.
+const PING_EVERY: Duration = Duration::from_secs(5);
 
-/// A link that ends sooner is as good as none: the other end lets us in and out again.
+/// A link that ends sooner counts as a failed attempt.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// Links to the servers behind a name, until the shutdown.
-pub(super) async fn link(shared: Arc<Shared>, peer: Address, shutdown: CancellationToken) {
+/// Keeps links to all servers behind a name, until the shutdown.
+pub(super) async fn run(shared: Arc<Shared>, peer: Address, shutdown: CancellationToken) {
     let mut links = JoinSet::new();
     let mut linked = HashSet::new();
     loop {
@@ -51,14 +51,14 @@ pub(super) async fn link(shared: Arc<Shared>, peer: Address, shutdown: Cancellat
                         let (shared, name) = (shared.clone(), peer.host.clone());
                         let shutdown = shutdown.clone();
                         links.spawn(async move {
-                            keep(&shared, &name, address, &shutdown).await;
+                            run_link(&shared, &name, address, &shutdown).await;
                             address
                         });
                     }
                 }
             }
-            Ok(Err(error)) => debug!(%peer, %error, "a server's name cannot be resolved"),
-            Err(_) => debug!(%peer, "nobody resolves a server's name"),
+            Ok(Err(error)) => debug!(%peer, %error, "cannot resolve the name of a peer server"),
+            Err(_) => debug!(%peer, "resolving the name of a peer server timed out"),
         }
         tokio::select! {
             () = sleep(RESOLVE_EVERY) => {}
@@ -69,7 +69,7 @@ pub(super) async fn link(shared: Arc<Shared>, peer: Address, shutdown: Cancellat
     while links.join_next().await.is_some() {}
 }
 
-/// Whether an address is this server's own: behind one name are all servers.
+/// Whether an address is this server's own: a name may lead to all servers.
 fn is_own(shared: &Shared, address: SocketAddr) -> bool {
     let own = shared.address;
     let is_here = if own.ip().is_unspecified() {
@@ -80,8 +80,14 @@ fn is_own(shared: &Shared, address: SocketAddr) -> bool {
     is_here && own.port() == address.port()
 }
 
-/// Keeps a link to one server until a good one ends, or several attempts have failed: the name may have moved on.
-async fn keep(shared: &Arc<Shared>, name: &str, address: SocketAddr, shutdown: &CancellationToken) {
+/// Connects to one server and serves the link until it ends, or until several attempts have failed: the name may
+/// lead elsewhere by then.
+async fn run_link(
+    shared: &Arc<Shared>,
+    name: &str,
+    address: SocketAddr,
+    shutdown: &CancellationToken,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     for _ in 0..ATTEMPTS {
         let began = Instant::now();
@@ -92,19 +98,19 @@ async fn keep(shared: &Arc<Shared>, name: &str, address: SocketAddr, shutdown: &
         match connected {
             Ok((_, session)) if !is_server(session.peer()) => {
                 let user = &session.peer().user;
-                warn!(%address, user, "who answers for another server is none");
-                shared.figures.refused(Refusal::Stranger);
-                session.close("only servers ask for another's nodes").await;
+                warn!(%address, user, "the peer is not a tunnel server");
+                shared.metrics.refused(Refusal::Unauthorized);
+                session.close("only tunnel servers may ask for nodes").await;
             }
             Ok((transport, session)) => {
-                info!(%address, transport, "linked to another server");
+                info!(%address, transport, "linked to a peer server");
                 serve(&shared.router, &session, shutdown).await;
-                info!(%address, "a link to another server has ended");
+                info!(%address, "the link to a peer server has ended");
                 if began.elapsed() >= STEADY {
                     return;
                 }
             }
-            Err(error) => warn!(%address, %error, "another server cannot be reached"),
+            Err(error) => warn!(%address, %error, "cannot reach a peer server"),
         }
         let pause = backoff.next_delay(fastrand::f64());
         tokio::select! {
@@ -130,7 +136,7 @@ async fn connect(
     Err(failure)
 }
 
-/// Serves what the other server asks for, until the session is over.
+/// Answers the streams of the other server until the session ends.
 async fn serve(router: &Arc<Router>, session: &Arc<dyn Acceptor>, shutdown: &CancellationToken) {
     let mut streams = JoinSet::new();
     let leave = async {
@@ -138,10 +144,10 @@ async fn serve(router: &Arc<Router>, session: &Arc<dyn Acceptor>, shutdown: &Can
         session.drain();
     };
     tokio::pin!(leave);
-    // No NAT is between servers, and what they cannot forward fails: the link must be known to live.
+    // A dead link must be noticed at once: what it cannot forward fails.
     let ask = async {
         loop {
-            sleep(ASK_EVERY).await;
+            sleep(PING_EVERY).await;
             if session.ping().await.is_err() {
                 return;
             }
@@ -158,9 +164,9 @@ async fn serve(router: &Arc<Router>, session: &Arc<dyn Acceptor>, shutdown: &Can
             },
             () = &mut ask => break,
             () = &mut leave, if !is_leaving => is_leaving = true,
-            // The other server closes when it has read what there was; it need not be there any more.
-            () = sleep(FAREWELL), if is_leaving && streams.is_empty() => {
-                session.close("the server is gone").await;
+            // The other server closes when it has read everything, unless it is gone already.
+            () = sleep(LINGER), if is_leaving && streams.is_empty() => {
+                session.close("the server has shut down").await;
             }
         }
     }
@@ -173,11 +179,11 @@ async fn answer(router: Arc<Router>, mut incoming: Box<dyn Incoming>) {
         node: Some(node), ..
     } = &request.target
     else {
-        let message = "servers ask each other for nodes only";
+        let message = "servers dial only nodes through each other";
         return incoming.reject(Error::new(ErrorKind::Forbidden, message));
     };
     let opened = tokio::select! {
-        opened = router.for_peer(node, request.target.clone(), request.deadline) => opened,
+        opened = router.open_stream_here(node, request.target.clone(), request.deadline) => opened,
         () = incoming.cancelled() => return,
     };
     let mut agent = match opened {
@@ -189,7 +195,7 @@ async fn answer(router: Arc<Router>, mut incoming: Box<dyn Incoming>) {
         Err(_) => return agent.reset(ABORTED),
     };
     if let Err(error) = splice::both(&mut asker, &mut agent).await {
-        debug!(%node, stream = agent.id(), %error, "a stream for another server has failed");
+        debug!(%node, stream = agent.id(), %error, "a stream of a peer server was aborted");
         asker.reset(ABORTED);
         agent.reset(ABORTED);
     }

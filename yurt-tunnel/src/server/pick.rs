@@ -1,4 +1,4 @@
-//! The road to an address. Pure.
+//! The choice of a route to an address. Pure.
 
 use yurt_core::name::NodeName;
 use yurt_core::transport::{Error, ErrorKind};
@@ -9,22 +9,22 @@ use crate::nodes::{Found, Node, NodeTable};
 
 /// How a connection is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Road {
-    /// By the node's agent, wherever it is connected; it is to dial this host.
+pub(super) enum Route {
+    /// Through the node's agent, whichever server it is connected to.
     Agent {
         /// The node.
         node: NodeName,
-        /// What its agent dials.
+        /// The host that the agent dials.
         host: String,
     },
-    /// By a socket of our own, to this host.
+    /// Directly, to this host.
     Direct {
-        /// A node's address, or what was asked for.
+        /// A node's address, or the host of the request.
         host: String,
     },
 }
 
-/// Returns the road to an address for this caller.
+/// Returns the route to an address for this caller.
 ///
 /// # Errors
 /// [`ErrorKind::Forbidden`] if the caller may not go there, [`ErrorKind::NoPeer`] if several nodes are listed with it,
@@ -34,7 +34,7 @@ pub(super) fn pick(
     address: &Address,
     nodes: &NodeTable,
     policy: &Policy,
-) -> Result<Road, Error> {
+) -> Result<Route, Error> {
     if !nodes.is_known() {
         let message = "the nodes are not known yet";
         return Err(Error::new(ErrorKind::Overloaded, message));
@@ -45,19 +45,19 @@ pub(super) fn pick(
             .allows(peer, destination, address)
             .map_err(|denied| Error::new(ErrorKind::Forbidden, denied.to_string())),
     };
-    let elsewhere = || Road::Direct {
+    let elsewhere = || Route::Direct {
         host: address.host.clone(),
     };
     match nodes.find(&address.host) {
         Found::Disputed => {
-            let message = format!("more than one node is listed with {}", address.host);
+            let message = format!("several nodes are listed with {}", address.host);
             Err(Error::new(ErrorKind::NoPeer, message))
         }
         Found::Nobody => allowed(Destination::Elsewhere).map(|()| elsewhere()),
         Found::Kubelet(node) if address.port != node.kubelet_port => {
-            // The claim of an address is good for the kubelet; what else is there takes a rule that says so.
+            // A claimed address leads to the kubelet only; its other ports need a rule.
             match (caller, allowed(destination(node))) {
-                (Caller::Client(_), Ok(())) => Ok(road(node, address)),
+                (Caller::Client(_), Ok(())) => Ok(route(node, address)),
                 (Caller::Client(_), Err(denied)) => allowed(Destination::Elsewhere)
                     .map(|()| elsewhere())
                     .map_err(|_| denied),
@@ -65,7 +65,7 @@ pub(super) fn pick(
             }
         }
         Found::Node(node) | Found::Kubelet(node) => {
-            allowed(destination(node)).map(|()| road(node, address))
+            allowed(destination(node)).map(|()| route(node, address))
         }
     }
 }
@@ -85,14 +85,14 @@ fn destination(node: &Node) -> Destination<'_> {
     }
 }
 
-/// Who was allowed a node by its name gets that node, wherever a resolver would lead.
-fn road(node: &Node, address: &Address) -> Road {
+/// The route to a node: to its listed address, whatever a resolver would say of its name.
+fn route(node: &Node, address: &Address) -> Route {
     let host = node.dialled(&address.host).to_owned();
     if node.edge {
         let node = node.name.clone();
-        Road::Agent { node, host }
+        Route::Agent { node, host }
     } else {
-        Road::Direct { host }
+        Route::Direct { host }
     }
 }
 
@@ -120,20 +120,20 @@ mod tests {
         ]
     }
 
-    fn road(caller: &Caller, to: &str) -> Result<String, ErrorKind> {
-        road_in(&NodeTable::new(nodes()), caller, to)
+    fn route(caller: &Caller, to: &str) -> Result<String, ErrorKind> {
+        route_in(&NodeTable::new(nodes()), caller, to)
     }
 
-    /// The road where the nodes have claimed their hosts themselves.
-    fn claimed_road(caller: &Caller, to: &str) -> Result<String, ErrorKind> {
+    /// The route where the nodes have claimed their hosts themselves.
+    fn claimed_route(caller: &Caller, to: &str) -> Result<String, ErrorKind> {
         let grants = Grants {
             node_networks: vec!["192.0.2.0/24".parse().unwrap()],
             ..Grants::default()
         };
-        road_in(&NodeTable::claimed(nodes(), &grants), caller, to)
+        route_in(&NodeTable::claimed(nodes(), &grants), caller, to)
     }
 
-    fn road_in(nodes: &NodeTable, caller: &Caller, to: &str) -> Result<String, ErrorKind> {
+    fn route_in(nodes: &NodeTable, caller: &Caller, to: &str) -> Result<String, ErrorKind> {
         let scraper = Rule {
             users: ["prometheus".to_owned()].into(),
             nodes: Nodes::Every,
@@ -150,11 +150,13 @@ mod tests {
             clients: vec![scraper, other],
             ..Policy::default()
         };
-        let road = pick(caller, &to.parse().unwrap(), nodes, &policy);
-        road.map_err(|error| error.kind()).map(|road| match road {
-            Road::Direct { host } => format!("direct to {host}"),
-            Road::Agent { node, host } => format!("{node} by {host}"),
-        })
+        let route = pick(caller, &to.parse().unwrap(), nodes, &policy);
+        route
+            .map_err(|error| error.kind())
+            .map(|route| match route {
+                Route::Direct { host } => format!("direct to {host}"),
+                Route::Agent { node, host } => format!("{node} by {host}"),
+            })
     }
 
     fn client(user: &str) -> Caller {
@@ -179,7 +181,7 @@ mod tests {
             ("10.96.0.10:443", Ok("direct to 10.96.0.10")),
             ("webhook.example:443", Ok("direct to webhook.example")),
         ] {
-            assert_eq!(road(&Caller::ApiServer, to), by.map(str::to_owned), "{to}");
+            assert_eq!(route(&Caller::ApiServer, to), by.map(str::to_owned), "{to}");
         }
     }
 
@@ -193,7 +195,7 @@ mod tests {
             ("stranger", "edge-1:10250", Err(ErrorKind::Forbidden)),
         ] {
             assert_eq!(
-                road(&client(user), to),
+                route(&client(user), to),
                 by.map(str::to_owned),
                 "{user} to {to}"
             );
@@ -211,8 +213,8 @@ mod tests {
             ("192.0.2.1:9100", "direct to 192.0.2.1"),
             ("edge-1:9100", "edge-1 by 192.0.2.1"),
         ] {
-            let road = claimed_road(&Caller::ApiServer, to);
-            assert_eq!(road.as_deref(), Ok(by), "{to}");
+            let route = claimed_route(&Caller::ApiServer, to);
+            assert_eq!(route.as_deref(), Ok(by), "{to}");
         }
     }
 
@@ -225,8 +227,8 @@ mod tests {
             ("prometheus", "192.0.2.1:10250", Ok("edge-1 by 192.0.2.1")),
             ("prometheus", "192.0.2.1:9100", Err(ErrorKind::Forbidden)),
         ] {
-            let road = claimed_road(&client(user), to);
-            assert_eq!(road, by.map(str::to_owned), "{user} to {to}");
+            let route = claimed_route(&client(user), to);
+            assert_eq!(route, by.map(str::to_owned), "{user} to {to}");
         }
     }
 
@@ -234,11 +236,11 @@ mod tests {
     fn nobody_is_dialled_before_the_first_list_of_nodes() {
         for to in ["edge-1:10250", "192.0.2.1:10250", "10.96.0.10:443"] {
             for caller in [Caller::ApiServer, client("prometheus")] {
-                let road = road_in(&NodeTable::default(), &caller, to);
-                assert_eq!(road, Err(ErrorKind::Overloaded), "{to}");
+                let route = route_in(&NodeTable::default(), &caller, to);
+                assert_eq!(route, Err(ErrorKind::Overloaded), "{to}");
             }
         }
-        let none = road_in(&NodeTable::new([]), &Caller::ApiServer, "10.96.0.10:443");
+        let none = route_in(&NodeTable::new([]), &Caller::ApiServer, "10.96.0.10:443");
         assert_eq!(
             none.as_deref(),
             Ok("direct to 10.96.0.10"),

@@ -1,4 +1,4 @@
-//! Who is connected: the agent of which node, which other servers, and what they have cost so far.
+//! The connected agents and other servers, and the sum of their counters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use yurt_core::transport::{Opener, State};
 
 use crate::admin::scrape::Totals;
 
-/// An agent has two while it moves from one to the next, and some that do not know yet that they are dead.
+/// Sessions of one agent: two while it moves from one to the next, and some that are dead unnoticed.
 const MAX_SESSIONS: usize = 8;
 
-/// How long the last words to all may take.
+/// How long closing all sessions may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Whose a session is.
@@ -27,16 +27,16 @@ pub(super) enum Member {
     Peer,
 }
 
-/// A session, and when it came.
+/// A session in the registry.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// Each is greater than all before it.
+    /// Later sessions have greater numbers.
     pub(super) number: u64,
-    /// By which transport.
+    /// The transport's name.
     pub(super) transport: &'static str,
     /// The session.
     pub(super) session: Arc<dyn Opener>,
-    /// The name of the process at its other end, once that has said it.
+    /// The process at its other end, once that has named itself.
     process: Option<String>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Registry(Mutex<Inner>);
 struct Inner {
     next: u64,
     members: HashMap<Member, Vec<Entry>>,
-    /// What sessions that are over had counted.
+    /// The counters of closed sessions.
     past: Totals,
 }
 
@@ -61,7 +61,7 @@ impl Registry {
         }))
     }
 
-    /// Adds a session and returns its number, and a session of the same agent that is one too many.
+    /// Adds a session and returns its number, and the oldest session of the same agent if it has too many.
     pub(super) fn add(
         &self,
         member: Member,
@@ -84,9 +84,9 @@ impl Registry {
         (number, is_crowded.then(|| entries[0].session.clone()))
     }
 
-    /// Notes which process is at the other end of a session, and returns the older sessions of another process of the
-    /// same member: that may be gone without a word.
-    pub(super) fn said(
+    /// Notes which process is at the other end of a session, and returns the member's older sessions with other
+    /// processes, which may have been killed.
+    pub(super) fn note_process(
         &self,
         member: &Member,
         number: u64,
@@ -107,7 +107,7 @@ impl Registry {
         others
     }
 
-    /// Takes one session out; others of the same member stay.
+    /// Removes one session; others of the same member stay.
     pub(super) fn remove(&self, member: &Member, number: u64) {
         let mut inner = self.0.lock();
         let Some(entries) = inner.members.get_mut(member) else {
@@ -124,17 +124,17 @@ impl Registry {
         inner.past.add_past(entry.transport, &last);
     }
 
-    /// Returns a member's sessions that take streams, the newest first: it is the one that the member has
-    /// chosen, and an older one may not know yet that it is dead.
+    /// Returns a member's sessions that take streams, the newest first: the member has chosen that one, and older ones
+    /// may be dead unnoticed.
     #[must_use]
-    pub(super) fn open(&self, member: &Member) -> Vec<Arc<dyn Opener>> {
+    pub(super) fn open_sessions(&self, member: &Member) -> Vec<Arc<dyn Opener>> {
         let inner = self.0.lock();
         let entries = inner.members.get(member).into_iter().flatten().rev();
         let open = entries.filter(|entry| *entry.session.state().borrow() == State::Open);
         open.map(|entry| entry.session.clone()).collect()
     }
 
-    /// Returns every session with whose it is.
+    /// Returns every session with its member.
     #[must_use]
     pub(super) fn all(&self) -> Vec<(Member, Entry)> {
         let inner = self.0.lock();
@@ -154,18 +154,18 @@ impl Registry {
         entries.map(|entry| entry.session.clone()).collect()
     }
 
-    /// Closes every session that there still is.
+    /// Closes every session.
     pub(super) async fn close(&self) {
         let mut closing = JoinSet::new();
         for session in self.sessions() {
-            closing.spawn(async move { session.close("the server is gone").await });
+            closing.spawn(async move { session.close("the server has shut down").await });
         }
-        // A peer that does not listen any more must not hold up the end.
+        // A dead peer must not hold up the shutdown.
         let closed = async { while closing.join_next().await.is_some() {} };
         let _ = timeout(CLOSE_LIMIT, closed).await;
     }
 
-    /// Returns what all sessions, those that are over included, have counted.
+    /// Returns the sum of all sessions' counters, including closed ones.
     #[must_use]
     pub(super) fn totals(&self) -> Totals {
         let mut totals = self.0.lock().past.clone();

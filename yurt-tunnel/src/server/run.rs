@@ -1,4 +1,4 @@
-//! A server that runs: its tasks, what it does when one is lost, and its drain.
+//! A running server: its tasks, what happens when one ends, and its drain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,48 +21,48 @@ use crate::{admin, egress};
 pub(super) struct Running {
     shared: Arc<Shared>,
     drain: Duration,
-    /// Those that end by themselves when the shutdown begins.
+    /// Those that end when the shutdown begins.
     tasks: Children,
-    /// Those that go on until every session has ended.
-    aside: Children,
+    /// Those that continue until every session has ended.
+    background: Children,
     sessions: TaskTracker,
     work: TaskTracker,
-    /// Lets the sessions of other servers go: until there is no work they are the way to the nodes.
+    /// Ends the sessions of other servers: until the work is done they lead to the nodes.
     done: CancellationToken,
-    /// Ends every session, and what goes on with them.
+    /// Ends every session, and the background tasks.
     end: CancellationToken,
 }
 
 impl Running {
     pub(super) fn start(
         server: Server,
-        doors: &egress::Figures,
+        doors: &egress::Metrics,
         shutdown: &CancellationToken,
         end: CancellationToken,
     ) -> Self {
-        let (mut tasks, mut aside) = (Children::default(), Children::default());
+        let (mut tasks, mut background) = (Children::default(), Children::default());
         let sessions = TaskTracker::new();
         let (work, done) = (server.work, CancellationToken::new());
         let shared = server.shared;
-        aside.spawn(
-            "what looks whether peers are still believed",
-            look_at_peers(shared.clone(), server.credentials.clone()),
+        background.spawn(
+            "the check of connected peers",
+            reverify_peers(shared.clone(), server.credentials.clone()),
         );
         if let Some(path) = server.denied_nodes {
-            let kept = denied::keep(shared.clone(), path);
-            aside.spawn("what looks for denied nodes", kept);
+            let kept = denied::run(shared.clone(), path);
+            background.spawn("the check for denied nodes", kept);
         }
         let credentials = server.credentials;
         let status = Status::new(shared.clone(), doors, credentials, shutdown.clone());
         if let Some(listener) = server.admin {
             let served = admin::serve(listener, Arc::new(status), end.clone());
-            aside.spawn("the listener for health and metrics", served);
+            background.spawn("the listener for health and metrics", served);
         }
         let (source, table, stop) = (server.source, server.table, end.clone());
         let published = async move { source.publish(table, stop).await };
-        aside.spawn("the source of nodes", published);
+        background.spawn("the source of nodes", published);
         for (transport, listener) in server.listeners {
-            info!(address = %listener.address(), transport, "agents may connect");
+            info!(address = %listener.address(), transport, "listening for agents");
             let accepting = Accepting {
                 shared: shared.clone(),
                 transport,
@@ -77,14 +77,14 @@ impl Running {
         }
         for peer in server.peers {
             let task = format!("the link to {peer}");
-            let link = peers::link(shared.clone(), peer, shutdown.clone());
+            let link = peers::run(shared.clone(), peer, shutdown.clone());
             tasks.spawn(task, work.track_future(link));
         }
         Self {
             shared,
             drain: server.drain,
             tasks,
-            aside,
+            background,
             sessions,
             work,
             done,
@@ -92,16 +92,19 @@ impl Running {
         }
     }
 
-    /// Serves until the shutdown, or until a task is lost; then drains.
+    /// Serves until the shutdown, or until a task ends; then drains.
     pub(super) async fn serve(mut self, shutdown: &CancellationToken) -> Result<(), Error> {
         let lost = tokio::select! {
             biased;
             () = shutdown.cancelled() => None,
             ended = self.tasks.next_ended() => Some(ended),
-            ended = self.aside.next_ended() => Some(ended),
+            ended = self.background.next_ended() => Some(ended),
         };
         if let Some(Ended { task, .. }) = &lost {
-            error!(task, "the server ends: it cannot be without this task");
+            error!(
+                task,
+                "shutting down: the server cannot do without this task"
+            );
             self.shared.lost.get_or_init(|| task.clone());
             shutdown.cancel();
         }
@@ -126,18 +129,18 @@ impl Running {
         };
         if timeout(self.drain, finished).await.is_err() {
             let streams = self.shared.registry.totals().sum().streams;
-            warn!(streams, "streams did not end in time");
+            warn!(streams, "aborting the streams that did not end in time");
         }
         self.tasks.shutdown().await;
         self.shared.registry.close().await;
         self.end.cancel();
         self.sessions.wait().await;
-        self.aside.shutdown().await;
+        self.background.shutdown().await;
     }
 }
 
-async fn look_at_peers(shared: Arc<Shared>, credentials: Credentials) {
+async fn reverify_peers(shared: Arc<Shared>, credentials: Credentials) {
     let sessions = || shared.registry.sessions();
-    let refused = |refusal| shared.figures.refused(refusal);
-    trust::keep(Peers::Clients, credentials, sessions, refused).await;
+    let refused = |refusal| shared.metrics.refused(refusal);
+    trust::run(Peers::Clients, credentials, sessions, refused).await;
 }

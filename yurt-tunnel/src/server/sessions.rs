@@ -1,4 +1,4 @@
-//! Sessions of agents and of other servers, from the handshake to the end.
+//! Sessions of agents and other servers, from the handshake to the end.
 
 use std::io;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use super::registry::Member;
 use crate::identity::{Refusal, is_server};
 use crate::servers;
 
-/// How long an agent may take to hear of the servers.
+/// How long an agent may take to read the list of servers.
 const LIST_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long the session of another process of the same node may take to show that it lives.
+/// How long a session of a node's former process may take to answer a ping.
 const ANSWER_LIMIT: Duration = Duration::from_millis(1500);
 
-/// How long agents have to go elsewhere before the first of them is left.
+/// How long agents have to move to other servers before their sessions are closed.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// How often a session that ends is looked at, and how often it has to be found without a stream.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-const QUIET_LOOKS: u32 = 10;
+/// A session counts as idle after so many checks without a stream, at this interval.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+const IDLE_CHECKS: u32 = 10;
 
-/// Takes sessions at one listener.
+/// Accepts sessions at one listener.
 #[derive(Clone)]
 pub(super) struct Accepting {
     pub(super) shared: Arc<Shared>,
@@ -40,21 +40,21 @@ pub(super) struct Accepting {
     pub(super) sessions: TaskTracker,
     pub(super) work: TaskTracker,
     pub(super) shutdown: CancellationToken,
-    /// Lets the sessions of other servers go.
+    /// Ends the sessions of other servers.
     pub(super) done: CancellationToken,
     /// Ends every session, wherever it is.
     pub(super) end: CancellationToken,
 }
 
 impl Accepting {
-    /// Takes sessions until the shutdown, or the end of the listener.
+    /// Accepts sessions until the shutdown, or the end of the listener.
     pub(super) async fn run(self, listener: Box<dyn Listener>) {
         let (shared, transport) = (&self.shared, self.transport);
         while let Some(Some(accepted)) = self.shutdown.run_until_cancelled(listener.accept()).await
         {
             match accepted {
                 Ok(session) => {
-                    let hold = self.clone().hold(session);
+                    let hold = self.clone().serve(session);
                     let end = self.end.clone();
                     self.sessions.spawn(end.run_until_cancelled_owned(hold));
                 }
@@ -66,20 +66,20 @@ impl Accepting {
 
 async fn refused(shared: &Shared, transport: &'static str, error: &Error) {
     let refusal = Refusal::of(error);
-    shared.figures.refused(refusal);
-    if let Some(unsaid) = shared.refusals.say(refusal, Instant::now()) {
+    shared.metrics.refused(refusal);
+    if let Some(unsaid) = shared.refusal_log.admit(refusal, Instant::now()) {
         let (reason, error) = (refusal.label(), Chain(error));
-        info!(transport, reason, %error, unsaid, "a peer was refused");
+        info!(transport, reason, %error, unsaid, "refused a peer");
     }
     if error.kind() == ErrorKind::Other {
-        // Out of file descriptors, most likely: let something end first.
+        // Most likely out of file descriptors: let something end first.
         sleep(Duration::from_millis(100)).await;
     }
 }
 
 impl Accepting {
-    /// Keeps a session in the registry as long as it lives.
-    async fn hold(self, session: Arc<dyn Opener>) {
+    /// Serves a session, in the registry, until it ends.
+    async fn serve(self, session: Arc<dyn Opener>) {
         let (shared, transport) = (&self.shared, self.transport);
         let peer = session.peer();
         let remote = session.remote();
@@ -99,12 +99,12 @@ impl Accepting {
             .add(member.clone(), transport, session.clone());
         info!(user = peer.user, %remote, transport, session = number, "connected");
         if let Some(surplus) = surplus {
-            surplus.close("too many sessions of one peer").await;
+            surplus.close("the peer has too many sessions").await;
         }
-        let told = async {
-            if is_agent && let Some(process) = tell_servers(shared, &session).await {
-                let others = shared.registry.said(&member, number, process);
-                end_the_dead(others).await;
+        let sent = async {
+            if is_agent && let Some(process) = send_servers(shared, &session).await {
+                let others = shared.registry.note_process(&member, number, process);
+                close_unresponsive(others).await;
             }
         };
         let farewell = async {
@@ -116,13 +116,13 @@ impl Accepting {
                 None
             }
         };
-        let (reason, ()) = tokio::join!(live(&session, farewell), told);
+        let (reason, ()) = tokio::join!(wait_for_end(&session, farewell), sent);
         shared.registry.remove(&member, number);
         info!(user = session.peer().user, %remote, session = number, reason, "disconnected");
     }
 }
 
-/// Returns whose a session is; or why it is none, in the log's words and in those for the peer.
+/// Returns the member of a session; or why it is refused, for the log and for the peer.
 fn admit(shared: &Shared, peer: &Peer) -> Result<Member, (Refusal, &'static str, &'static str)> {
     match peer.node() {
         Some(node) => match shared.denied.judge(&node, peer) {
@@ -131,16 +131,16 @@ fn admit(shared: &Shared, peer: &Peer) -> Result<Member, (Refusal, &'static str,
         },
         None if is_server(peer) => Ok(Member::Peer),
         None => Err((
-            Refusal::Stranger,
+            Refusal::Unauthorized,
             "neither a node nor a server",
-            "only nodes and servers come in here",
+            "only nodes and tunnel servers may connect",
         )),
     }
 }
 
-/// Waits for the end. When either end drains, it closes the session as soon as nothing flows any more; the other end has
-/// the time of the farewell to go elsewhere.
-async fn live(
+/// Waits for the end of a session, and returns the reason. When either end drains, the session is closed as soon as it
+/// is idle; `farewell` resolves to how long the other end has to move elsewhere first.
+async fn wait_for_end(
     session: &Arc<dyn Opener>,
     farewell: impl Future<Output = Option<Duration>>,
 ) -> String {
@@ -151,7 +151,7 @@ async fn live(
             .await;
         match last.as_deref() {
             Ok(State::Closed { reason, .. }) => reason.clone(),
-            _ => "the session is gone".to_owned(),
+            _ => "the session has ended".to_owned(),
         }
     };
     tokio::pin!(closed);
@@ -164,8 +164,8 @@ async fn live(
                 sleep(time).await;
             },
         }
-        quiet(session).await;
-        session.close("nothing is left to be done").await;
+        wait_until_idle(session).await;
+        session.close("drained").await;
     };
     tokio::select! {
         reason = &mut closed => reason,
@@ -173,27 +173,27 @@ async fn live(
     }
 }
 
-/// Waits until no stream has been open for a while: the last bytes of one may be on their way.
-async fn quiet(session: &Arc<dyn Opener>) {
-    let mut looks = 0;
-    while looks < QUIET_LOOKS {
-        sleep(LOOK_EVERY).await;
-        looks = if session.stats().streams == 0 {
-            looks + 1
+/// Waits until no stream has been open for a while: the last bytes of one may still be in flight.
+async fn wait_until_idle(session: &Arc<dyn Opener>) {
+    let mut checks = 0;
+    while checks < IDLE_CHECKS {
+        sleep(CHECK_EVERY).await;
+        checks = if session.stats().streams == 0 {
+            checks + 1
         } else {
             0
         };
     }
 }
 
-/// Asks the sessions of a process whose node has a new one, and closes those that do not answer.
-async fn end_the_dead(sessions: Vec<Arc<dyn Opener>>) {
+/// Pings the sessions of a node's former process, and closes those that do not answer.
+async fn close_unresponsive(sessions: Vec<Arc<dyn Opener>>) {
     let mut asking = JoinSet::new();
     for session in sessions {
         asking.spawn(async move {
             if timeout(ANSWER_LIMIT, session.ping()).await.is_err() {
                 session
-                    .close("a new process of its node is here, and it does not answer")
+                    .close("superseded by a new process of the node")
                     .await;
             }
         });
@@ -201,28 +201,34 @@ async fn end_the_dead(sessions: Vec<Arc<dyn Opener>>) {
     while asking.join_next().await.is_some() {}
 }
 
-/// Tells an agent where the servers are; returns the name of its process, if it says one.
-async fn tell_servers(shared: &Shared, session: &Arc<dyn Opener>) -> Option<String> {
-    let told = async {
+/// Sends an agent the list of servers; returns the name of its process, if it sends one.
+async fn send_servers(shared: &Shared, session: &Arc<dyn Opener>) -> Option<String> {
+    let sent = async {
         let mut stream = session.open(Open::new(Target::Servers, LIST_LIMIT)).await?;
         let written = async {
             stream.write_all(&shared.servers).await?;
             stream.shutdown().await?;
-            // The agent answers when it has read the list.
+            // The agent answers once it has read the list.
             let mut answer = Vec::new();
             let limit = servers::MAX_ANSWER_BYTES as u64;
             (&mut stream).take(limit).read_to_end(&mut answer).await?;
             Ok::<_, io::Error>(servers::decode_answer(&answer))
         };
         let written = timeout(LIST_LIMIT, written).await;
-        let late = |_| Error::new(ErrorKind::Timeout, "the agent does not read the list");
-        let lost = |source| Error::new(ErrorKind::Closed, "send the list").with_source(source);
+        let late = |_| {
+            Error::new(
+                ErrorKind::Timeout,
+                "the agent did not read the list of servers in time",
+            )
+        };
+        let lost =
+            |source| Error::new(ErrorKind::Closed, "send the list of servers").with_source(source);
         written.map_err(late)?.map_err(lost)
     };
-    match told.await {
+    match sent.await {
         Ok(process) => process,
         Err(error) => {
-            debug!(user = session.peer().user, %error, "an agent was not told of the servers");
+            debug!(user = session.peer().user, %error, "cannot send an agent the list of servers");
             None
         }
     }

@@ -1,4 +1,4 @@
-//! What a server shows of itself: health, metrics, and the check of one node.
+//! The pages of a server: health, metrics, and the check of a node.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,29 +8,29 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use prometheus_client::encoding::text;
-use prometheus_client::registry::Registry as Metrics;
+use prometheus_client::registry::Registry as Prometheus;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 use yurt_core::transport::{ErrorKind, Opener, State};
 
-use super::figures::{Claims, Sessions};
+use super::metrics::{Claims, Sessions};
 use super::registry::Member;
 use super::{Shared, check, router};
 use crate::admin::{Page, Pages, scrape};
 use crate::egress;
 use crate::identity::Credentials;
 
-/// How long the probe of a path may take.
+/// How long a probe of a path may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 
-/// How many paths are probed at once: one agent that is away is no fault of ours, and costs a probe no time.
+/// How many agents are probed at once: one that is gone is no fault of the server, and must not delay the answer.
 const PROBES: usize = 3;
 
-/// Shows a server.
+/// Serves the pages.
 pub(super) struct Status {
     shared: Arc<Shared>,
-    metrics: Mutex<Metrics>,
+    metrics: Mutex<Prometheus>,
     credentials: Credentials,
     shutdown: CancellationToken,
 }
@@ -44,12 +44,12 @@ impl std::fmt::Debug for Status {
 impl Status {
     pub(super) fn new(
         shared: Arc<Shared>,
-        doors: &egress::Figures,
+        doors: &egress::Metrics,
         credentials: Credentials,
         shutdown: CancellationToken,
     ) -> Self {
-        let mut metrics = Metrics::with_prefix("yurt_tunnel_server");
-        shared.figures.register(&mut metrics);
+        let mut metrics = Prometheus::with_prefix("yurt_tunnel_server");
+        shared.metrics.register(&mut metrics);
         doors.register(&mut metrics);
         metrics.register_collector(Box::new(Sessions(shared.registry.clone())));
         metrics.register_collector(Box::new(Claims(shared.router.nodes.clone())));
@@ -62,7 +62,7 @@ impl Status {
         }
     }
 
-    /// Ready means: the nodes are known, and bytes come back from an agent, if there is one.
+    /// Ready means: the nodes are known, and an agent echoes bytes, if one is connected.
     async fn readyz(&self) -> (bool, String) {
         if let Some(task) = self.shared.lost.get() {
             return (false, format!("[-] {task} has ended\nnot ready\n"));
@@ -71,7 +71,7 @@ impl Status {
             return (false, "[-] the server is draining\nnot ready\n".to_owned());
         }
         if self.shared.router.nodes.borrow().nodes().next().is_none() {
-            // Until then every node is taken for one that is dialled directly.
+            // Until then no route is known.
             return (false, "[-] no node is known yet\nnot ready\n".to_owned());
         }
         let mut agents = self.agents();
@@ -93,7 +93,7 @@ impl Status {
                     report.push_str("ready\n");
                     return (true, report);
                 }
-                // Nobody is served better by a server that leaves.
+                // Overload is no reason to leave the load balancer.
                 Err(error) if error.kind() == ErrorKind::Overloaded => {
                     let _ = writeln!(report, "[+] {node} is busy: {error}");
                     report.push_str("ready\n");
@@ -122,7 +122,7 @@ impl Status {
 
     fn metrics(&self) -> String {
         let mut body = String::new();
-        // Text can only fail to be written where there is no memory.
+        // Writing to a string does not fail.
         let _ = text::encode(&mut body, &self.metrics.lock());
         body
     }
@@ -145,7 +145,7 @@ impl Pages for Status {
                 }
                 _ => Page {
                     code: "400 Bad Request",
-                    ..Page::text(true, "say which node: /check?node=NAME\n")
+                    ..Page::text(true, "the node is missing: /check?node=NAME\n")
                 },
             },
             path => Page::missing(path, "/healthz, /readyz, /metrics, /check?node=NAME"),

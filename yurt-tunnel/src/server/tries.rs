@@ -1,4 +1,4 @@
-//! Opens by the first of several sessions that does: one may be dead without knowing, or not have the node.
+//! Opens a stream on the first of several sessions that can: one may be dead unnoticed, or not have the node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,19 +7,22 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use yurt_core::transport::{Error, ErrorKind, Open, Opener, Stream, Target};
 
-/// A session that has not answered for so long, or for so many of its round trips, may be dead without knowing: the
-/// next is tried beside it.
+/// A session that has not answered for so long, or for so many of its round trips, may be dead: the next is tried
+/// beside it.
 const HEDGE: Duration = Duration::from_millis(500);
 const HEDGE_TRIPS: u32 = 3;
 
-/// Which session was tried, and what came of it.
+/// The position of a session, and the result of its open.
 type Tried = (usize, Result<Box<dyn Stream>, Error>);
 
-/// Returns the first stream that stands, the sessions being tried in their order.
+/// Returns the first stream that a session opens. The sessions are tried in their order: the next one when one has
+/// failed, or beside those that have not answered in time.
+///
+/// An error about the target, such as a refused connection, ends the attempt: another session leads to the same target.
 ///
 /// # Errors
-/// What decides for all; else what the first of them said; nothing if none has the node.
-pub(super) async fn first(
+/// An error about the target; else the error of the earliest session that has the node; `None` if none has it.
+pub(super) async fn open_first(
     sessions: Vec<Arc<dyn Opener>>,
     target: &Target,
     end: Instant,
@@ -40,20 +43,20 @@ pub(super) async fn first(
         match tried.unwrap_or_else(aborted) {
             (_, Ok(stream)) => return Ok(stream),
             (_, Err(error)) if error.kind() == ErrorKind::NoPeer => {}
-            (number, Err(error)) if leaves_it_open(error.kind()) => {
+            (number, Err(error)) if is_of_session(error.kind()) => {
                 if failed.as_ref().is_none_or(|(first, _)| number < *first) {
                     failed = Some((number, error));
                 }
             }
             (_, Err(error)) => return Err(Some(error)),
         }
-        // A silent one is waited for beside it, and not before it.
+        // Those that have not answered are still waited for.
         next_at = begin(&mut tries, &mut untried, target, end);
     }
     Err(failed.map(|(_, error)| error))
 }
 
-/// Opens by the next session, if there is one, beside those that have not answered; returns when to begin another.
+/// Starts an open on the next session, if there is one; returns when to start another beside it.
 fn begin(
     tries: &mut JoinSet<Tried>,
     untried: &mut impl Iterator<Item = (usize, Arc<dyn Opener>)>,
@@ -71,13 +74,13 @@ fn begin(
     next_at
 }
 
-/// How long to wait for a session alone; another is tried in time, however far away this one is.
+/// How long to wait before the next session is tried, in time however far away this one is.
 fn hedge(round_trip: Option<Duration>, left: Duration) -> Duration {
     let trips = round_trip.unwrap_or_default().saturating_mul(HEDGE_TRIPS);
     HEDGE.max(trips.min(left / 2))
 }
 
-/// Opens by one session.
+/// Opens a stream on one session.
 pub(super) async fn open(
     session: &Arc<dyn Opener>,
     target: &Target,
@@ -87,8 +90,8 @@ pub(super) async fn open(
     session.open(Open::new(target.clone(), left)).await
 }
 
-/// Whether another session may do what has failed so: it says nothing of the target.
-fn leaves_it_open(kind: ErrorKind) -> bool {
+/// Whether an error is about the session and not the target, so that another session may succeed.
+fn is_of_session(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::NoPeer
@@ -189,7 +192,7 @@ mod tests {
         let all = sessions
             .iter()
             .map(|far| Arc::<Far>::clone(far) as Arc<dyn Opener>);
-        let tried = first(all.collect(), &Target::Echo, began + DEADLINE).await;
+        let tried = open_first(all.collect(), &Target::Echo, began + DEADLINE).await;
         tried.expect("one of them answers");
         let opens = sessions.iter().map(|far| far.opens.load(Ordering::Relaxed));
         (began.elapsed(), opens.sum())

@@ -29,7 +29,7 @@ pub(super) fn refusal_for(address: SocketAddr, refusal: Refusal, why: impl Displ
 
 /// The error of a handshake that took too long.
 pub(super) fn slow(address: SocketAddr) -> Error {
-    refusal(address, Refusal::Slow)
+    refusal(address, Refusal::HandshakeTimeout)
 }
 
 /// The error of a peer that has proven who it is, and whose session has not begun.
@@ -50,8 +50,8 @@ fn failure(
 ) -> Error {
     let kind = match refusal {
         Refusal::Protocol => ErrorKind::Protocol,
-        Refusal::Slow => ErrorKind::Timeout,
-        Refusal::Flood => ErrorKind::Overloaded,
+        Refusal::HandshakeTimeout => ErrorKind::Timeout,
+        Refusal::TooManyHandshakes => ErrorKind::Overloaded,
         Refusal::HungUp => ErrorKind::Closed,
         _ => ErrorKind::Forbidden,
     };

@@ -77,7 +77,7 @@ pub(crate) struct Bed {
     pub(crate) socket: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) connect: SocketAddr,
-    pub(crate) figures: egress::Figures,
+    pub(crate) figures: egress::Metrics,
     pub(crate) shutdown: CancellationToken,
     /// What is still to be done.
     pub(crate) work: TaskTracker,
@@ -107,7 +107,7 @@ impl Bed {
         let roads = Arc::new(Roads::default());
         let doors = Doors::open(config, credentials(&pki, folder.path()), roads.clone()).unwrap();
         let (listen, connect) = (doors.listen_addr().unwrap(), doors.connect_addr().unwrap());
-        let (figures, shutdown) = (doors.figures(), CancellationToken::new());
+        let (figures, shutdown) = (doors.metrics(), CancellationToken::new());
         let work = TaskTracker::new();
         let mut running = JoinSet::new();
         running.spawn(doors.run(shutdown.clone(), work.clone()));

@@ -47,7 +47,7 @@ async fn a_flood_of_connections_that_say_nothing_keeps_nobody_out() {
     for _ in 0..50 {
         flood.push(TcpStream::connect(bed.connect).await.unwrap());
     }
-    let refused = "door_refusals_total{door=\"connect\",reason=\"flood\"} 43";
+    let refused = "door_refusals_total{door=\"connect\",reason=\"too_many_handshakes\"} 43";
     until("the oldest are turned away", || {
         bed.counted("door_refusals_total") == [refused]
     })
@@ -73,7 +73,7 @@ async fn a_handshake_that_does_not_go_on_is_ended() {
     let mut stream = TcpStream::connect(bed.listen).await.unwrap();
     stream.write_all(b"\x16\x03\x01").await.unwrap();
     assert_eq!(soon(stream.read(&mut [0; 1])).await.unwrap(), 0);
-    let refused = "door_refusals_total{door=\"egress\",reason=\"slow\"} 1";
+    let refused = "door_refusals_total{door=\"egress\",reason=\"handshake_timeout\"} 1";
     assert_eq!(bed.counted("door_refusals_total"), [refused]);
 }
 
@@ -108,7 +108,7 @@ async fn one_client_leaves_tunnels_to_the_others() {
     let _open = [greedy(1).await.unwrap(), greedy(2).await.unwrap()];
     let refused = greedy(3).await.unwrap_err();
     let expected = "HTTP/1.1 503 Service Unavailable: too many tunnels are open at this door: 2, \
-                    which is the share of ";
+                    the share of ";
     assert!(refused.starts_with(expected), "{refused}");
     assert!(refused.contains("\r\nRetry-After: 1\r\n"), "{refused}");
     let mut other = shake(&bed.client("another", &[]), bed.connect)

@@ -150,7 +150,7 @@ async fn a_crowd_that_starts_at_once_is_complete_and_leaves_both_listeners() {
     let server = serve(&wan, credentials(&folder, "cloud", &pki, shown), &names).await;
     let (dial, address) = (server.dial(), server.address().unwrap());
     let mut serving = JoinSet::new();
-    serving.spawn(server.run(egress::Figures::default(), CancellationToken::new()));
+    serving.spawn(server.run(egress::Metrics::default(), CancellationToken::new()));
     let agent = |name: &String, ways: std::ops::Range<usize>| {
         let shown = pki.client(&format!("system:node:{name}"), &["system:nodes"]);
         let credentials = credentials(&folder, name, &pki, shown);

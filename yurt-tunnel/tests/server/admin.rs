@@ -114,7 +114,7 @@ async fn every_metric_that_is_promised_is_there() {
         "credit_stalls_total 0",
         "lost_packets_total 0",
         "migrations_total 0",
-        r#"dials_total{road="agent",result="connected"} 1"#,
+        r#"dials_total{route="agent",result="connected"} 1"#,
         "dial_duration_seconds_count 1",
         r#"refusals_total{reason="expired"} 0"#,
         r#"refused_claims{reason="taken"} 0"#,

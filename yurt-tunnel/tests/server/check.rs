@@ -74,14 +74,14 @@ async fn a_way_to_the_kubelet_is_told_step_by_step_up_to_its_certificate() {
         (
             Shows::OurCertificate,
             200,
-            "[+] TLS answers with a certificate of our authority",
+            "[+] TLS works, with a certificate of our authority",
         ),
         (
             Shows::AnotherCertificate,
             200,
-            "[+] TLS answers; its certificate is not one we know",
+            "[+] TLS works; the certificate is not of our authority",
         ),
-        (Shows::NoTls, 503, "[-] TLS does not answer"),
+        (Shows::NoTls, 503, "[-] the TLS handshake failed"),
     ] {
         let (address, _kubelet) = kubelet(&world, shows).await;
         let agent = world.agent("edge-1", &server, Manner::Dials(address)).await;
@@ -105,7 +105,8 @@ async fn a_way_to_the_kubelet_is_told_step_by_step_up_to_its_certificate() {
 async fn a_way_that_breaks_is_told_up_to_where_it_does() {
     let world = World::new();
     let server = world.alone().await;
-    let unknown = "[-] node edge-9 is not known: no Node object, and not in the file of nodes\n";
+    let unknown =
+        "[-] node edge-9 is unknown: it is neither a Node object nor in the file of nodes\n";
     assert_eq!(report(&server, "edge-9").await, (503, unknown.to_owned()));
     let nowhere = "[-] the agent of edge-1 is not connected, and there is no other server\n";
     let nowhere = format!("{KNOWN}{nowhere}");

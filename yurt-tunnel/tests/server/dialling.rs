@@ -58,7 +58,7 @@ async fn a_node_without_an_agent_is_named_in_the_answer() {
     let error = alone.dial("edge-1:10250").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoPeer);
     assert_eq!(error.to_string(), "no agent of node edge-1 is connected");
-    let dials = r#"yurt_tunnel_server_dials_total{road="agent",result="no_agent"}"#;
+    let dials = r#"yurt_tunnel_server_dials_total{route="agent",result="no_agent"}"#;
     assert!((alone.metric(dials).await - 1.0).abs() < f64::EPSILON);
 }
 

@@ -217,7 +217,7 @@ async fn a_server_that_loses_a_task_ends_and_says_which_and_why() {
         let run = opened
             .await
             .unwrap()
-            .run(egress::Figures::default(), shutdown.clone());
+            .run(egress::Metrics::default(), shutdown.clone());
         let ended = timeout(SOON, run).await.expect("it ends").unwrap_err();
         let said = Chain(&ended).to_string();
         assert!(

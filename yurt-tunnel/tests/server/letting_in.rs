@@ -249,7 +249,7 @@ async fn connections_that_say_nothing_are_bounded_and_let_go_and_agents_come_in_
     for _ in 0..600 {
         idle.push(TcpStream::connect(server.address).await.unwrap());
     }
-    is_refused(&server, Refusal::Flood, 80.0).await;
+    is_refused(&server, Refusal::TooManyHandshakes, 80.0).await;
     let (certificate, key) = node_certificate(&world.pki, Validity::default()).unwrap();
     let credentials = world.write("agent", &certificate, &key);
     let quic = Way::Quic.transport(credentials.clone());
@@ -261,7 +261,7 @@ async fn connections_that_say_nothing_are_bounded_and_let_go_and_agents_come_in_
     let mut dialled: Dialled = server.reaches("edge-1:10250").await;
     echoes(&mut dialled).await;
     // The idle ones are let go in the time of a handshake, and others have their places.
-    is_refused(&server, Refusal::Slow, 500.0).await;
+    is_refused(&server, Refusal::HandshakeTimeout, 500.0).await;
     let http2 = Way::Http2.transport(credentials);
     http2.connect(server.address, NAME).await.unwrap();
 }
@@ -276,7 +276,7 @@ async fn who_has_a_certificate_and_never_says_hello_is_let_go() {
     };
     let both = async { tokio::join!(silent(Way::Quic), silent(Way::Http2)) };
     timeout(SOON, both).await.expect("both are let go");
-    is_refused(&server, Refusal::Slow, 2.0).await;
+    is_refused(&server, Refusal::HandshakeTimeout, 2.0).await;
     assert!(server.metric("yurt_tunnel_server_agents").await < 1.0);
 }
 

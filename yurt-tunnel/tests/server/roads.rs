@@ -65,7 +65,7 @@ async fn who_answers_in_a_servers_place_without_a_servers_certificate_asks_for_n
     let State::Closed { reason, .. } = closed.unwrap().clone() else {
         unreachable!("it was waited for");
     };
-    assert_eq!(reason, "only servers ask for another's nodes");
-    let refusals = r#"yurt_tunnel_server_refusals_total{reason="stranger"}"#;
+    assert_eq!(reason, "only tunnel servers may ask for nodes");
+    let refusals = r#"yurt_tunnel_server_refusals_total{reason="unauthorized"}"#;
     assert!(linking.metric(refusals).await >= 1.0);
 }

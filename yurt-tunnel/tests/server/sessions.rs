@@ -19,8 +19,8 @@ async fn a_peer_that_is_neither_a_node_nor_a_server_is_sent_away_and_counted() {
     };
     let session = world.connect(stranger, server.address).await.unwrap();
     let reason = ended(&*session).await;
-    assert_eq!(reason, "only nodes and servers come in here");
-    let refusals = r#"yurt_tunnel_server_refusals_total{reason="stranger"}"#;
+    assert_eq!(reason, "only nodes and tunnel servers may connect");
+    let refusals = r#"yurt_tunnel_server_refusals_total{reason="unauthorized"}"#;
     assert!((server.metric(refusals).await - 1.0).abs() < f64::EPSILON);
     assert!(server.metric("yurt_tunnel_server_agents").await < 1.0);
 }

@@ -89,7 +89,7 @@ async fn one_client_takes_no_node_from_kube_apiserver_or_from_another() {
         for refused in refused {
             let refused = refused.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Overloaded, "{refused}");
-            let expected = "prometheus has 256 streams to node edge-1, which is its share";
+            let expected = "prometheus has 256 streams to node edge-1, its share";
             assert_eq!(refused.to_string(), expected);
         }
         for other in [Caller::ApiServer, client("another")] {

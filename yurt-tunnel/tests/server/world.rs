@@ -283,7 +283,7 @@ impl Running {
         let (dial, shutdown) = (server.dial(), CancellationToken::new());
         let work = server.work();
         let mut tasks = JoinSet::new();
-        tasks.spawn(server.run(egress::Figures::default(), shutdown.clone()));
+        tasks.spawn(server.run(egress::Metrics::default(), shutdown.clone()));
         Self {
             address,
             admin,

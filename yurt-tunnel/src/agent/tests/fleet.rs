@@ -153,7 +153,7 @@ async fn a_fleet_on_bad_links_that_is_restarted_at_once_is_complete_each_time() 
     let server = fleet.server().await;
     let dial = server.dial();
     let mut serving = JoinSet::new();
-    serving.spawn(server.run(egress::Figures::default(), CancellationToken::new()));
+    serving.spawn(server.run(egress::Metrics::default(), CancellationToken::new()));
     for restart in 0..RESTARTS {
         let agents = fleet.start();
         let mut waiting = JoinSet::new();

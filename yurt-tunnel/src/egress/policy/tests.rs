@@ -140,7 +140,7 @@ fn a_denial_says_who_wanted_what() {
     );
     assert_eq!(
         denied.unwrap_err().to_string(),
-        "no rule lets user \"prometheus\" reach port 22 of node edge-1"
+        "no rule allows user \"prometheus\" to reach port 22 of node edge-1"
     );
 }
 

@@ -144,7 +144,7 @@ impl Shaking {
         if lane == BULK {
             let session = self.sessions.lock().get(&name).and_then(Weak::upgrade);
             let session = session.filter(|session| session.user() == peer.user);
-            let session = session.ok_or_else(|| refusal(address, Refusal::Stranger))?;
+            let session = session.ok_or_else(|| refusal(address, Refusal::Unauthorized))?;
             session.attach(requests, connection, &wire);
             return Ok(None);
         }

@@ -60,7 +60,7 @@ impl<T: Send + 'static> Handshakes<T> {
             waiting.enter_if_fair(Source::of(address), end.clone())
         };
         let Ok((ticket, evicted)) = entered else {
-            return Err(refusal(address, Refusal::Flood));
+            return Err(refusal(address, Refusal::TooManyHandshakes));
         };
         if let Some(oldest) = evicted {
             oldest.cancel();
@@ -76,8 +76,8 @@ impl<T: Send + 'static> Handshakes<T> {
             let shaken = end.run_until_cancelled(timeout(HANDSHAKE_LIMIT, shaken));
             let refusal = match shaken.await {
                 Some(Ok(shaken)) => return shaken,
-                Some(Err(_elapsed)) => Refusal::Slow,
-                None => Refusal::Flood,
+                Some(Err(_elapsed)) => Refusal::HandshakeTimeout,
+                None => Refusal::TooManyHandshakes,
             };
             Err(failure(
                 address,
@@ -160,10 +160,10 @@ mod tests {
         begin(([192, 0, 2, 2], 1).into()).unwrap();
         // A task that has not run yet is not over.
         let evicted = handshakes.next().await.unwrap_err();
-        assert_eq!(Refusal::of(&evicted), Refusal::Flood);
+        assert_eq!(Refusal::of(&evicted), Refusal::TooManyHandshakes);
         assert!(evicted.to_string().contains("192.0.2.1:1"), "{evicted}");
         let slow = handshakes.next().await.unwrap_err();
-        assert_eq!(Refusal::of(&slow), Refusal::Slow);
+        assert_eq!(Refusal::of(&slow), Refusal::HandshakeTimeout);
         let expected = "shake hands with system:node:edge-1 at 192.0.2.1:";
         assert!(slow.to_string().starts_with(expected), "{slow}");
     }

@@ -110,7 +110,7 @@ pub(super) fn refused(address: SocketAddr, error: ConnectionError) -> Error {
             &String::from_utf8_lossy(&theirs.reason),
         ),
         ConnectionError::VersionMismatch => Some(Refusal::Protocol),
-        ConnectionError::TimedOut => Some(Refusal::Slow),
+        ConnectionError::TimedOut => Some(Refusal::HandshakeTimeout),
         _ => None,
     };
     match known {

@@ -1,5 +1,4 @@
-//! What a server counts, in Prometheus' words. Label sets are bounded: roads, results, reasons, and nodes that are
-//! connected.
+//! A server's metrics. Label sets are bounded: routes, results, reasons, and connected nodes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry as Metrics;
+use prometheus_client::registry::Registry as Prometheus;
 use tokio::sync::watch;
 use yurt_core::transport::{Error, ErrorKind};
 
@@ -23,7 +22,7 @@ use crate::nodes::{ClaimRefusal, NodeTable};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DialLabels {
-    road: &'static str,
+    route: &'static str,
     result: &'static str,
 }
 
@@ -32,41 +31,43 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
-/// The server's counters; clones count together.
+/// The server's metrics; clones share their counters.
 #[derive(Clone, Debug)]
-pub(super) struct Figures {
+pub(super) struct Metrics {
     dials: Family<DialLabels, Counter>,
     dial_times: Histogram,
     refusals: Family<ReasonLabels, Counter>,
 }
 
-impl Figures {
-    /// Returns counters that stand at zero.
+impl Metrics {
+    /// Returns metrics that start at zero.
     pub(super) fn new() -> Self {
-        let figures = Self {
+        let metrics = Self {
             dials: Family::default(),
             dial_times: Histogram::new([0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
             refusals: Family::default(),
         };
         for refusal in Refusal::ALL {
             let reason = refusal.label();
-            drop(figures.refusals.get_or_create(&ReasonLabels { reason }));
+            drop(metrics.refusals.get_or_create(&ReasonLabels { reason }));
         }
-        figures
+        metrics
     }
 
-    pub(super) fn register(&self, metrics: &mut Metrics) {
-        let help = "Connections that the doors asked for, by road and result";
+    pub(super) fn register(&self, metrics: &mut Prometheus) {
+        let help = "Connections that the doors asked for, by route and result";
         metrics.register("dials", help, self.dials.clone());
-        let help = "Time until a connection stood or was given up";
+        let help = "Time until a connection was made or failed";
         metrics.register("dial_duration_seconds", help, self.dial_times.clone());
-        let help = "Agents and servers that were not let in or were sent away, by reason";
+        let help = "Agents and servers that were refused or disconnected, by reason";
         metrics.register("refusals", help, self.refusals.clone());
     }
 
-    pub(super) fn dialled(&self, road: &'static str, error: Option<&Error>, took: Duration) {
+    pub(super) fn dialled(&self, route: &'static str, error: Option<&Error>, took: Duration) {
         let result = error.map_or("connected", |error| result(error.kind()));
-        self.dials.get_or_create(&DialLabels { road, result }).inc();
+        self.dials
+            .get_or_create(&DialLabels { route, result })
+            .inc();
         self.dial_times.observe(took.as_secs_f64());
     }
 
@@ -91,7 +92,7 @@ fn result(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// What Node objects claim and do not get, counted at each scrape.
+/// Refused claims of Node objects, counted at each scrape.
 #[derive(Debug)]
 pub(super) struct Claims(pub(super) watch::Receiver<Arc<NodeTable>>);
 
@@ -100,7 +101,7 @@ impl Collector for Claims {
         let table = self.0.borrow().clone();
         let mut family = to.encode_descriptor(
             "refused_claims",
-            "Names and addresses that Node objects claim and that do not count, by reason",
+            "Names and addresses of Node objects that are ignored, by reason",
             None,
             prometheus_client::metrics::MetricType::Gauge,
         )?;
@@ -117,7 +118,7 @@ impl Collector for Claims {
     }
 }
 
-/// What the sessions say of themselves, asked at each scrape.
+/// The sessions' own counters, read at each scrape.
 #[derive(Debug)]
 pub(super) struct Sessions(pub(super) Arc<Registry>);
 
@@ -130,7 +131,7 @@ impl Collector for Sessions {
         let peers = all.len() - agents;
         gauge(&mut to, "peers", "Sessions of other servers", peers as u64)?;
         self.0.totals().encode(&mut to)?;
-        let help = "Round trip to a node's agent";
+        let help = "Round-trip time to a node's agent";
         let mut family = to.encode_descriptor(
             "round_trip_seconds",
             help,

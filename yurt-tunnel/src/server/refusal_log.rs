@@ -1,4 +1,4 @@
-//! Which refusals are said in the log: the first few of each reason in a while, so that no stranger can fill a disk.
+//! The rate limit of logged refusals, per reason, so that nobody can fill the disk with them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use tokio::time::Instant;
 
 use crate::identity::Refusal;
 
-/// How many of one reason are said in how long.
+/// Lines of one reason, and the time that they are counted in.
 const LINES: u64 = 10;
 const WHILE: Duration = Duration::from_secs(60);
 
-/// What was said lately.
+/// What was logged lately.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<HashMap<Refusal, Said>>);
+pub(super) struct RefusalLog(Mutex<HashMap<Refusal, Logged>>);
 
 #[derive(Debug)]
-struct Said {
+struct Logged {
     since: Instant,
     refused: u64,
 }
 
-impl Refusals {
-    /// Returns how many were not said since the last that was, or `None` if this one is not to be said either.
-    pub(super) fn say(&self, refusal: Refusal, now: Instant) -> Option<u64> {
+impl RefusalLog {
+    /// Returns how many lines were left out since the last one, or `None` if this one is left out as well.
+    pub(super) fn admit(&self, refusal: Refusal, now: Instant) -> Option<u64> {
         let mut all = self.0.lock();
-        let fresh = Said {
+        let fresh = Logged {
             since: now,
             refused: 0,
         };
@@ -46,19 +46,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_each_reason_are_said_and_the_rest_are_counted() {
-        let refusals = Refusals::default();
+    fn the_first_of_each_reason_are_logged_and_the_rest_are_counted() {
+        let log = RefusalLog::default();
         let began = Instant::now();
         let said = |refusal, times: u32, at| {
             (0..times)
-                .filter_map(|_| refusals.say(refusal, at))
+                .filter_map(|_| log.admit(refusal, at))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(said(Refusal::Flood, 1_000, began), [0; 10]);
+        assert_eq!(said(Refusal::TooManyHandshakes, 1_000, began), [0; 10]);
         assert_eq!(said(Refusal::Expired, 1, began), [0]);
-        assert_eq!(said(Refusal::Flood, 5, began + WHILE / 2), [0; 0]);
+        assert_eq!(
+            said(Refusal::TooManyHandshakes, 5, began + WHILE / 2),
+            [0; 0]
+        );
         let later = began + WHILE;
-        assert_eq!(said(Refusal::Flood, 2, later), [995, 0]);
-        assert_eq!(said(Refusal::Flood, 1, later + WHILE), [0]);
+        assert_eq!(said(Refusal::TooManyHandshakes, 2, later), [995, 0]);
+        assert_eq!(said(Refusal::TooManyHandshakes, 1, later + WHILE), [0]);
     }
 }

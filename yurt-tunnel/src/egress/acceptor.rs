@@ -10,16 +10,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Door;
-use super::room::{Entered, From};
+use super::pending::{Admitted, Source};
 use super::visit::{Accepted, Shared, Visit};
 use crate::identity::Refusal;
 
-/// How long the system may take to tell of those who have knocked before the door was closed: whoever is left at a
-/// listener that ends is reset.
-const KNOCKED: Duration = Duration::from_millis(20);
+/// How long the system may take to hand over connections that were made before the door closed: closing the
+/// listener would reset them.
+const BACKLOG_LIMIT: Duration = Duration::from_millis(20);
 
-/// How long a listener rests that cannot accept, for want of descriptors most likely.
-const REST: Duration = Duration::from_millis(100);
+/// The pause after a failed accept, which most likely lacks file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) enum Listener {
@@ -29,11 +29,11 @@ pub(super) enum Listener {
 
 /// Accepts at one door.
 #[derive(Debug)]
-pub(super) struct Porter {
+pub(super) struct Acceptor {
     pub(super) door: Door,
     pub(super) shared: Arc<Shared>,
     pub(super) visits: TaskTracker,
-    /// What is still to be done, the visits included.
+    /// What a drain waits for, the visits included.
     pub(super) work: TaskTracker,
     pub(super) closed: CancellationToken,
     /// Ends every visit, wherever it is.
@@ -41,53 +41,55 @@ pub(super) struct Porter {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<(Accepted, From)> {
+    async fn accept(&self) -> io::Result<(Accepted, Source)> {
         match self {
             Self::Socket(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Accepted::Socket(stream), From::Socket))
+                Ok((Accepted::Socket(stream), Source::Socket))
             }
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok((Accepted::Tcp(stream), From::Address(address.ip())))
+                Ok((Accepted::Tcp(stream), Source::Address(address.ip())))
             }
         }
     }
 }
 
-impl Porter {
-    /// Accepts until the door is closed, and then those who had knocked before.
+impl Acceptor {
+    /// Accepts until the door is closed, and then what was in the backlog.
     pub(super) async fn accept(self, listener: Listener) {
         while let Some(accepted) = self.closed.run_until_cancelled(listener.accept()).await {
             match accepted {
-                Ok((accepted, from)) => self.let_in(accepted, from),
+                Ok((accepted, source)) => self.admit(accepted, source),
                 Err(error) => {
-                    tracing::warn!(door = %self.door, %error, "a client cannot be accepted");
-                    self.closed.run_until_cancelled(sleep(REST)).await;
+                    tracing::warn!(door = %self.door, %error, "cannot accept a client");
+                    self.closed.run_until_cancelled(sleep(PAUSE)).await;
                 }
             }
         }
-        let by = Instant::now() + KNOCKED;
-        while let Ok(Ok((accepted, from))) = timeout_at(by, listener.accept()).await {
-            self.let_in(accepted, from);
+        let by = Instant::now() + BACKLOG_LIMIT;
+        while let Ok(Ok((accepted, source))) = timeout_at(by, listener.accept()).await {
+            self.admit(accepted, source);
         }
     }
 
-    fn let_in(&self, accepted: Accepted, from: From) {
+    fn admit(&self, accepted: Accepted, source: Source) {
         let end = self.end.child_token();
-        let (place, entered) = self.shared.room.enter(from, end.clone());
-        if entered == Entered::InsteadOfAnother {
-            self.shared.figures.turned_away(self.door, Refusal::Flood);
+        let (permit, admitted) = self.shared.pending.admit(source, end.clone());
+        if admitted == Admitted::Evicting {
+            self.shared
+                .metrics
+                .rejected(self.door, Refusal::TooManyHandshakes);
         }
         let visit = Visit {
             shared: self.shared.clone(),
             door: self.door,
-            from,
+            source,
         };
         let working = self.work.token();
         self.visits.spawn(async move {
             let _working = working;
-            let visit = Box::pin(visit.serve(accepted, place));
+            let visit = Box::pin(visit.serve(accepted, permit));
             end.run_until_cancelled_owned(visit).await;
         });
     }

@@ -1,4 +1,4 @@
-//! What the doors count, in Prometheus' words. Labels are bounded: a door, a code, a reason.
+//! The doors' metrics. Labels are bounded: a door, a code, a reason.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -9,12 +9,12 @@ use prometheus_client::registry::Registry;
 use super::Door;
 use crate::identity::Refusal;
 
-/// The doors' counters; clones count together.
+/// The doors' metrics; clones share their counters.
 #[derive(Clone, Debug, Default)]
-pub struct Figures {
+pub struct Metrics {
     answers: Family<Answered, Counter>,
     gave_up: Family<At, Counter>,
-    refusals: Family<Turned, Counter>,
+    refusals: Family<Rejected, Counter>,
     waiting: Family<At, Gauge>,
     tunnels: Family<At, Gauge>,
     aborted: Family<At, Counter>,
@@ -27,7 +27,7 @@ struct Answered {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Turned {
+struct Rejected {
     door: &'static str,
     reason: &'static str,
 }
@@ -37,41 +37,41 @@ struct At {
     door: &'static str,
 }
 
-/// One more of a gauge, as long as this lives.
+/// Adds one to a gauge as long as this lives.
 #[derive(Debug)]
 pub(super) struct Counted(Gauge);
 
-impl Figures {
-    /// Adds them to what is shown.
+impl Metrics {
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "door_answers",
-            "Requests for a tunnel by door and code of the answer",
+            "Requests for a tunnel, by door and status code",
             self.answers.clone(),
         );
         registry.register(
             "door_gave_up",
-            "Clients that went before they had an answer",
+            "Clients that hung up before their answer",
             self.gave_up.clone(),
         );
         registry.register(
             "door_refusals",
-            "Connections that ended before there was a request, by reason",
+            "Connections that ended before their request, by reason",
             self.refusals.clone(),
         );
         registry.register(
             "door_waiting",
-            "Connections that have not said yet what they want",
+            "Connections that have not sent their request yet",
             self.waiting.clone(),
         );
         registry.register(
             "door_tunnels",
-            "Tunnels that are open or about to be",
+            "Tunnels that are open or being dialled",
             self.tunnels.clone(),
         );
         registry.register(
             "door_aborted",
-            "Tunnels that ended because one of their ends had failed",
+            "Tunnels that were aborted because one end failed",
             self.aborted.clone(),
         );
     }
@@ -81,13 +81,15 @@ impl Figures {
         self.answers.get_or_create(&Answered { door, code }).inc();
     }
 
-    pub(super) fn gave_up(&self, door: Door) {
+    pub(super) fn hung_up(&self, door: Door) {
         self.gave_up.get_or_create(&door.into()).inc();
     }
 
-    pub(super) fn turned_away(&self, door: Door, reason: Refusal) {
+    pub(super) fn rejected(&self, door: Door, reason: Refusal) {
         let (door, reason) = (door.label(), reason.label());
-        self.refusals.get_or_create(&Turned { door, reason }).inc();
+        self.refusals
+            .get_or_create(&Rejected { door, reason })
+            .inc();
     }
 
     pub(super) fn aborted(&self, door: Door) {

@@ -1,4 +1,4 @@
-//! From the file and the flags to what the agent is built of, or every mistake in them at once.
+//! Settings from the file and the flags, or all mistakes in them at once.
 
 mod check;
 mod given;
@@ -78,7 +78,7 @@ pub(crate) struct Settings {
     pub(crate) log: Targets,
 }
 
-/// Which ways of connecting there are.
+/// The transports to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transports {
     Auto,
@@ -87,7 +87,7 @@ pub(crate) enum Transports {
 }
 
 impl Transports {
-    /// Returns them, the preferred first.
+    /// Returns the transports, the preferred one first.
     pub(crate) fn named(self, credentials: &Credentials) -> Vec<NamedTransport> {
         let of = || (credentials.clone(), link::Config::default());
         let quic = || {
@@ -106,7 +106,7 @@ impl Transports {
     }
 }
 
-/// One thing that is wrong, and where.
+/// A mistake, and its place.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mistake {
     place: String,

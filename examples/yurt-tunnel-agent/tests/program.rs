@@ -24,7 +24,7 @@ yurt-tunnel-agent: --server: \"a\" is not host:port
 yurt-tunnel-agent: nodeName: missing: set it in the file or by --node-name
 yurt-tunnel-agent: caFile: missing: set it in the file or by --ca-file
 yurt-tunnel-agent: certificate: missing: set it in the file or by --certificate
-yurt-tunnel-agent: --transport: \"tcp\" is none of auto, quic, h2
+yurt-tunnel-agent: --transport: \"tcp\" is not auto, quic or h2
 yurt-tunnel-agent: --data-dir: var is not an absolute path
 "
     );

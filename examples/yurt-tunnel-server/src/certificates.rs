@@ -1,4 +1,4 @@
-//! Certificates that somebody renews on disk are taken up while the server runs.
+//! Reloads certificates that are renewed on disk.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use tracing::{info, warn};
 use yurt_core::error::Chain;
 use yurt_tunnel::identity::Credentials;
 
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often the files are checked.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// Takes up what changes, until the shutdown.
-pub(crate) async fn keep(credentials: Credentials, shutdown: CancellationToken) {
+/// Reloads certificates that have changed, until the shutdown.
+pub(crate) async fn run(credentials: Credentials, shutdown: CancellationToken) {
     let mut last = String::new();
     loop {
         tokio::select! {
-            () = sleep(LOOK_EVERY) => {}
+            () = sleep(CHECK_EVERY) => {}
             () = shutdown.cancelled() => return,
         }
         let files = credentials.clone();
@@ -25,14 +25,17 @@ pub(crate) async fn keep(credentials: Credentials, shutdown: CancellationToken) 
         let problem = match reloaded.expect("reading certificates does not panic") {
             Ok(is_new) => {
                 if is_new {
-                    info!(user = credentials.own().user, "certificates have changed");
+                    info!(user = credentials.own().user, "reloaded the certificates");
                 }
                 String::new()
             }
             Err(error) => Chain(&error).to_string(),
         };
         if problem != last && !problem.is_empty() {
-            warn!(error = problem, "the certificates of before stay in use");
+            warn!(
+                error = problem,
+                "cannot reload the certificates; the former ones stay in use"
+            );
         }
         last = problem;
     }

@@ -1,4 +1,4 @@
-//! Asks the server that runs on this host whether a node can be reached, and prints what it says.
+//! Asks the server on this host whether a node can be reached, and prints its report.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,12 +9,12 @@ use crate::config::Check;
 use crate::{BAD_CONFIG, say};
 
 /// A check takes some round trips of at most five seconds each.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CHECK_LIMIT: Duration = Duration::from_secs(30);
 
-/// No report is longer.
+/// The longest report.
 const MAX_ANSWER: u64 = 1 << 20;
 
-/// Prints the report: 0 if the node is reached, 1 if not, 2 if nobody could be asked so.
+/// Prints the report. The exit code is 0 if the node is reached, 1 if not, 2 for wrong arguments.
 pub(crate) fn run(asked: &Check) -> ExitCode {
     let address = match asked.address() {
         Ok(address) => address,
@@ -41,14 +41,14 @@ pub(crate) fn run(asked: &Check) -> ExitCode {
 
 fn print(report: &str, code: ExitCode) -> ExitCode {
     // Whoever closed the pipe does not want to read it.
-    let _ = io::stdout().write_all(report.as_bytes());
+    let _printed_or_not = io::stdout().write_all(report.as_bytes());
     code
 }
 
 /// Returns the code and the body of an answer.
 fn ask(address: SocketAddr, target: &str) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, CHECK_LIMIT)?;
+    stream.set_read_timeout(Some(CHECK_LIMIT))?;
     let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
@@ -58,5 +58,5 @@ fn ask(address: SocketAddr, target: &str) -> io::Result<(u16, String)> {
         let code = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
         Some((code, body.to_owned()))
     });
-    parsed.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "that is no answer of HTTP"))
+    parsed.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }

@@ -1,4 +1,4 @@
-//! From the file and the flags to what the server is built of, or every mistake in them at once.
+//! Settings from the file and the flags, or all mistakes in them at once.
 
 mod check;
 mod cluster;
@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Check(Check),
 }
 
-/// Which node, and which server to ask.
+/// The node, and the server to ask.
 #[derive(Debug, Args)]
 #[command(next_line_help = true)]
 pub(crate) struct Check {
@@ -55,7 +55,7 @@ pub(crate) struct Check {
     config: Option<PathBuf>,
 }
 
-/// How the server is set up.
+/// The flags of a server.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Flags {
     /// The configuration file, YAML; the rules for CONNECT clients can only be set there
@@ -135,16 +135,16 @@ pub(crate) struct Settings {
     pub(crate) log: Targets,
 }
 
-/// Who says which nodes there are.
+/// The source of nodes.
 #[derive(Debug)]
 pub(crate) enum NodesFrom {
-    /// A file of the operator's.
+    /// A file of the operator.
     File(PathBuf),
-    /// The API server, as far as is granted; its answer is remembered in a folder.
+    /// The API server, within the grants; the nodes are kept in a folder.
     Cluster(Cluster, Option<PathBuf>, Grants),
 }
 
-/// One thing that is wrong, and where.
+/// A mistake, and its place.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mistake {
     place: String,
@@ -168,7 +168,7 @@ pub(crate) fn load(flags: Flags) -> Result<Settings, Vec<Mistake>> {
 }
 
 impl Check {
-    /// Returns where the server is to be asked.
+    /// Returns the address of the server's pages.
     pub(crate) fn address(&self) -> Result<SocketAddr, Vec<Mistake>> {
         let mut given = Given::default();
         if let Some(path) = &self.config {

@@ -1,4 +1,4 @@
-//! The nodes of a cluster, watched; and remembered, so that a start without an API server knows them.
+//! The nodes of a cluster: watched, and kept on disk for a start without an API server.
 
 mod kept;
 mod object;
@@ -26,11 +26,11 @@ use yurt_tunnel::nodes::{Grants, NodeSource, NodeTable, RefusedClaim};
 
 use self::object::{Known, NodeObject, known, oldest_first};
 
-/// How long to wait before a watch that failed is begun again.
+/// The pause before a failed watch is restarted.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How many refused claims the log may tell of: a kubelet can make up new ones for ever.
-const MAX_TOLD: usize = 20_000;
+/// How many refused claims are logged: a kubelet can make up new ones for ever.
+const MAX_LOGGED: usize = 20_000;
 
 /// The Node objects of a cluster.
 pub(crate) struct KubeNodes {
@@ -43,10 +43,10 @@ pub(crate) struct KubeNodes {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Error {
-    /// The kubeconfig names nothing that can be used.
+    /// The kubeconfig cannot be used.
     #[error("make a client of the cluster")]
     Client(#[source] kube::Error),
-    /// The data folder cannot be had.
+    /// The data folder could not be made.
     #[error("make the folder {}", path.display())]
     Folder {
         /// Which.
@@ -56,18 +56,18 @@ pub(crate) enum Error {
     },
 }
 
-/// What the watch has told so far.
+/// The state of the watch.
 #[derive(Default)]
-struct Told {
+struct Watched {
     nodes: BTreeMap<NodeName, Known>,
-    /// A list that is not whole yet.
+    /// A list that is not complete yet.
     listed: BTreeMap<NodeName, Known>,
-    /// The refused claims that the log has told of.
+    /// The refused claims that were logged.
     refused: HashSet<RefusedClaim>,
 }
 
 impl KubeNodes {
-    /// Returns the source, and the nodes that an earlier start has remembered in `folder`; blocks on the disk.
+    /// Returns the source, and the nodes that `folder` keeps from an earlier run; blocks on the disk.
     pub(crate) fn open(
         config: Config,
         folder: Option<PathBuf>,
@@ -93,25 +93,25 @@ impl KubeNodes {
     }
 
     /// Watches as long as the client lives.
-    async fn follow(&self, shown: &watch::Sender<Arc<NodeTable>>) {
+    async fn follow(&self, table: &watch::Sender<Arc<NodeTable>>) {
         let nodes = Api::<NodeObject>::all(self.client.clone());
         let events = watcher(nodes, watcher::Config::default());
         pin_mut!(events);
-        let mut told = Told::default();
+        let mut watched = Watched::default();
         let mut is_warned = false;
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
                     is_warned = false;
-                    if told.take(event) {
-                        self.show(&mut told, shown).await;
+                    if watched.take(event) {
+                        self.publish_table(&mut watched, table).await;
                     }
                 }
                 Err(error) => {
                     if !is_warned {
                         warn!(
                             error = Chain(&error).to_string(),
-                            "the nodes of before stay"
+                            "cannot watch the nodes; the last table stays"
                         );
                     }
                     is_warned = true;
@@ -121,12 +121,16 @@ impl KubeNodes {
         }
     }
 
-    /// Shows a table, and remembers it.
-    async fn show(&self, told: &mut Told, shown: &watch::Sender<Arc<NodeTable>>) {
-        let nodes = oldest_first(told.nodes.values());
+    /// Publishes a table, and keeps it on disk.
+    async fn publish_table(
+        &self,
+        watched: &mut Watched,
+        published: &watch::Sender<Arc<NodeTable>>,
+    ) {
+        let nodes = oldest_first(watched.nodes.values());
         let table = NodeTable::claimed(nodes.iter().cloned(), &self.grants);
-        told.say_refused(table.refused());
-        let is_new = shown.send_if_modified(|before| {
+        watched.log_refused(table.refused());
+        let is_new = published.send_if_modified(|before| {
             let is_new = **before != table;
             *before = Arc::new(table);
             is_new
@@ -134,13 +138,13 @@ impl KubeNodes {
         if !is_new {
             return;
         }
-        info!(nodes = nodes.len(), "nodes are known");
+        info!(nodes = nodes.len(), "read the nodes");
         if let Some(folder) = self.folder.clone() {
             let written = tokio::task::spawn_blocking(move || kept::write(&folder, &nodes)).await;
             if let Ok(Err(error)) = written {
                 warn!(
                     error = Chain(&error).to_string(),
-                    "the nodes are not remembered"
+                    "cannot keep the nodes on disk"
                 );
             }
         }
@@ -165,8 +169,8 @@ impl NodeSource for KubeNodes {
     }
 }
 
-impl Told {
-    /// Returns whether another table follows. A list counts when it is whole.
+impl Watched {
+    /// Returns whether the table may have changed. A list counts once it is complete.
     fn take(&mut self, event: Event<NodeObject>) -> bool {
         match event {
             Event::Init => {
@@ -193,17 +197,17 @@ impl Told {
         }
     }
 
-    /// Tells of claims that were not refused before: of each reason how many, and one of them.
-    fn say_refused(&mut self, refused: &[RefusedClaim]) {
+    /// Logs claims that were not refused before: for each reason their number, and one of them.
+    fn log_refused(&mut self, refused: &[RefusedClaim]) {
         let mut fresh = BTreeMap::new();
         for claim in refused {
-            if self.refused.len() < MAX_TOLD && self.refused.insert(claim.clone()) {
+            if self.refused.len() < MAX_LOGGED && self.refused.insert(claim.clone()) {
                 let (claims, _) = fresh.entry(claim.reason).or_insert((0_usize, claim));
                 *claims += 1;
             }
         }
         for (reason, (claims, RefusedClaim { node, host, .. })) in fresh {
-            warn!(claims, %reason, node, ?host, "what a Node object claims leads to no agent");
+            warn!(claims, %reason, node, ?host, "ignoring addresses of Node objects");
         }
     }
 }

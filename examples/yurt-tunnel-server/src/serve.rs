@@ -1,4 +1,4 @@
-//! The assembly: what the settings name is opened, run, and drained at a signal.
+//! The assembly: opens what the settings name, runs it, and drains it at a signal.
 
 use std::error::Error;
 
@@ -51,21 +51,21 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let socket = config.socket.clone();
     let doors = Doors::open(config, credentials.clone(), server.dial())?;
     if let Some(path) = socket {
-        info!(path = %path.display(), "kube-apiserver may connect");
+        info!(path = %path.display(), "listening for kube-apiserver");
     }
     if let Some(address) = doors.listen_addr() {
-        info!(%address, "kube-apiserver may connect");
+        info!(%address, "listening for kube-apiserver");
     }
     if let Some(address) = doors.connect_addr() {
-        info!(%address, "clients may connect");
+        info!(%address, "listening for clients");
     }
     if let Some(address) = server.admin_address() {
-        info!(%address, "health and metrics are shown");
+        info!(%address, "health and metrics are served");
     }
 
     let shutdown = CancellationToken::new();
     let serving = async {
-        let (figures, token) = (doors.figures(), shutdown.clone());
+        let (figures, token) = (doors.metrics(), shutdown.clone());
         let work = server.work();
         let doors = async {
             let ended = doors.run(token.clone(), work).await;
@@ -77,7 +77,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         let (served, ended, ()) = tokio::join!(
             server,
             doors,
-            certificates::keep(credentials, shutdown.clone())
+            certificates::run(credentials, shutdown.clone())
         );
         served?;
         Ok(ended?)
@@ -90,7 +90,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     shutdown.cancel();
     tokio::select! {
         ended = serving => ended,
-        () = signals.next() => Err("a second signal: not all streams have ended".into()),
+        () = signals.next() => Err("a second signal ended the drain; streams were still open".into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What makes one value wrong, in words that follow its place.
+//! Parsers of values; an error follows the place of its value.
 
 use std::{fs::File, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:10266"))
 }
 
-/// A number of things of which there is at least one.
+/// A positive number.
 pub(super) fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
@@ -21,7 +21,7 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Seconds, of which a link lives through no more: the server asks by itself after five minutes.
+/// A number of seconds, below the five minutes after which the server pings a silent link itself.
 pub(super) fn keep_alive(text: &str) -> Result<Duration, String> {
     let seconds = text.strip_suffix('s').and_then(|text| text.parse().ok());
     match seconds {
@@ -42,7 +42,7 @@ pub(super) fn transport(text: &str) -> Result<Transports, String> {
         "auto" => Ok(Transports::Auto),
         "quic" => Ok(Transports::Quic),
         "h2" => Ok(Transports::H2),
-        _ => Err(format!("{text:?} is none of auto, quic, h2")),
+        _ => Err(format!("{text:?} is not auto, quic or h2")),
     }
 }
 
@@ -80,16 +80,16 @@ pub(super) fn readable(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// The certificate is the node's: servers believe no other.
+/// The certificate must be the node's: servers accept no other.
 pub(super) fn identity(credentials: &Credentials, node: &NodeName) -> Result<(), String> {
     let own = credentials.own();
     match own.node() {
         Some(name) if name == *node => Ok(()),
         Some(name) => Err(format!(
-            "it is the certificate of the node {name}, not of {node}"
+            "the certificate is that of node {name}, not of {node}"
         )),
         None => Err(format!(
-            "it is the certificate of {:?}, not of system:node:{node} in the group system:nodes",
+            "the certificate is that of {:?}, not of system:node:{node} in the group system:nodes",
             own.user
         )),
     }

@@ -1,4 +1,4 @@
-//! What was given for each key, by the file and by flags, on its way to settings or mistakes.
+//! The values of each key, from the file and the flags, and their way to settings or mistakes.
 
 use std::{collections::BTreeMap, fmt, io, path::PathBuf, str::FromStr};
 
@@ -32,12 +32,12 @@ pub(super) const KEYS: [(&str, &str); 14] = [
 /// The keys that take a list.
 const LISTS: [&str; 2] = ["servers", "allow"];
 
-/// What was given for each key and where, and the mistakes so far.
+/// The values of each key with their places, and the mistakes so far.
 #[derive(Default)]
 pub(super) struct Given {
     texts: BTreeMap<&'static str, Vec<Placed>>,
     mistakes: Vec<Mistake>,
-    /// What is missing may be in the file that could not be read: that it could not is told already.
+    /// The file could not be read, which is a mistake already: a missing key may be in it.
     is_file_unread: bool,
 }
 
@@ -205,14 +205,17 @@ impl Given {
         Some((place, self.optional(key, check::readable)?))
     }
 
-    /// A pause, or the choice of it.
+    /// A fixed interval, or how the agent chooses it.
     fn keep_alive(&mut self) -> Option<KeepAlive> {
         let is_fixed = self.is_given("keepAlive");
         let fixed = self.optional("keepAlive", check::keep_alive);
         let is_metered = self.or("metered", "false", parsed)?;
         match (is_fixed, is_metered) {
             (true, true) => {
-                self.mistake("metered", "it chooses the pauses: leave keepAlive out");
+                self.mistake(
+                    "metered",
+                    "excludes keepAlive: the agent chooses the interval",
+                );
                 None
             }
             (true, false) => fixed.map(KeepAlive::Fixed),
@@ -287,7 +290,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, Value>, String> {
     Ok(keys.unwrap_or_default())
 }
 
-/// A text, or a number or a boolean as it would be written.
+/// A text; a number or a boolean counts as it is written.
 fn text(value: Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text),

@@ -129,7 +129,7 @@ DIR/config.yaml: allow[0]: \"10.0.0.0/33:1\" is not HOST:PORT, such as 192.0.2.7
 [2001:db8::1]:443 or plc.example:502
 DIR/config.yaml: allow[1]: \"*:*\" is not HOST:PORT, such as 192.0.2.7:9100, 10.1.0.0/16:*, \
 [2001:db8::1]:443 or plc.example:502
-DIR/config.yaml: transport: \"tcp\" is none of auto, quic, h2
+DIR/config.yaml: transport: \"tcp\" is not auto, quic or h2
 DIR/config.yaml: links: \"0\" is not a whole number above 0
 DIR/config.yaml: kubeletPort: \"65536\" is not a port
 DIR/config.yaml: dataDir: var is not an absolute path
@@ -156,7 +156,7 @@ fn links_rest_as_long_as_the_operator_says() {
         ),
         (
             &["--keep-alive", "30s", "--metered"],
-            "metered: it chooses the pauses: leave keepAlive out",
+            "metered: excludes keepAlive: the agent chooses the interval",
         ),
     ] {
         assert_eq!(load_in(folder.path(), GOOD, flags).unwrap_err(), mistake);
@@ -169,11 +169,11 @@ fn a_certificate_of_somebody_else_is_a_mistake() {
     for (flags, expected) in [
         (
             &["--certificate", "DIR/admin.pem"][..],
-            "--certificate: it is the certificate of \"admin\", not of system:node:edge-1 in the group system:nodes",
+            "--certificate: the certificate is that of \"admin\", not of system:node:edge-1 in the group system:nodes",
         ),
         (
             &["--node-name", "edge-2"],
-            "DIR/config.yaml: certificate: it is the certificate of the node edge-1, not of edge-2",
+            "DIR/config.yaml: certificate: the certificate is that of node edge-1, not of edge-2",
         ),
         (
             &["--certificate", "DIR/text"],
@@ -202,7 +202,7 @@ fn a_file_that_cannot_be_read_hides_what_it_would_have_said() {
     assert_eq!(
         load_in(folder.path(), "", &flags).unwrap_err(),
         "--config: cannot read DIR/none.yaml: No such file or directory (os error 2)\n\
-         --transport: \"x\" is none of auto, quic, h2"
+         --transport: \"x\" is not auto, quic or h2"
     );
 }
 

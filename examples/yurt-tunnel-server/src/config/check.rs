@@ -1,4 +1,4 @@
-//! What makes one value wrong, in words that follow its place.
+//! Parsers of values; an error follows the place of its value.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,7 +37,7 @@ pub(super) fn host_and_port(text: &str) -> Result<Address, String> {
         .map_err(|_| format!("{text:?} is not a name or an address with a port"))
 }
 
-/// A file that is there for us.
+/// A file that this process can read.
 pub(super) fn readable(text: &str) -> Result<PathBuf, String> {
     match File::open(text) {
         Ok(_) => Ok(PathBuf::from(text)),
@@ -45,7 +45,7 @@ pub(super) fn readable(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// A place that does not depend on where the program was started.
+/// An absolute path: it does not depend on the working directory.
 pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() {

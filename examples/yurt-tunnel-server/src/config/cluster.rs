@@ -1,4 +1,4 @@
-//! How the API server is reached that says which nodes there are.
+//! Access to the API server that has the Node objects.
 
 use std::env;
 use std::path::Path;
@@ -7,10 +7,10 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use yurt_core::error::Chain;
 
-/// What a pod has by which it finds the API server.
+/// Set in every pod.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 
-/// An API server, and as whom to ask it.
+/// An API server, and the identity to ask it with.
 #[derive(Debug)]
 pub(crate) enum Cluster {
     /// By a kubeconfig.
@@ -29,7 +29,7 @@ impl Cluster {
     pub(super) fn of_pod() -> Result<Self, String> {
         if env::var_os(SERVICE_HOST).is_none() {
             return Err(
-                "missing: set it, or a nodesFile; this is no pod with a service account".to_owned(),
+                "missing: set it or nodesFile; this is not a pod with a service account".to_owned(),
             );
         }
         Config::incluster()
@@ -37,7 +37,7 @@ impl Cluster {
             .map_err(|error| Chain(&error).to_string())
     }
 
-    /// Returns how a client of it is set up.
+    /// Returns the configuration of a client.
     pub(crate) async fn config(self) -> Result<Config, KubeconfigError> {
         match self {
             Self::File(file) => {

@@ -1,4 +1,4 @@
-//! What was given for each key, by the file and by flags, on its way to settings or mistakes.
+//! The values of each key, from the file and the flags, and their way to settings or mistakes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,19 +39,19 @@ pub(super) const KEYS: [(&str, &str); 18] = [
 /// The keys whose values are lists.
 const LISTS: [&str; 4] = ["advertise", "peers", "nodeNetworks", "serviceNetworks"];
 
-/// The keys that no flag has: who may come in by which door, and who may reach what.
+/// The keys without a flag: the policy of the doors.
 const POLICY: [&str; 2] = ["apiServers", "clients"];
 
 const ADMIN: &str = "127.0.0.1:10265";
 
-/// What was given for each key and where, and the mistakes so far.
+/// The values of each key with their places, and the mistakes so far.
 #[derive(Default)]
 pub(super) struct Given {
     texts: BTreeMap<&'static str, Vec<Placed>>,
-    /// The file's name, and what its keys of the policy hold.
+    /// The file's name, and its keys of the policy.
     policy: Option<(String, Map<String, Value>)>,
     mistakes: Vec<Mistake>,
-    /// What is missing may be in the file that could not be read: that it could not is told already.
+    /// The file could not be read, which is a mistake already: a missing key may be in it.
     is_file_unread: bool,
 }
 
@@ -285,7 +285,7 @@ impl Given {
     fn nodes(&mut self, grants: Grants) -> Option<NodesFrom> {
         let folder = self.optional("dataDir", check::absolute);
         if self.is_given("nodesFile") && self.is_given("kubeconfig") {
-            self.mistake("nodesFile", "with a kubeconfig the API server says which nodes there are: leave one of them out");
+            self.mistake("nodesFile", "excludes kubeconfig, with which the nodes come from the API server: remove one of them");
         }
         let kubeconfig = self.optional("kubeconfig", check::readable);
         if self.is_given("nodesFile") {
@@ -307,7 +307,7 @@ impl Given {
         }
     }
 
-    /// No two may listen at one address.
+    /// Checks that no two listen at the same address.
     fn apart(&mut self, listeners: [(&'static str, Option<SocketAddr>); 4]) {
         for (index, (key, address)) in listeners.iter().enumerate() {
             let Some(address) = address.filter(|address| address.port() != 0) else {
@@ -375,7 +375,7 @@ impl Given {
     }
 }
 
-/// A text, or a number or a boolean as it would be written.
+/// A text; a number or a boolean counts as it is written.
 fn text(value: Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text),

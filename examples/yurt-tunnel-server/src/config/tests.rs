@@ -132,7 +132,7 @@ fn each_mistake_names_its_place_and_what_to_do() {
             &[][..],
             "caFile: missing: set it in the file or by --ca-file\n\
              certificate: missing: set it in the file or by --certificate\n\
-             kubeconfig: missing: set it, or a nodesFile; this is no pod with a service account",
+             kubeconfig: missing: set it or nodesFile; this is not a pod with a service account",
         ),
         (
             GOOD,
@@ -161,8 +161,8 @@ fn each_mistake_names_its_place_and_what_to_do() {
             "kubeconfig: DIR/text\nnodesFile: DIR/nodes.json\ncaFile: DIR/ca.pem\n\
              certificate: DIR/server.pem\nkey: DIR/server.key\n",
             &[],
-            "nodesFile: with a kubeconfig the API server says which nodes there are: leave one \
-             of them out",
+            "nodesFile: excludes kubeconfig, with which the nodes come from the API server: remove \
+             one of them",
         ),
         (
             GOOD,

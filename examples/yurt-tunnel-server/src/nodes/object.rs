@@ -1,4 +1,4 @@
-//! As much of a Node object as says how the node is reached. The rest, tens of kilobytes of it, is passed over.
+//! The parts of a Node object that say how the node is reached. The rest, tens of kilobytes, is skipped.
 
 use std::borrow::Cow;
 
@@ -13,13 +13,13 @@ use yurt_tunnel::nodes::{KUBELET_PORT, Node};
 /// Nodes with this label are at the edge (OpenYurt's well-known label).
 pub(super) const EDGE_LABEL: &str = "openyurt.io/is-edge-worker";
 
-/// How many addresses of one Node count: else it could claim those of all nodes that are yet to come.
+/// How many addresses of one Node count: it could claim those of all future nodes.
 const MAX_ADDRESSES: usize = 64;
 
 /// DNS has no longer names.
 const MAX_NAME: usize = 253;
 
-/// A Node, less what nobody asks for.
+/// The parts of a Node that are needed.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct NodeObject {
     metadata: ObjectMeta,
@@ -63,25 +63,25 @@ impl Resource for NodeObject {
     }
 }
 
-/// A node, and since when the cluster has it.
+/// A node, and when it was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     created: Option<Time>,
     pub(super) node: Node,
 }
 
-/// Returns nodes in the order of their age, those of one second by name: the API server writes the time, no kubelet.
+/// Sorts nodes by age, those of the same second by name. The API server sets the time, not the kubelet.
 pub(super) fn oldest_first<'a>(known: impl IntoIterator<Item = &'a Known>) -> Vec<Node> {
     let mut known: Vec<_> = known.into_iter().collect();
     known.sort_by_key(|Known { created, node }| (created.is_none(), created, &node.name));
     known.into_iter().map(|known| known.node.clone()).collect()
 }
 
-/// What a Node object says of itself; nothing if its name is none.
+/// Reads a Node object; `None` if its name is invalid.
 pub(super) fn known(object: &NodeObject) -> Option<Known> {
     let name = object.metadata.name.as_deref()?.parse().ok()?;
     let status = object.status.clone();
-    // The address by which nodes reach each other is the one to dial.
+    // The address at which nodes reach each other is dialled first.
     let mut addresses = status.addresses;
     addresses.sort_by_key(|address| address.type_ != "InternalIP");
     let addresses = addresses.into_iter().map(|one| one.address);

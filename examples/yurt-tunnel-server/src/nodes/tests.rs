@@ -192,16 +192,16 @@ fn claiming(name: &str, created: &str, addresses: &[&str]) -> NodeObject {
 
 #[test]
 fn what_a_node_claims_of_an_older_one_stays_the_older_ones_and_after_a_restart_too() {
-    let mut told = Told::default();
+    let mut watched = Watched::default();
     let (old, young) = ("2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
-    told.take(Event::Apply(claiming("edge-9", old, &["192.0.2.9"])));
-    told.take(Event::Apply(claiming(
+    watched.take(Event::Apply(claiming("edge-9", old, &["192.0.2.9"])));
+    watched.take(Event::Apply(claiming(
         "edge-1",
         young,
         &["192.0.2.1", "192.0.2.9", "10.96.0.1"],
     )));
-    told.take(Event::Apply(claiming("edge-2", young, &["192.0.2.1"])));
-    let nodes = oldest_first(told.nodes.values());
+    watched.take(Event::Apply(claiming("edge-2", young, &["192.0.2.1"])));
+    let nodes = oldest_first(watched.nodes.values());
     let table = NodeTable::claimed(nodes.clone(), &grants());
     let folder = tempfile::tempdir().unwrap();
     kept::write(folder.path(), &nodes).unwrap();

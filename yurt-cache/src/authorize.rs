@@ -2,25 +2,36 @@
 //! and honoured while the cloud is away.
 
 mod access;
+mod callers;
+mod contact_time;
+mod doubt;
 mod keeping;
 mod local_write;
+mod open_watches;
 mod permit;
 mod review;
+mod upkeep;
 mod verdict;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use yurt_core::store::{Result, Store};
 
 pub(crate) use self::access::Access;
+use self::callers::Callers;
+use self::contact_time::ContactTime;
+use self::doubt::Doubted;
 pub(crate) use self::keeping::Retention;
 use self::keeping::{Needed, Pressure};
 pub(crate) use self::local_write::{LocalWrite, local_write};
+pub(crate) use self::open_watches::LastingPermit;
+use self::open_watches::OpenWatches;
 pub(crate) use self::permit::Permit;
 use self::review::{Refusal, ask};
 use self::verdict::Verdict;
@@ -31,9 +42,19 @@ use crate::store::table::{Place, Rows, Table};
 use crate::tasks::Tasks;
 use crate::upstream::{Link, Reach, Upstream};
 
-/// How often a verdict that stands is written again, so that it does not seem older than it is: it counts for
-/// weeks while the cloud is away.
-const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// How often a verdict that stands is written again, so that it does not seem older than it is after a restart.
+const WRITTEN_EVERY: Duration = Duration::from_secs(6 * 3_600);
+
+/// For how long the cloud may have been there without confirming a right that counts while it is away.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(24 * 3_600);
+
+/// How often the cloud is asked where the link breaks under the question, and how long is waited to know whether it is
+/// gone.
+const ATTEMPTS: u32 = 3;
+const GONE_WITHIN: Duration = Duration::from_secs(1);
+
+/// When whoever could not be asked about may come again.
+const RETRY: Duration = Duration::from_secs(1);
 
 const PLACE: Place = Place {
     prefix: layout::VERDICTS,
@@ -52,6 +73,21 @@ pub(crate) struct Verdicts {
     needed: Mutex<Needed>,
     /// When the store was opened: nothing is known of uses before.
     opened: Instant,
+    contact: ContactTime,
+    callers: Callers,
+    watches: OpenWatches,
+    doubted: Doubted,
+    /// What is being asked beside an answer.
+    asking: Mutex<HashSet<Arc<str>>>,
+}
+
+/// For whom the cloud is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// For somebody who wants to know it.
+    Request,
+    /// For later; it does not make what nobody uses look used.
+    Upkeep,
 }
 
 impl Verdicts {
@@ -63,7 +99,9 @@ impl Verdicts {
         upstream: Upstream,
         retention: Retention,
     ) -> Result<Self> {
-        let read = |value: &Bytes| Verdict::parse(value);
+        let contact = ContactTime::open(store.clone());
+        let opened = Instant::now();
+        let read = |value: &Bytes| Verdict::parse(value, contact.total(opened));
         Ok(Self {
             known: Table::open(PLACE, store, tasks.clone(), usize::MAX, read)?,
             tasks,
@@ -71,7 +109,12 @@ impl Verdicts {
             upstream,
             retention,
             needed: Mutex::default(),
-            opened: Instant::now(),
+            opened,
+            contact,
+            callers: Callers::default(),
+            watches: OpenWatches::default(),
+            doubted: Doubted::default(),
+            asking: Mutex::default(),
         })
     }
 
@@ -80,11 +123,12 @@ impl Verdicts {
         self.known.rows().len()
     }
 
-    /// Permits it if the caller may do it. The cloud is asked unless it is known to be away, or has said so not
-    /// long ago; then what it said counts and is asked again beside the answer.
+    /// Permits it if the caller may do it. The cloud is asked unless it is known to be away, or has said so less than
+    /// a minute ago; then what it said counts, and is asked again beside the answer before that minute is over.
     ///
     /// # Errors
-    /// As `check` and `check_offline`.
+    /// As `check_offline` while the cloud is away. 403 if the cloud says no, 401 if it does not know the caller; what
+    /// the cloud said when asked in vain; 503 if the link broke at each question.
     pub(crate) async fn authorize(
         self: &Arc<Self>,
         caller: &Caller,
@@ -94,47 +138,104 @@ impl Verdicts {
         if link == Link::Cut {
             return self.check_offline(caller, access);
         }
-        let is_online = matches!(*self.upstream.reach().borrow(), Reach::Online);
-        let Some(permit) = self.allowed_lately(caller, access, is_online) else {
-            return self.check(caller, access).await;
-        };
-        if !self.is_fresh(caller, access) {
-            let (verdicts, caller, access) = (self.clone(), caller.clone(), access.clone());
-            self.tasks.spawn(async move {
-                // What it says is remembered, for the next request.
-                let _verdict = verdicts.check(&caller, &access).await;
-            });
+        if !self.is_online() {
+            // What was allowed before this process counts until the cloud is there.
+            if let Ok(permit) = self.check_offline(caller, access) {
+                self.ask_beside(caller, access);
+                return Ok(permit);
+            }
         }
-        Ok(permit)
+        let known = self.known(caller, access);
+        if let Some(verdict) = known.filter(Verdict::is_fresh)
+            && self.authenticator.is_current(caller)
+        {
+            if verdict.is_allowed && verdict.is_due() {
+                self.ask_beside(caller, access);
+            }
+            return verdict.permit(access);
+        }
+        match self.confirm(caller, access, Purpose::Request).await {
+            Ok(verdict) => verdict.permit(access),
+            Err(Some(status)) => Err(status),
+            Err(None) => self.check_offline(caller, access),
+        }
     }
 
-    /// Permits it if the caller may do it; asks the cloud unless it has said so lately.
+    /// Learns what the cloud says of it, for when it is away.
+    pub(crate) async fn learn(self: &Arc<Self>, caller: &Caller, access: &Access) {
+        // There is nobody to tell.
+        let _remembered = self.confirm(caller, access, Purpose::Request).await;
+    }
+
+    /// Makes a permit last for a watch: until the cloud says otherwise.
+    pub(crate) fn lasting(
+        &self,
+        permit: Permit,
+        caller: &Caller,
+        access: &Access,
+    ) -> LastingPermit {
+        self.watches.open(permit, caller, access, Instant::now())
+    }
+
+    fn is_online(&self) -> bool {
+        matches!(*self.upstream.reach().borrow(), Reach::Online)
+    }
+
+    /// Asks the cloud beside an answer, once at a time.
+    fn ask_beside(self: &Arc<Self>, caller: &Caller, access: &Access) {
+        let key: Arc<str> = access.key(caller.id()).into();
+        if !self.asking.lock().insert(key.clone()) {
+            return;
+        }
+        let (verdicts, caller, access) = (self.clone(), caller.clone(), access.clone());
+        self.tasks.spawn(async move {
+            // What it says is remembered, for the next request.
+            verdicts.learn(&caller, &access).await;
+            verdicts.asking.lock().remove(&key);
+        });
+    }
+
+    /// Asks the cloud and remembers what it says. A question that the end of a connection caught is asked again: that
+    /// is no refusal.
     ///
     /// # Errors
-    /// 403 if the cloud says no, 401 if it does not know the caller; what the cloud said when asked in vain.
-    pub(crate) async fn check(
+    /// What the cloud said when asked in vain, 503 if the link broke at each question; `None` if the cloud is away.
+    async fn confirm(
         &self,
         caller: &Caller,
         access: &Access,
-    ) -> std::result::Result<Permit, Status> {
-        let known = self.known(caller, access);
-        let is_current = self.authenticator.is_current(caller);
-        if let Some(verdict) = known.filter(|verdict| is_current && verdict.is_fresh()) {
-            return verdict.permit(access);
-        }
-        match ask(&self.upstream, caller, access).await {
-            Ok(is_allowed) => {
-                self.authenticator.recognised(caller);
-                self.remember(caller, access, is_allowed).permit(access)
-            }
-            Err(Refusal::Status(status)) => {
-                if status.code == StatusCode::UNAUTHORIZED {
-                    self.authenticator.refused(caller);
+        purpose: Purpose,
+    ) -> std::result::Result<Verdict, Option<Status>> {
+        for attempt in 0..ATTEMPTS {
+            match ask(&self.upstream, caller, access).await {
+                Ok(is_allowed) => {
+                    self.authenticator.recognised(caller);
+                    return Ok(self.remember(caller, access, is_allowed, purpose));
                 }
-                Err(status)
+                Err(Refusal::Status(status)) => {
+                    if status.code == StatusCode::UNAUTHORIZED {
+                        self.refused(caller);
+                    }
+                    return Err(Some(status));
+                }
+                Err(Refusal::Unreachable) if self.is_gone(attempt).await => return Err(None),
+                Err(Refusal::Unreachable) => {}
             }
-            Err(Refusal::Unreachable) => self.check_offline(caller, access),
         }
+        let why = "the link to the cloud broke each time that it was asked what the caller may do";
+        Err(Some(Status::unavailable(why.to_owned(), Some(RETRY))))
+    }
+
+    /// Returns whether the cloud is away; at the first broken connection that is not waited for.
+    async fn is_gone(&self, attempt: u32) -> bool {
+        let mut reach = self.upstream.reach();
+        let wait = if attempt == 0 {
+            Duration::ZERO
+        } else {
+            GONE_WITHIN
+        };
+        let gone = reach.wait_for(|reach| *reach != Reach::Online);
+        timeout(wait, gone).await.is_ok()
     }
 
     /// Permits it if the cloud said, when it was last there, that the caller may do it.
@@ -148,70 +249,48 @@ impl Verdicts {
     ) -> std::result::Result<Permit, Status> {
         self.authenticator.check_offline(caller)?;
         let said = self.said(caller, access);
-        if let Some(verdict) = said.filter(|verdict| verdict.is_allowed) {
+        if let Some(verdict) = said.as_ref().filter(|verdict| verdict.is_allowed) {
             return verdict.permit(access);
         }
-        // Who may do it to all may do it to some.
-        let to_all = Access {
-            name: None,
-            labels: String::new(),
-            fields: String::new(),
-            ..access.clone()
+        // Who may do it to all may do it to some; a refusal counts until the cloud has said more.
+        let is_later = |verdict: &Verdict| {
+            let refused = said.as_ref();
+            refused.is_none_or(|refused| refused.said_at < verdict.said_at)
         };
-        let everywhere = Access {
-            namespace: None,
-            ..to_all.clone()
-        };
-        // A refusal counts until the cloud has said more.
-        let is_later = |verdict: Verdict| said.is_none_or(|said| said.written < verdict.written);
-        let allowed = [to_all, everywhere].iter().any(|access| {
-            self.said(caller, access)
-                .is_some_and(|verdict| verdict.is_allowed && is_later(verdict))
-        });
-        if allowed {
+        let wider = access.wider();
+        let wider = wider.iter().filter(|wider| wider.verb == access.verb);
+        let mut wider = wider.filter_map(|wider| self.said(caller, wider));
+        if wider.any(|verdict| verdict.is_allowed && is_later(&verdict)) {
             return Ok(Permit::new());
         }
-        if let Some(refusal) = said {
-            return refusal.permit(access);
+        match said {
+            Some(refused) => refused.permit(access),
+            None => Err(access.forbidden("and the cloud is not reachable to ask")),
         }
-        Err(access.forbidden("and the cloud is not reachable to ask"))
-    }
-
-    /// Returns the cloud's refusal, if it has said no; for what nobody here could answer anyway.
-    ///
-    /// # Errors
-    /// 403 with it.
-    pub(crate) fn check_denied(
-        &self,
-        caller: &Caller,
-        access: &Access,
-    ) -> std::result::Result<(), Status> {
-        let said = self.said(caller, access);
-        said.map_or(Ok(()), |verdict| verdict.permit(access).map(drop))
     }
 
     /// Returns what the cloud said, if that counts while it is away.
     fn said(&self, caller: &Caller, access: &Access) -> Option<Verdict> {
-        let now = self.authenticator.time();
-        let known = self.known.rows();
-        let mut said = caller.ids().filter_map(|id| known.get(&*access.key(id)));
+        let keys = caller.ids().map(|id| access.key(id));
+        let keys: Vec<String> = keys.collect();
+        let (now, contact) = (
+            self.authenticator.time(),
+            self.contact.total(Instant::now()),
+        );
+        let limit = if access.is_to_secrets() {
+            self.retention.secret_limit.min(self.retention.limit)
+        } else {
+            self.retention.limit
+        };
         // The node's own right is not a matter of time: nobody else could renew it here.
         let counts = |verdict: &&Verdict| {
-            *caller == Caller::Node || later(verdict.written, self.retention.limit) >= now
+            let is_in_time = later(verdict.said_at, limit) >= now
+                && contact.saturating_sub(verdict.contact) <= CONFIRMED_WITHIN;
+            (*caller == Caller::Node || is_in_time) && verdict.is_of(caller.account_uid())
         };
-        said.find(counts).copied()
-    }
-
-    /// Permits what the cloud has allowed not long ago; what was allowed before this process counts until the
-    /// cloud is there.
-    fn allowed_lately(&self, caller: &Caller, access: &Access, is_online: bool) -> Option<Permit> {
-        if !is_online {
-            return self.check_offline(caller, access).ok();
-        }
-        let known = self.known(caller, access);
-        let is_allowed = self.authenticator.is_current(caller)
-            && known.is_some_and(|verdict| verdict.is_allowed && verdict.is_recent());
-        is_allowed.then(Permit::new)
+        let known = self.known.rows();
+        let mut said = keys.iter().filter_map(|key| known.get(key.as_str()));
+        said.find(counts).cloned()
     }
 
     /// Returns whether the cloud has said anything of just this.
@@ -219,23 +298,37 @@ impl Verdicts {
         self.known(caller, access).is_some()
     }
 
-    /// Returns whether the cloud need not be asked again yet.
-    fn is_fresh(&self, caller: &Caller, access: &Access) -> bool {
-        let known = self.known(caller, access);
-        known.is_some_and(|verdict| verdict.is_fresh())
+    /// Notes that the cloud has just let the caller do it.
+    pub(crate) fn grant(&self, caller: &Caller, access: &Access) {
+        self.authenticator.recognised(caller);
+        self.remember(caller, access, true, Purpose::Request);
     }
 
-    /// Notes that the cloud has just let the caller do it.
-    pub(crate) fn grant(&self, caller: &Caller, access: &Access) -> Permit {
-        self.authenticator.recognised(caller);
-        self.remember(caller, access, true);
-        Permit::new()
+    /// Notes that the cloud let the caller's account do it at that time, unless it has said more since.
+    pub(crate) fn granted_at(&self, caller: &Caller, access: &Access, at: Instant) {
+        let known = self.known(caller, access);
+        if known
+            .and_then(|verdict| verdict.said)
+            .is_none_or(|said| said < at)
+        {
+            self.note(caller, access, (true, at), Purpose::Request);
+        }
     }
 
     /// Notes that the cloud, which knows the caller, has just not let it do it.
     pub(crate) fn deny(&self, caller: &Caller, access: &Access) {
-        self.authenticator.recognised(caller);
-        self.remember(caller, access, false);
+        self.authenticator.recognised_in_refusal(caller);
+        self.remember(caller, access, false, Purpose::Request);
+    }
+
+    /// Notes that the cloud has just refused the caller with 401: its watches end.
+    pub(crate) fn refused(&self, caller: &Caller) {
+        self.authenticator.refused(caller);
+        self.callers.forget(caller);
+        if *caller != Caller::Node {
+            let refusal = Status::unauthorized();
+            self.watches.end(|one, _| one == caller, &refusal);
+        }
     }
 
     /// Returns whether the cloud has said something not too long ago, good enough for when it is away.
@@ -246,18 +339,59 @@ impl Verdicts {
 
     fn known(&self, caller: &Caller, access: &Access) -> Option<Verdict> {
         let key = access.key(caller.id());
-        self.known.rows().get(&*key).copied()
+        let known = self.known.rows().get(&*key).cloned();
+        known.filter(|verdict| verdict.is_of(caller.account_uid()))
     }
 
-    fn remember(&self, caller: &Caller, access: &Access, is_allowed: bool) -> Verdict {
-        let now = self.authenticator.time();
-        let stands = self.known(caller, access).filter(|before| {
-            before.is_allowed == is_allowed && later(before.written, WRITTEN_EVERY) > now
+    fn remember(
+        &self,
+        caller: &Caller,
+        access: &Access,
+        is_allowed: bool,
+        purpose: Purpose,
+    ) -> Verdict {
+        if purpose == Purpose::Request {
+            self.callers.note(caller);
+        }
+        let verdict = self.note(caller, access, (is_allowed, Instant::now()), purpose);
+        if !is_allowed {
+            self.doubt(caller, access);
+            let is_over =
+                |one: &Caller, watched: &Access| one.id() == caller.id() && watched == access;
+            self.watches.end(is_over, &access.forbidden(""));
+        }
+        verdict
+    }
+
+    /// Notes what the cloud said, and when.
+    fn note(
+        &self,
+        caller: &Caller,
+        access: &Access,
+        (is_allowed, said): (bool, Instant),
+        purpose: Purpose,
+    ) -> Verdict {
+        let now = Instant::now();
+        let time = self.authenticator.time();
+        let said_at = time.checked_sub(now.duration_since(said)).unwrap_or(time);
+        let known = self.known(caller, access);
+        let asked = match purpose {
+            Purpose::Request => Some(now),
+            Purpose::Upkeep => known.as_ref().and_then(|before| before.asked),
+        };
+        let stands = known.filter(|before| {
+            before.is_allowed == is_allowed
+                && before.account.as_deref() == caller.account_uid()
+                && later(before.written, WRITTEN_EVERY) > said_at
         });
         let verdict = Verdict {
             is_allowed,
-            asked: Some(Instant::now()),
-            written: stands.map_or(now, |before| before.written),
+            asked,
+            said: Some(said),
+            said_at,
+            contact: self.contact.total(now),
+            account: caller.account_uid().map(Arc::from),
+            written: stands.as_ref().map_or(said_at, |before| before.written),
         };
         let evict = |known: &Rows<Verdict>| {
             if known.len() < self.retention.count {
@@ -267,7 +401,7 @@ impl Verdicts {
             }
         };
         let key: Arc<str> = access.key(caller.id()).into();
-        let mut changed = self.known.insert(key.clone(), verdict, evict);
+        let mut changed = self.known.insert(key.clone(), verdict.clone(), evict);
         if stands.is_none() {
             changed.push(key);
         }
@@ -282,3 +416,6 @@ impl Verdicts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

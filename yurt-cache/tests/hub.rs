@@ -51,6 +51,8 @@ mod odd;
 mod reboot;
 #[path = "hub/remembering.rs"]
 mod remembering;
+#[path = "hub/rights.rs"]
+mod rights;
 #[path = "hub/servers.rs"]
 mod servers;
 #[path = "hub/site.rs"]

@@ -21,7 +21,7 @@ use super::write::Writer;
 use super::{Reading, json};
 use crate::api::Selection;
 use crate::api::request::{Options, Revision};
-use crate::authorize::Permit;
+use crate::authorize::LastingPermit;
 use crate::body::{self, Body};
 use crate::codec::{self, EventType, Status};
 use crate::filter::chain::FilterChain;
@@ -44,7 +44,7 @@ const LASTS_AT_MOST: Duration = Duration::from_secs(3_600);
 
 /// Answers a WATCH from a synced mirror.
 pub(crate) fn watch(
-    _permit: Permit,
+    permit: LastingPermit,
     reading: Reading<'_>,
     stop: CancellationToken,
 ) -> Response<Body> {
@@ -83,6 +83,7 @@ pub(crate) fn watch(
         ends_at: now + lasts,
         bookmark_at: now + first_bookmark,
         stage,
+        permit,
         stop,
     };
     let chunks = stream::unfold(watching, |mut watching| async move {
@@ -147,6 +148,7 @@ struct Watching {
     sends_bookmarks: bool,
     ends_at: Instant,
     bookmark_at: Instant,
+    permit: LastingPermit,
     stop: CancellationToken,
     _counted: Counted,
 }
@@ -169,6 +171,9 @@ impl Watching {
                 Ok(seen) => self.seen = Some(seen),
                 Err(status) => self.stage = Stage::End(Some(status)),
             }
+        }
+        if let Some(refusal) = self.permit.refusal().filter(|_| !self.is_ending()) {
+            self.stage = Stage::End(Some(refusal));
         }
         loop {
             self.writer.renew();
@@ -214,6 +219,10 @@ impl Watching {
                 }
             }
         }
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::End(_))
     }
 
     fn advance(&mut self, mut place: u64, out: &mut BytesMut) -> Stage {
@@ -291,6 +300,7 @@ impl Watching {
             biased;
             changed = self.changed.changed() => changed.expect("the mirror holds the sender"),
             () = self.stop.cancelled() => self.stage = Stage::End(None),
+            refusal = self.permit.refused() => self.stage = Stage::End(Some(refusal)),
             () = tokio::time::sleep_until(self.ends_at) => self.stage = Stage::End(None),
             () = tokio::time::sleep_until(self.bookmark_at) => {
                 self.bookmark_at += BOOKMARKS;

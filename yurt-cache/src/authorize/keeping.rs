@@ -24,6 +24,8 @@ const NEEDS_SEEN_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) struct Retention {
     /// How long one counts while the cloud is away.
     pub(crate) limit: Duration,
+    /// The same of one on Secrets.
+    pub(crate) secret_limit: Duration,
     /// How long one stays that nobody uses while it is there.
     pub(crate) age: Duration,
     /// How many there are at most.

@@ -48,7 +48,7 @@ impl Follower {
                 (None, ListAt::Latest) => {}
             }
             let response = self.ask(caller, &query).await?;
-            self.mirror.note_listed_as(caller);
+            self.mirror.note_listed_as(caller, Instant::now());
             let head = self.take_page(response, &mut seen).await?;
             match head.continue_token {
                 Some(token) if next.as_ref() == Some(&token) => {

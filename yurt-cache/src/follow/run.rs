@@ -210,7 +210,8 @@ impl Follower {
             };
             match ended {
                 Err(FetchError::Refused(status)) if is_about_identity(&status) => {
-                    refused = Some(status)
+                    self.mirror.note_refused_as(&caller);
+                    refused = Some(status);
                 }
                 ended => return ended,
             }

@@ -49,7 +49,7 @@ impl Follower {
         ]);
         let response = self.ask(caller, &query).await?;
         let mut stream = Events::of(response, self.config.object_limit);
-        self.mirror.note_watched_as(caller);
+        self.mirror.note_watched_as(caller, Instant::now());
         self.mirror.set_phase(Phase::Live);
         self.following.refused.send_replace(false);
         let mut reached = self.mirror.followed();

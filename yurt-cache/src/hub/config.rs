@@ -86,6 +86,8 @@ pub struct Config {
     pub window_bytes: usize,
     /// How long authentication and authorization decisions of the API server are honoured while offline.
     pub verdict_limit: Duration,
+    /// The same for decisions on Secrets, if that is shorter; the node's own right to them is not limited.
+    pub secret_verdict_limit: Duration,
     /// The limits on a single client.
     pub limits: Limits,
     /// How often to check whether the node would survive a reboot while offline.
@@ -132,6 +134,7 @@ impl Config {
             window_events: 4_096,
             window_bytes: 4 << 20,
             verdict_limit: Duration::from_secs(30 * 86_400),
+            secret_verdict_limit: Duration::from_secs(86_400),
             limits: Limits::default(),
             autonomy_period: Duration::from_secs(30),
             autonomy_condition: true,

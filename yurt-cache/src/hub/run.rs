@@ -159,6 +159,8 @@ impl Hub {
         running.start("issuer", |stop| {
             issuer::run(state.authenticator.clone(), upstream.clone(), stop)
         });
+        let verdicts = state.verdicts.clone();
+        running.start("verdicts", |stop| verdicts.run(stop));
         let reconcile = Reconcile {
             registry: state.registry.clone(),
             local_pods: state.local_pods.clone(),

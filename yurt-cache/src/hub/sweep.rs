@@ -69,6 +69,7 @@ pub(super) fn retention(config: &Config) -> (Retention, Bounds, authorize::Reten
     };
     let verdicts = authorize::Retention {
         limit: config.verdict_limit,
+        secret_limit: config.secret_verdict_limit,
         age: config.forget_after,
         count: config.verdicts,
     };

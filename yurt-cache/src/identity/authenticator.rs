@@ -276,9 +276,7 @@ impl Authenticator {
         let Caller::Token(token) = caller else {
             return;
         };
-        let now = self.clock.now();
-        self.token_cache
-            .accept(token.digest(), token.expires(), now, Some(Instant::now()));
+        self.accept_recognised(token);
         match self.cluster() {
             None => {
                 let had_none = self.guide.lock().replace(caller.clone()).is_none();
@@ -291,6 +289,20 @@ impl Authenticator {
                 self.learn_audience(&cluster, token);
             }
         }
+    }
+
+    /// Notes that the cloud has just recognised the caller and refused what it asked for: that says nothing of what its
+    /// tokens are for.
+    pub(crate) fn recognised_in_refusal(&self, caller: &Caller) {
+        if let Caller::Token(token) = caller {
+            self.accept_recognised(token);
+        }
+    }
+
+    fn accept_recognised(&self, token: &Token) {
+        let now = self.clock.now();
+        self.token_cache
+            .accept(token.digest(), token.expires(), now, Some(Instant::now()));
     }
 
     /// Notes that the cloud has just made a token for a pod of this node.

@@ -142,6 +142,22 @@ impl Caller {
         std::iter::once(self.id()).chain(digest)
     }
 
+    /// Returns which of the service accounts that ever had its name it is, where its token says it.
+    pub(crate) fn account_uid(&self) -> Option<&str> {
+        match self {
+            Self::Node => None,
+            Self::Token(token) => token.subject()?.account.uid.as_deref(),
+        }
+    }
+
+    /// Returns whether its token says that it is not good any more at that time.
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Node => false,
+            Self::Token(token) => token.expires().is_some_and(|expires| expires < now),
+        }
+    }
+
     /// Returns whether it comes with a token of the hub's own, which nobody else takes.
     pub(crate) fn is_of_hub(&self) -> bool {
         match self {
@@ -271,6 +287,7 @@ mod tests {
         let account = Account {
             namespace: "shop".to_owned(),
             name: name.to_owned(),
+            uid: None,
             pod: None,
         };
         let identified = Identified {

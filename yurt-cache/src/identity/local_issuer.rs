@@ -187,6 +187,7 @@ mod tests {
         let account = Account {
             namespace: "shop".to_owned(),
             name: "till".to_owned(),
+            uid: None,
             pod: Some(pod.clone()),
         };
         (account, pod)

@@ -78,6 +78,8 @@ pub(crate) struct Validity {
 pub(crate) struct Account {
     pub(crate) namespace: String,
     pub(crate) name: String,
+    /// Which of the accounts that ever had this name, where the token says it: the hub's own do not.
+    pub(crate) uid: Option<String>,
     pub(crate) pod: Option<BoundPod>,
 }
 
@@ -126,6 +128,7 @@ struct Kubernetes {
 #[derive(Deserialize)]
 struct Named {
     name: String,
+    uid: Option<String>,
 }
 
 impl<'a> Jwt<'a> {
@@ -212,6 +215,7 @@ impl Kubernetes {
         let account = Account {
             namespace: self.namespace,
             name: self.serviceaccount.name,
+            uid: self.serviceaccount.uid.filter(|uid| is_uid(uid)),
             pod: self.pod,
         };
         let is_plain = |name: &str| {
@@ -223,6 +227,11 @@ impl Kubernetes {
         let is_named = is_plain(&account.namespace) && is_plain(&account.name);
         (is_named && account.user_name() == subject).then_some(account)
     }
+}
+
+/// Returns whether it is one word of a length that is worth remembering.
+fn is_uid(uid: &str) -> bool {
+    !uid.is_empty() && uid.len() <= 64 && uid.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 impl Account {

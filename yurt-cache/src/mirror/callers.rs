@@ -12,10 +12,11 @@ use crate::identity::Caller;
 pub(super) struct Callers {
     /// Who asked for this scope, the latest first: with whose identity it may be fetched.
     asked: VecDeque<Caller>,
-    /// With whose identity it was listed.
-    listed_as: Option<Caller>,
-    /// With whose identity it was watched.
-    watched_as: Option<Caller>,
+    /// As whom the cloud let it be listed, and when.
+    listed_as: Option<(Caller, Instant)>,
+    /// As whom it let it be watched.
+    watched_as: Option<(Caller, Instant)>,
+    was_watched: bool,
 }
 
 impl Mirror {
@@ -46,37 +47,62 @@ impl Mirror {
         self.callers.lock().asked.iter().cloned().collect()
     }
 
-    /// Returns whether the scope was listed, or watched, with this caller's own identity.
-    pub(crate) fn is_fetched_as(&self, caller: &Caller, verb: Verb) -> bool {
+    /// Returns when the cloud let this caller's account list, or watch, the scope: the last time, if nobody else has
+    /// taken over since and it was not refused.
+    pub(crate) fn fetched_at(&self, caller: &Caller, verb: Verb) -> Option<Instant> {
         let callers = self.callers.lock();
-        let is_caller =
-            |one: &Option<Caller>| one.as_ref().is_some_and(|one| one.id() == caller.id());
-        match verb {
-            Verb::List => is_caller(&callers.listed_as),
-            Verb::Watch => is_caller(&callers.watched_as),
-            Verb::Get | Verb::Write => false,
-        }
+        let (one, at) = match verb {
+            Verb::List => callers.listed_as.as_ref(),
+            Verb::Watch => callers.watched_as.as_ref(),
+            Verb::Get | Verb::Write => None,
+        }?;
+        (one.id() == caller.id()).then_some(*at)
     }
 
     /// Returns with whose identity it was watched, and listed.
     pub(crate) fn fetched_as(&self) -> [Option<Caller>; 2] {
         let callers = self.callers.lock();
-        [callers.watched_as.clone(), callers.listed_as.clone()]
+        let identity = |one: &Option<(Caller, Instant)>| one.as_ref().map(|(one, _)| one.clone());
+        [identity(&callers.watched_as), identity(&callers.listed_as)]
     }
 
-    pub(crate) fn note_listed_as(&self, caller: &Caller) {
-        self.callers.lock().listed_as = Some(caller.clone());
-    }
-
-    pub(crate) fn note_watched_as(&self, caller: &Caller) {
+    pub(crate) fn note_listed_as(&self, caller: &Caller, now: Instant) {
         let mut callers = self.callers.lock();
-        // Who has listed it and is not who follows it now may have lost the right to.
-        callers.listed_as.take_if(|one| one.id() != caller.id());
-        callers.watched_as = Some(caller.clone());
+        callers.forget_but(caller);
+        callers.listed_as = Some((caller.clone(), now));
+    }
+
+    pub(crate) fn note_watched_as(&self, caller: &Caller, now: Instant) {
+        let mut callers = self.callers.lock();
+        callers.forget_but(caller);
+        callers.watched_as = Some((caller.clone(), now));
+        callers.was_watched = true;
+    }
+
+    /// Notes that the cloud does not let this caller fetch it any more.
+    pub(crate) fn note_refused_as(&self, caller: &Caller) {
+        let mut callers = self.callers.lock();
+        let Callers {
+            listed_as,
+            watched_as,
+            ..
+        } = &mut *callers;
+        for fetched_as in [listed_as, watched_as] {
+            fetched_as.take_if(|(one, _)| one.id() == caller.id());
+        }
     }
 
     /// Returns whether its watch was open since the hub started.
     pub(crate) fn was_watched(&self) -> bool {
-        self.callers.lock().watched_as.is_some()
+        self.callers.lock().was_watched
+    }
+}
+
+impl Callers {
+    /// Who has fetched it and is not who follows it now may have lost the right to.
+    fn forget_but(&mut self, caller: &Caller) {
+        for fetched_as in [&mut self.listed_as, &mut self.watched_as] {
+            fetched_as.take_if(|(one, _)| one.id() != caller.id());
+        }
     }
 }

@@ -116,20 +116,15 @@ impl Proxy {
         }
     }
 
-    /// Permits what the cloud lets the caller see of a mirror; by having shown it, where it is fetched as the caller.
+    /// Permits what the cloud lets the caller see of a mirror; it has said so by letting it be fetched as the caller.
     async fn permit(&self, mirror: &Mirror, asked: Asked<'_>) -> Option<Permit> {
-        let Exchange { caller, api, .. } = asked.exchange;
-        let mut permit = None;
+        let caller = &asked.exchange.caller;
         // Both, so that a cut right after the first list finds the watch allowed.
         for (verb, word) in [(Verb::List, "list"), (Verb::Watch, "watch")] {
-            if mirror.is_fetched_as(caller, verb) {
+            if let Some(at) = mirror.fetched_at(caller, verb) {
                 let access = Access::to_scope(word, asked.scope);
-                let granted = self.verdicts.grant(caller, &access);
-                permit = permit.or((verb == api.verb).then_some(granted));
+                self.verdicts.granted_at(caller, &access, at);
             }
-        }
-        if permit.is_some() {
-            return permit;
         }
         let access = asked.access();
         self.verdicts
@@ -143,12 +138,13 @@ impl Proxy {
         let scope = asked.scope;
         let Exchange { caller, api, .. } = asked.exchange;
         validate(api.verb, &api.options)?;
+        let permit = self.verdicts.check_offline(caller, &asked.access());
         let found = self.registry.find(scope);
         let Some(mirror) = found.filter(|mirror| mirror.is_synced()) else {
-            self.verdicts.check_denied(caller, &asked.access())?;
-            return Err(self.unavailable(&format!("this node has never listed {scope}"), None));
+            let absent = self.unavailable(&format!("this node has never listed {scope}"), None);
+            return Err(self.absent(caller, &asked.access(), permit, absent));
         };
-        let permit = self.verdicts.check_offline(caller, &asked.access())?;
+        let permit = permit?;
         mirror.note_use(caller, Instant::now());
         mirror.check_damage();
         if mirror.is_suspect() {
@@ -197,6 +193,8 @@ impl Proxy {
             writer: Writer::new(&mirror.kind, form, shape, include, now).through(chain.clone()),
         };
         if api.verb == Verb::Watch {
+            let caller = &asked.exchange.caller;
+            let permit = self.verdicts.lasting(permit, caller, &asked.access());
             return Ok(watch::watch(permit, reading, self.stop.clone()));
         }
         list::list(permit, reading, asked.fresh).await
@@ -206,7 +204,10 @@ impl Proxy {
     async fn check_claim(&self, caller: &Caller, access: &Access) -> Result<(), Status> {
         match caller {
             Caller::Node => Ok(()),
-            Caller::Token(_) => self.verdicts.check(caller, access).await.map(drop),
+            Caller::Token(_) => {
+                let permit = self.verdicts.authorize(caller, access, Link::Up).await;
+                permit.map(drop)
+            }
         }
     }
 
@@ -246,8 +247,7 @@ impl Proxy {
         self.tasks.spawn(async move {
             definition::learn(&proxy.registry, &proxy.upstream, &kind, &caller).await;
             for access in unknown {
-                // What it says is remembered; there is nobody to tell.
-                let _verdict = proxy.verdicts.check(&caller, &access).await;
+                proxy.verdicts.learn(&caller, &access).await;
             }
         });
     }

@@ -15,8 +15,10 @@ use crate::answer::object::{Found, find};
 use crate::answer::write::Writer;
 use crate::api::request::{ApiRequest, Path, Revision, Shape, Target, Verb};
 use crate::api::{Scope, key};
+use crate::authorize::{Access, Permit};
 use crate::body::Body;
 use crate::codec::Status;
+use crate::identity::Caller;
 use crate::metrics::ServedFrom;
 use crate::mirror::Mirror;
 use crate::tasks::blocking;
@@ -55,16 +57,18 @@ impl Proxy {
         link: Link,
     ) -> Result<Response<Body>, Status> {
         let Exchange { caller, api, .. } = exchange;
-        let found = match self.stored_object(api, path).await {
-            // What nobody here has seen needs no verdict, and there may be none.
-            Err(status) if status.code == StatusCode::SERVICE_UNAVAILABLE => return Err(status),
-            found => found,
+        let access = access("get", path);
+        let permit = self.verdicts.authorize(caller, &access, link).await;
+        let (found, shape) = match self.stored_object(api, path).await {
+            Err(status) if status.code == StatusCode::SERVICE_UNAVAILABLE => {
+                return Err(self.absent(caller, &access, permit, status));
+            }
+            found => {
+                permit.as_ref().map_err(Clone::clone)?;
+                found?
+            }
         };
-        let permit = self
-            .verdicts
-            .authorize(caller, &access("get", path), link)
-            .await?;
-        let (found, shape) = found?;
+        let permit = permit?;
         let now = (self.clock)();
         let include = api.options.include_object.as_deref();
         let mut response = found.show(permit, &api.options.revision, |kind, form| {
@@ -72,6 +76,22 @@ impl Proxy {
         })?;
         self.warn_of_age(&mut response, link);
         Ok(response)
+    }
+
+    /// Refuses what this node does not have. Who may not see it is told no more than of what is there; but the node, of
+    /// which nobody has asked yet whether it may, asks later.
+    pub(super) fn absent(
+        &self,
+        caller: &Caller,
+        access: &Access,
+        permit: Result<Permit, Status>,
+        absent: Status,
+    ) -> Status {
+        let is_open = *caller == Caller::Node && !self.verdicts.is_judged(caller, access);
+        match permit {
+            Err(refused) if !is_open => refused,
+            Ok(_) | Err(_) => absent,
+        }
     }
 
     /// Finds what a path names, and how it is to be written.

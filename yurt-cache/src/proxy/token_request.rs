@@ -205,6 +205,7 @@ impl Proxy {
         let account = Account {
             namespace: order.namespace.to_owned(),
             name: order.account.to_owned(),
+            uid: None,
             pod: Some(bound.clone()),
         };
         let purpose = self.authenticator.purpose(&asked.audiences);

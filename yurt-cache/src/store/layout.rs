@@ -72,6 +72,9 @@ pub(crate) const HEALED: &str = "l/healed";
 /// Who may read what: `a/<caller>/<access>`. See `authorize`.
 pub(crate) const VERDICTS: &str = "a/";
 
+/// For how long the cloud was there in all, in seconds. See `authorize::contact_time`.
+pub(crate) const CONTACT_TIME: &str = "i/online";
+
 /// Discovery, OpenAPI and version: `d/<uri>` and the form that was asked for. See `discovery`.
 pub(crate) const DOCUMENTS: &str = "d/";
 
@@ -144,6 +147,7 @@ mod tests {
             LAYOUT,
             HEALED,
             VERDICTS,
+            CONTACT_TIME,
             DOCUMENTS,
             TOKENS,
             TOKEN_REQUESTS,

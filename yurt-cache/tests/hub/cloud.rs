@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -165,6 +166,9 @@ pub(crate) fn event(kind: &str, name: &str, revision: u64) -> String {
 
 type Answer = dyn Fn(&Asked) -> Say + Send + Sync;
 
+/// What is said to an access review, after so many others.
+type Review = dyn Fn(usize) -> Say + Send + Sync;
+
 /// A cloud that is a function.
 pub(crate) struct Cloud {
     pub(crate) addr: SocketAddr,
@@ -178,6 +182,15 @@ impl Cloud {
         pki: &Pki,
         answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
     ) -> Self {
+        let yes = |_| Say::json(201, r#"{"status":{"allowed":true}}"#);
+        Self::reviewing(pki, yes, answer).await
+    }
+
+    async fn reviewing(
+        pki: &Pki,
+        review: impl Fn(usize) -> Say + Send + Sync + 'static,
+        answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -187,6 +200,7 @@ impl Cloud {
             acceptor(pki),
             asked.clone(),
             Arc::new(answer),
+            Arc::new(review),
         ));
         Self {
             addr,
@@ -200,6 +214,19 @@ impl Cloud {
         answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
     ) -> (Self, Site) {
         Self::with_adjusted_hub(|_| {}, answer).await
+    }
+
+    /// Starts it with a hub in front; access reviews are answered as the case says.
+    pub(crate) async fn with_reviews(
+        review: impl Fn(usize) -> Say + Send + Sync + 'static,
+        answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
+    ) -> (Self, Site) {
+        let pki = Arc::new(Pki::new());
+        let cloud = Self::reviewing(&pki, review, answer).await;
+        let mut site = Site::new(pki, vec![cloud.addr]);
+        site.start();
+        site.sees_the_cloud(true).await;
+        (cloud, site)
     }
 
     /// Starts it with a hub in front whose configuration is changed.
@@ -252,23 +279,33 @@ async fn accept(
     tls: TlsAcceptor,
     asked: Arc<Mutex<Vec<Asked>>>,
     answer: Arc<Answer>,
+    review: Arc<Review>,
 ) {
+    let reviews = Arc::new(AtomicUsize::new(0));
+    let review = Arc::new(move || review(reviews.fetch_add(1, Ordering::Relaxed)));
     let counts = Arc::new(Mutex::new(HashMap::new()));
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let (tls, asked, answer, counts) =
             (tls.clone(), asked.clone(), answer.clone(), counts.clone());
+        let review = review.clone();
         connections.spawn(async move {
             let Ok(stream) = tls.accept(stream).await else {
                 return;
             };
             let service = service_fn(|request| {
                 let (asked, answer, counts) = (asked.clone(), answer.clone(), counts.clone());
-                async move { Ok::<_, Infallible>(respond(request, &asked, &counts, &*answer).await) }
+                let review = review.clone();
+                async move {
+                    let said = respond(request, &asked, &counts, (&*answer, &*review)).await;
+                    Ok::<_, Infallible>(said)
+                }
             });
             let builder = auto::Builder::new(TokioExecutor::new());
-            let _ended = builder.serve_connection(TokioIo::new(stream), service).await;
+            let _ended = builder
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -277,7 +314,7 @@ async fn respond(
     request: Request<Incoming>,
     asked: &Mutex<Vec<Asked>>,
     counts: &Mutex<HashMap<(String, bool), usize>>,
-    answer: &Answer,
+    (answer, review): (&Answer, &(dyn Fn() -> Say + Send + Sync)),
 ) -> Response<Saying> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
@@ -287,7 +324,7 @@ async fn respond(
         // It has no keys of service accounts to show.
         Say::json(404, "{}")
     } else if path.ends_with("selfsubjectaccessreviews") {
-        Say::json(201, r#"{"status":{"allowed":true}}"#)
+        review()
     } else {
         let body = body.collect().await.map(|body| body.to_bytes());
         let mut one = Asked {

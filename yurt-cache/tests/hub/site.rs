@@ -425,6 +425,13 @@ impl Bed {
     }
 }
 
+/// Lets time pass in one leap for all that this process does; the case has to run on one thread.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// Waits until a condition holds, up to a limit.
 #[track_caller]
 pub(crate) fn eventually<F: Future<Output = bool>>(

@@ -1,5 +1,7 @@
 //! Single stories of a wide and a narrow mirror of one kind, and of what is remembered by name beside them.
 
+use tokio::time::Instant;
+
 use super::cloud::object;
 use super::node::{Node, Shown, list, modified};
 use crate::api::request::Verb;
@@ -37,12 +39,20 @@ fn what_the_cloud_says_anew_is_shown_though_a_narrower_scope_has_not_heard_of_it
 fn who_does_not_follow_a_mirror_any_more_is_not_taken_for_who_may_list_it() {
     let mirror = Node::new().wide;
     let reader = Caller::Token(Token::new("reader"));
-    mirror.note_listed_as(&Caller::Node);
-    mirror.note_watched_as(&Caller::Node);
-    assert!(mirror.is_fetched_as(&Caller::Node, Verb::List));
-    mirror.note_watched_as(&reader);
-    assert!(mirror.is_fetched_as(&reader, Verb::Watch));
-    for verb in [Verb::List, Verb::Watch] {
-        assert!(!mirror.is_fetched_as(&Caller::Node, verb), "{verb:?}");
-    }
+    let now = Instant::now();
+    let both =
+        |caller: &Caller| [Verb::List, Verb::Watch].map(|verb| mirror.fetched_at(caller, verb));
+    mirror.note_listed_as(&Caller::Node, now);
+    mirror.note_watched_as(&Caller::Node, now);
+    assert_eq!(both(&Caller::Node), [Some(now), Some(now)]);
+    mirror.note_watched_as(&reader, now);
+    assert_eq!(both(&reader), [None, Some(now)]);
+    assert_eq!(both(&Caller::Node), [None, None]);
+    mirror.note_listed_as(&Caller::Node, now);
+    assert_eq!(both(&reader), [None, None]);
+    mirror.note_refused_as(&reader);
+    assert_eq!(both(&Caller::Node), [Some(now), None]);
+    mirror.note_refused_as(&Caller::Node);
+    assert_eq!(both(&Caller::Node), [None, None]);
+    assert!(mirror.was_watched());
 }

@@ -11,6 +11,7 @@ mod link;
 mod local_write;
 mod mirrored;
 mod outgoing;
+pub(crate) mod own_word;
 mod remember;
 pub(crate) mod route;
 mod stored;

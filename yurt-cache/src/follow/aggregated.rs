@@ -97,6 +97,12 @@ impl Registry {
         matches!(known, None | Some(Server::KubeApiserver))
     }
 
+    /// Returns whether it is known that no other server answers for a resource.
+    pub(crate) fn is_served_by_kube_apiserver(&self, resource: &Resource) -> bool {
+        let known = self.servers.0.lock().get(resource).copied();
+        !may_be_custom(resource) || known == Some(Server::KubeApiserver)
+    }
+
     /// Returns whether a definition makes the resource; `None` if the cloud does not say.
     async fn is_custom(&self, caller: &Caller, resource: &Resource) -> Option<bool> {
         let upstream = &self.config().upstream;

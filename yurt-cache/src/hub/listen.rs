@@ -31,7 +31,7 @@ use crate::codec::Status;
 use crate::identity::{Authenticator, Caller, subject};
 use crate::limits::{ConnectionGuard, Connections, Entered, Requester, Tenant, TooManyConnections};
 use crate::metrics::{Metrics, Refused, ServedFrom};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, own_word};
 use crate::tasks::{Tasks, contained};
 
 /// How long a client may take for the handshake, and for the head of a request.
@@ -291,9 +291,7 @@ impl Listening {
         };
         let id: Arc<str> = caller.id().into();
         let (response, from) = self.proxy.serve(caller, &requester, request).await;
-        if matches!(requester.tenant, Tenant::Anonymous(_))
-            && is_recognised(from, response.status())
-        {
+        if matches!(requester.tenant, Tenant::Anonymous(_)) && is_recognised(from, &response) {
             self.connections.recognise(&id);
             if let Err(TooManyConnections) = visit.entry.belongs_to(&Tenant::Caller(id)) {
                 visit.leave();
@@ -319,11 +317,15 @@ impl Listening {
 
 /// Returns whether an answer shows that the cloud knows the caller: its own, unless it says the opposite, and
 /// what only a caller gets whom it has known.
-fn is_recognised(from: ServedFrom, code: StatusCode) -> bool {
+fn is_recognised(from: ServedFrom, answer: &Response<Body>) -> bool {
+    let code = answer.status();
     match from {
-        ServedFrom::Cloud | ServedFrom::Mirror | ServedFrom::Store => {
+        // What stands in front of the API server refuses whom nobody knows.
+        ServedFrom::Cloud => {
             code != StatusCode::UNAUTHORIZED
+                && (code.is_success() || own_word::is_signed(answer.headers()))
         }
+        ServedFrom::Mirror | ServedFrom::Store => code != StatusCode::UNAUTHORIZED,
         ServedFrom::Hub => false,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
@@ -65,10 +65,8 @@ impl Proxy {
                 });
             }
         };
-        if response.status() == StatusCode::UNAUTHORIZED {
-            self.authenticator.refused(caller);
-        }
         remove_hop_headers(response.headers_mut());
+        let response = self.note_refusal(exchange, parts.uri.path(), response);
         let response = self.remember(exchange, remember, &parts, response);
         Ok(if decompresses {
             plain(response)

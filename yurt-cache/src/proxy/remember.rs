@@ -13,7 +13,6 @@ use super::route::Remember;
 use super::tee::tee;
 use crate::api::ListAt;
 use crate::api::request::{Path, Target, Verb};
-use crate::authorize::Access;
 use crate::body::Body;
 use crate::discovery::{self, LIMIT};
 use crate::identity::Caller;
@@ -28,9 +27,6 @@ impl Proxy {
         response: Response<Body>,
     ) -> Response<Body> {
         let Exchange { caller, api, .. } = exchange;
-        if response.status() == StatusCode::FORBIDDEN {
-            self.remember_refusal(exchange);
-        }
         match (remember, &api.target) {
             (Remember::Scope, _) => {
                 if response.status() == StatusCode::OK {
@@ -69,18 +65,6 @@ impl Proxy {
             }
             _ => response,
         }
-    }
-
-    /// What the cloud has refused to a reader is refused as well while it is away.
-    fn remember_refusal(&self, exchange: &Exchange) {
-        let api = &exchange.api;
-        let access = match (api.verb, exchange.scope(), &api.target) {
-            (Verb::List, Some(scope), _) => Access::to_scope("list", scope),
-            (Verb::Watch, Some(scope), _) => Access::to_scope("watch", scope),
-            (Verb::Get, _, Target::Resource(path)) => access("get", path),
-            _ => return,
-        };
-        self.verdicts.deny(&exchange.caller, &access);
     }
 
     fn remember_scope(self: &Arc<Self>, exchange: &Exchange) {

@@ -96,6 +96,14 @@ impl Say {
         }
     }
 
+    /// What no API server says.
+    pub(crate) fn text(code: u16, text: &'static str) -> Self {
+        Self {
+            headers: vec![("content-type", "text/html")],
+            ..Self::json(code, text)
+        }
+    }
+
     pub(crate) fn ending(mut self, end: End) -> Self {
         self.end = end;
         self

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -265,6 +265,23 @@ async fn an_open_watch_ends_when_the_link_is_back_and_its_right_is_gone() {
 }
 
 #[tokio::test]
+async fn all_watches_of_a_token_end_when_the_cloud_takes_it_back() {
+    let losing = Losing::all_or_nothing().await;
+    let bed = &losing.bed;
+    let issuer = bed.issuer();
+    let claims = issuer.claims("default", "reader", Timestamp::now(), 3_600);
+    let token = issuer.sign(&claims);
+    let reader = bed.site.bearer(&token);
+    let mut maps = reader.watch(WATCH).await.unwrap();
+    let secrets = "/api/v1/namespaces/default/secrets?watch=1";
+    let mut secrets = reader.watch(secrets).await.unwrap();
+    issuer.revoke(&token);
+    reader.get(SECRET).await.unwrap().expect(401);
+    assert_eq!(ended(&mut maps).await, Some(401));
+    assert_eq!(ended(&mut secrets).await, Some(401));
+}
+
+#[tokio::test]
 async fn an_open_watch_ends_with_its_token() {
     let losing = Losing::all_or_nothing().await;
     let issuer = losing.bed.issuer();
@@ -410,4 +427,56 @@ async fn who_may_see_nothing_learns_nothing_of_what_there_is() {
         let refused = losing.reader().get(path).await.unwrap();
         refused.expect_status(403, "Forbidden");
     }
+}
+
+// === Whose word it is ===
+
+/// The answer of what stands in front of the API server.
+fn of_a_firewall(code: u16) -> Say {
+    Say::text(code, "<html>computer says no</html>")
+}
+
+#[tokio::test]
+async fn a_refusal_of_what_stands_before_the_api_server_says_nothing_of_the_caller() {
+    let (cloud, site) = Cloud::with_hub(|_| of_a_firewall(403)).await;
+    let stranger = site.bearer("t");
+    stranger.get(SECRET).await.unwrap().expect(403);
+    drop(cloud);
+    site.sees_the_cloud(false).await;
+    let refused = stranger.get(SECRET).await.unwrap();
+    refused.expect_status(401, "Unauthorized");
+}
+
+#[tokio::test]
+async fn a_backend_that_refuses_a_token_does_not_speak_for_the_cloud() {
+    let one = json!({
+        "kind": "ConfigMap", "apiVersion": "v1",
+        "metadata": {"name": "a", "namespace": "default", "resourceVersion": "1"},
+    });
+    let reviews = Arc::new(AtomicUsize::new(0));
+    let reviewed = reviews.clone();
+    let (cloud, site) = Cloud::with_reviews(
+        move |_| {
+            reviewed.fetch_add(1, Ordering::SeqCst);
+            Say::json(201, r#"{"status":{"allowed":true}}"#)
+        },
+        move |asked| match asked.path.as_str() {
+            path if path.contains("/proxy/") => Say::json(401, "{}"),
+            path if path.ends_with("/configmaps/a") => Say::json(200, one.to_string()),
+            _ => Say::json(404, "{}"),
+        },
+    )
+    .await;
+    let reader = site.bearer("t");
+    let object = "/api/v1/namespaces/default/configmaps/a";
+    reader.get(object).await.unwrap().expect(200);
+    eventually("the hub has learned what else it may", async || {
+        reviews.load(Ordering::SeqCst) >= 3
+    })
+    .await;
+    let backend = "/api/v1/namespaces/default/services/b:80/proxy/login";
+    reader.get(backend).await.unwrap().expect(401);
+    drop(cloud);
+    site.sees_the_cloud(false).await;
+    reader.get(object).await.unwrap().expect(200);
 }

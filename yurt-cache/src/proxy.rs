@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 
 use self::entrance::check_head;
-use self::exchange::Exchange;
+use self::exchange::{Exchange, Speaks};
 use self::forward::{Broken, unsent};
 use self::mirrored::Asked;
 use self::route::{Have, Remember, Route, route};
@@ -84,6 +84,7 @@ impl Proxy {
     pub(crate) async fn serve(
         self: &Arc<Self>,
         caller: Caller,
+        speaks: Speaks,
         requester: &Requester,
         request: Request<Incoming>,
     ) -> Answer {
@@ -94,6 +95,7 @@ impl Proxy {
         }
         let api = ApiRequest::read(request.method(), request.uri(), request.headers());
         let mut exchange = Exchange::new(caller, api);
+        exchange.speaks = speaks;
         exchange.chain = self.chain(&exchange).await;
         let (place, placed) = self.place(requester, &exchange.api).await;
         exchange.place = place;
@@ -154,7 +156,7 @@ impl Proxy {
         }
         let chosen = self.choose(exchange, link)?;
         if link == Link::Cut && self.link() == Link::Up && !chosen.is_local() {
-            return Err(Authenticator::asks_for_renewal());
+            return Err(exchange.asks_for_renewal());
         }
         match chosen {
             Route::Upgrade => {

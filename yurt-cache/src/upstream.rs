@@ -165,6 +165,11 @@ impl Upstream {
         self.0.files.refresh();
     }
 
+    /// The client certificate that is presented in the node's name, DER.
+    pub(crate) fn node_certificate(&self) -> Option<Vec<u8>> {
+        self.0.files.node_certificate()
+    }
+
     /// Whether the cloud can be reached, now and later.
     pub(crate) fn reach(&self) -> watch::Receiver<Reach> {
         self.0.set.reach()

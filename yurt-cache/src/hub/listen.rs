@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use jiff::Timestamp;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -28,9 +29,11 @@ use super::Error;
 use crate::answer::{self, RETRY};
 use crate::body::{self, Body};
 use crate::codec::Status;
-use crate::identity::{Authenticator, Caller, subject};
+use crate::identity::subject::{self, Validity};
+use crate::identity::{Authenticator, Caller};
 use crate::limits::{ConnectionGuard, Connections, Entered, Requester, Tenant, TooManyConnections};
 use crate::metrics::{Metrics, Refused, ServedFrom};
+use crate::proxy::exchange::Speaks;
 use crate::proxy::{Proxy, own_word};
 use crate::tasks::{Tasks, contained};
 
@@ -77,10 +80,10 @@ pub(super) struct Listening {
 }
 
 /// Who is at the other end of a connection, as far as its certificate says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Peer {
     Unnamed,
-    Node,
+    Node(Arc<NodeCertificate>),
     /// A certificate of somebody else: without its key nobody can act as its owner.
     Foreign,
 }
@@ -155,10 +158,10 @@ impl Listening {
         };
         let peer = self.peer(stream.get_ref().1);
         let streams = match peer {
-            Peer::Node => STREAMS_OF_NODE,
+            Peer::Node(_) => STREAMS_OF_NODE,
             Peer::Unnamed | Peer::Foreign => self.streams,
         };
-        if let Peer::Node = peer
+        if let Peer::Node(_) = peer
             && entry.belongs_to(&Tenant::Node).is_err()
         {
             return;
@@ -168,7 +171,11 @@ impl Listening {
         let service = service_fn(move |request| {
             let running = visiting.begin();
             // On its own, so that the stream is small when it is answered: a watch keeps it for an hour.
-            let answered = Box::pin(listening.clone().request(peer, visiting.clone(), request));
+            let answered = Box::pin(listening.clone().request(
+                peer.clone(),
+                visiting.clone(),
+                request,
+            ));
             async move {
                 let response = match contained(answered).await {
                     Ok(response) => response,
@@ -239,7 +246,7 @@ impl Listening {
             return Peer::Unnamed;
         };
         match subject::peer_node_name(leaf) {
-            Some(name) if name == self.node => Peer::Node,
+            Some(name) if name == self.node => Peer::Node(Arc::new(NodeCertificate::of(leaf))),
             _ => Peer::Foreign,
         }
     }
@@ -251,20 +258,27 @@ impl Listening {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let caller = match peer {
-            Peer::Node if !request.headers().contains_key(http::header::AUTHORIZATION) => {
+            Peer::Node(_) if !request.headers().contains_key(http::header::AUTHORIZATION) => {
                 Some(Caller::Node)
             }
-            Peer::Node | Peer::Unnamed | Peer::Foreign => {
+            Peer::Node(_) | Peer::Unnamed | Peer::Foreign => {
                 let source = visit.entry.address();
                 self.authenticator.identify(request.headers(), source)
             }
         };
         let refused = match (caller, peer) {
-            (Some(caller), _) => return self.admit(caller, &visit, request).await,
+            (Some(Caller::Node), Peer::Node(certificate)) => {
+                let speaks = self.speaks(&certificate);
+                return self.admit(Caller::Node, speaks, &visit, request).await;
+            }
+            (Some(caller), _) => {
+                let speaks = Speaks::WithTheCloud;
+                return self.admit(caller, speaks, &visit, request).await;
+            }
             (None, Peer::Foreign) => {
                 "the client certificate is not this node's, and the hub cannot act for its owner: use a bearer token"
             }
-            (None, Peer::Node | Peer::Unnamed) => {
+            (None, Peer::Node(_) | Peer::Unnamed) => {
                 "no client certificate of this node and no bearer token"
             }
         };
@@ -275,6 +289,7 @@ impl Listening {
     async fn admit(
         &self,
         caller: Caller,
+        speaks: Speaks,
         visit: &Visit,
         request: Request<Incoming>,
     ) -> Response<Body> {
@@ -290,7 +305,8 @@ impl Listening {
             end: visit.entry.end().clone(),
         };
         let id: Arc<str> = caller.id().into();
-        let (response, from) = self.proxy.serve(caller, &requester, request).await;
+        let serving = self.proxy.serve(caller, speaks, &requester, request);
+        let (response, from) = serving.await;
         if matches!(requester.tenant, Tenant::Anonymous(_)) && is_recognised(from, &response) {
             self.connections.recognise(&id);
             if let Err(TooManyConnections) = visit.entry.belongs_to(&Tenant::Caller(id)) {
@@ -298,6 +314,21 @@ impl Listening {
             }
         }
         response
+    }
+
+    /// With whom the node speaks by its certificate. One that is not valid now may be let in, and the cloud would not
+    /// take it; the hub's own counts for it only if both are of one key.
+    fn speaks(&self, certificate: &NodeCertificate) -> Speaks {
+        let has_its_key = || {
+            let own = self.proxy.upstream.node_certificate();
+            let own = own.and_then(|own| subject::peer_public_key(&own));
+            own.is_some() && own == certificate.public_key
+        };
+        if certificate.is_valid_at(self.authenticator.time()) || has_its_key() {
+            Speaks::WithTheCloud
+        } else {
+            Speaks::WithTheNode
+        }
     }
 
     /// Whose share a caller's requests are counted to.
@@ -312,6 +343,27 @@ impl Listening {
             }
             Caller::Token(_) => Tenant::Anonymous(visit.entry.address()),
         }
+    }
+}
+
+/// The certificate of this node, as it was shown.
+#[derive(Debug)]
+struct NodeCertificate {
+    validity: Option<Validity>,
+    public_key: Option<Vec<u8>>,
+}
+
+impl NodeCertificate {
+    fn of(leaf: &[u8]) -> Self {
+        Self {
+            validity: subject::peer_validity(leaf),
+            public_key: subject::peer_public_key(leaf),
+        }
+    }
+
+    fn is_valid_at(&self, time: Timestamp) -> bool {
+        self.validity
+            .is_some_and(|validity| (validity.not_before..=validity.not_after).contains(&time))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::api::request::{ApiRequest, Path, Target, Verb};
 use crate::authorize::Access;
 use crate::codec::{FieldSelector, LabelSelector, Status};
 use crate::filter::chain::FilterChain;
-use crate::identity::Caller;
+use crate::identity::{Authenticator, Caller};
 use crate::limits::RequestGuard;
 
 /// One request on its way through the hub. The link to the cloud is no part of it: it may break underway.
@@ -13,6 +13,7 @@ use crate::limits::RequestGuard;
 pub(crate) struct Exchange {
     pub(crate) caller: Caller,
     pub(crate) api: ApiRequest,
+    pub(crate) speaks: Speaks,
     /// What it lists or watches, if it does; or why that cannot be read.
     pub(crate) scope: Result<Option<Scope>, Status>,
     /// The filters that the answer has to pass.
@@ -21,10 +22,19 @@ pub(crate) struct Exchange {
     pub(crate) place: Option<RequestGuard>,
 }
 
+/// With whom a caller speaks through the hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    WithTheCloud,
+    /// The cloud would not take its own certificate, and the hub does not lend it another.
+    WithTheNode,
+}
+
 impl Exchange {
     pub(crate) fn new(caller: Caller, api: ApiRequest) -> Self {
         Self {
             caller,
+            speaks: Speaks::WithTheCloud,
             scope: scope(&api),
             api,
             chain: None,
@@ -36,6 +46,16 @@ impl Exchange {
     pub(crate) fn keep_to_caller(&mut self) {
         self.api.target = Target::Other;
         self.scope = Ok(None);
+    }
+
+    /// What a caller whom the cloud would not take is told of all that the hub cannot answer by itself.
+    pub(super) fn asks_for_renewal(&self) -> Status {
+        match self.speaks {
+            Speaks::WithTheCloud => Authenticator::asks_for_renewal(),
+            Speaks::WithTheNode => Status::unauthorized().saying(
+                "the node's client certificate is not valid now, and its key is not the one that the hub has: renew it",
+            ),
+        }
     }
 
     /// Returns what it lists or watches.

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::Proxy;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Speaks};
 use crate::answer;
 use crate::api::request::Verb;
 use crate::api::{elapsed, human};
@@ -29,12 +29,16 @@ const FIRST_PROBE: Duration = Duration::from_secs(1);
 const WRITE_WAITS: Duration = Duration::from_secs(5);
 
 impl Proxy {
-    /// Returns the link as it is for a caller: who comes with a token of the hub's own is nobody to the cloud.
+    /// Returns the link as it is for a caller: who comes with a token of the hub's own, or with a certificate that is
+    /// not valid now, is nobody to the cloud.
     pub(super) async fn link_of(&self, exchange: &Exchange) -> Result<Link, Status> {
         let Exchange { caller, api, .. } = exchange;
         if caller.is_of_hub() {
             let is_online = matches!(*self.reach().borrow(), Reach::Online);
             self.authenticator.check_own(is_online)?;
+            return Ok(Link::Cut);
+        }
+        if exchange.speaks == Speaks::WithTheNode {
             return Ok(Link::Cut);
         }
         if !self.is_reach_unknown() {

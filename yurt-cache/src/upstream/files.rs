@@ -84,6 +84,13 @@ impl TlsFiles {
         }
     }
 
+    /// Returns the client certificate as it was read last, DER.
+    pub(super) fn node_certificate(&self) -> Option<Vec<u8>> {
+        let last = self.last.lock();
+        let (certificate, _) = last.pems.client.as_ref()?;
+        Some(certificate.certificates().ok()?.first()?.to_vec())
+    }
+
     /// Counts the changes of the files seen so far.
     pub(super) fn generation(&self) -> u64 {
         self.last.lock().generation

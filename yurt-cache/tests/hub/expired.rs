@@ -3,12 +3,18 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use serde_json::json;
 use testbed::client::Client;
 use testbed::pki::{Pki, Validity};
 
 use super::site::{Bed, Site};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps?resourceVersion=0";
+const ALL: &str = "/api/v1/namespaces/default/configmaps";
+const ONE: &str = "/api/v1/namespaces/default/configmaps/none";
+const LOGS: &str = "/api/v1/namespaces/default/pods/p/log";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 const DAY: i64 = 86_400;
 
 static LATER: AtomicI64 = AtomicI64::new(0);
@@ -75,16 +81,63 @@ async fn a_certificate_that_expired_while_cut_off_opens_the_door_to_its_own_node
     assert!(late.get(MAPS).await.is_err(), "after the limit");
 }
 
+/// A client whose certificate is of the hub's own key, and valid until so many days from now.
+fn of_the_hubs_key(site: &Site, days: i64) -> Client {
+    let key = site.node_key();
+    let mut request = CertificateParams::default();
+    let subject = &mut request.distinguished_name;
+    subject.push(DnType::CommonName, "system:node:n1");
+    subject.push(DnType::OrganizationName, "system:nodes");
+    let pair = KeyPair::from_pem(&key).unwrap();
+    let request = request.serialize_request(&pair).unwrap().pem().unwrap();
+    let validity = Validity {
+        not_after: Timestamp::now() + SignedDuration::from_secs(days * DAY),
+        ..Validity::default()
+    };
+    let purpose = ExtendedKeyUsagePurpose::ClientAuth;
+    let certificate = site.pki.sign_request(&request, purpose, validity);
+    Client::with_certificate(&site.endpoint(), &certificate, &key).unwrap()
+}
+
+/// A bed that has just started is one whose link has just come back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_node_may_renew_its_certificate_when_the_link_is_back() {
+async fn who_comes_with_an_expired_certificate_of_the_hubs_key_may_renew_it_when_the_link_is_back()
+{
     let bed = Bed::start().await;
-    let node = until(
-        &bed.site,
-        &bed.site.pki,
-        "system:node:n1",
-        "system:nodes",
-        -1,
-    );
-    // A bed that has just started is one whose link has just come back.
+    let node = of_the_hubs_key(&bed.site, -1);
     node.get(MAPS).await.unwrap().expect(200);
+    let body = json!({"metadata": {"name": "by-the-node"}});
+    node.post(ALL, &body).await.unwrap().expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_certificate_of_another_key_reads_what_is_here_and_is_lent_no_other() {
+    let bed = Bed::start().await;
+    bed.site.node().get(MAPS).await.unwrap().expect(200);
+    bed.site.is_live("v1/configmaps in default").await;
+    let pki = bed.site.pki.clone();
+    let stale = until(&bed.site, &pki, "system:node:n1", "system:nodes", -1);
+    let held = stale.get(MAPS).await.unwrap();
+    assert_eq!(held.header("x-yurt-served-from"), "mirror");
+    held.expect(200);
+    let asked = bed.api.requests().len();
+    let body = json!({"metadata": {"name": "by-a-thief"}});
+    for refused in [
+        stale.post(ALL, &body).await,
+        stale.patch(ONE, "merge", &body).await,
+        stale.get(LOGS).await,
+    ] {
+        let refused = refused.unwrap();
+        refused.expect_status(401, "Unauthorized");
+    }
+    stale.get(ONE).await.unwrap().expect(404);
+    let by_it = bed.api.requests()[asked..].iter().any(|one| {
+        one.verb != "watch" && !one.resource.is_empty() && !one.resource.ends_with("reviews")
+    });
+    assert!(!by_it, "{:?}", &bed.api.requests()[asked..]);
+    // While the cloud is away the node's kubelet goes on.
+    bed.cut().await;
+    stale.get(MAPS).await.unwrap().expect(200);
+    let lease = json!({"metadata": {"name": "n1"}});
+    stale.post(LEASES, &lease).await.unwrap().expect(201);
 }

@@ -111,6 +111,11 @@ impl Site {
         self.dir.path().join("objects")
     }
 
+    /// Returns the key of the hub's client certificate.
+    pub(crate) fn node_key(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("node.key")).unwrap()
+    }
+
     fn config(&self) -> Config {
         let file = |name: &str| self.dir.path().join(name);
         let servers = self.servers.iter();

@@ -59,6 +59,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.bootstrap_token_file = settings.bootstrap_token_file;
     config.seal_key_file = settings.seal_key_file;
     config.verdict_limit = settings.verdict_limit;
+    config.secret_verdict_limit = settings.secret_verdict_limit;
     config.client_ca_file = settings.client_ca_file;
     config.admin_listen = Some(settings.admin_listen);
     config.pod_address = settings.pod_address;

@@ -35,6 +35,7 @@ pub(super) const KEYS: [(&str, &str); 27] = [
     ("dataDir", "--data-dir"),
     ("sealKeyFile", "--seal-key-file"),
     ("verdictLimit", "--verdict-limit"),
+    ("secretVerdictLimit", "--secret-verdict-limit"),
     ("podAddress", "--pod-address"),
     ("poolName", "--pool-name"),
     ("filters", "--filter"),
@@ -130,6 +131,7 @@ impl Given {
             one(flags.data_dir),
             one(flags.seal_key_file),
             one(flags.verdict_limit),
+            one(flags.secret_verdict_limit),
             one(flags.pod_address),
             one(flags.pool_name),
             flags.filters,
@@ -198,6 +200,7 @@ impl Given {
             check::credential(text, std::env::var_os("CREDENTIALS_DIRECTORY"))
         });
         let verdict_limit = self.or("verdictLimit", "30d", check::duration);
+        let secret_verdict_limit = self.or("secretVerdictLimit", "24h", check::duration);
         let pod_address = self.optional("podAddress", check::pod_address);
         let pool_name = self.optional("poolName", check::pool_name);
         let filters = self.filters();
@@ -229,6 +232,7 @@ impl Given {
                 data_dir: data_dir?,
                 seal_key_file,
                 verdict_limit: verdict_limit?,
+                secret_verdict_limit: secret_verdict_limit?,
                 pod_address,
                 pool_name,
                 filters,

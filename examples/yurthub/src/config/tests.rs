@@ -280,6 +280,7 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
     assert_eq!(settings.upstream.client_key, both);
     assert_eq!(settings.listen, ["127.0.0.1:10268".parse().unwrap()]);
     assert_eq!(settings.verdict_limit.as_secs(), 30 * 86_400);
+    assert_eq!(settings.secret_verdict_limit.as_secs(), 86_400);
     assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:10267");
     assert_eq!(settings.data_dir, Path::new("/var/lib/yurthub"));
     assert_eq!(

@@ -19,6 +19,7 @@ pub(crate) struct ApiRequest {
     /// The shape of the answer that the caller prefers of those that the hub can make.
     pub(crate) shape: Option<Shape>,
     pub(crate) is_upgrade: bool,
+    lasts: bool,
 }
 
 /// Kubernetes' verb, as far as the hub tells them apart.
@@ -66,14 +67,7 @@ impl ApiRequest {
 
     /// Reads a request.
     pub(crate) fn read(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
-        let (mut target, is_watch_path) = Target::read(uri.path());
-        if headers
-            .keys()
-            .any(|name| name.as_str().starts_with("impersonate-"))
-        {
-            // Only the cloud knows what such a caller may see, and it is not what the caller itself may.
-            target = Target::Other;
-        }
+        let (target, is_watch_path) = Target::read(uri.path());
         let (options, is_watch) = Options::read(uri.query().unwrap_or(""));
         let is_named = matches!(&target, Target::Resource(Path { name: Some(_), .. }));
         let verb = match *method {
@@ -83,27 +77,49 @@ impl ApiRequest {
             Method::GET => Verb::List,
             _ => Verb::Write,
         };
-        Self {
+        let request = Self {
             method: method.clone(),
             verb,
             target,
             options,
             shape: Shape::preferred(headers, verb),
             is_upgrade: headers.contains_key(UPGRADE),
+            lasts: false,
+        };
+        let lasts = verb == Verb::Watch || request.is_upgrade || request.is_stream();
+        let request = Self { lasts, ..request };
+        let mut names = headers.keys();
+        if names.any(|name| name.as_str().starts_with("impersonate-")) {
+            return request.impersonated();
+        }
+        request
+    }
+
+    /// Only the cloud knows what such a caller may see, and it is not what the caller itself may.
+    fn impersonated(self) -> Self {
+        let verb = match self.verb {
+            Verb::Get | Verb::List | Verb::Watch => Verb::Get,
+            Verb::Write => Verb::Write,
+        };
+        Self {
+            target: Target::Other,
+            verb,
+            ..self
         }
     }
 
     /// Returns whether the request lasts as long as its caller wants: what kube-apiserver calls long running.
     pub(crate) fn lasts(&self) -> bool {
-        let is_stream = |path: &Path| {
-            let subresource = path.subresource.as_deref().unwrap_or("");
-            let subresource = subresource.split('/').next().unwrap_or("");
-            matches!(
-                subresource,
-                "attach" | "exec" | "log" | "portforward" | "proxy"
-            )
-        };
-        self.verb == Verb::Watch || self.is_upgrade || self.path().is_some_and(is_stream)
+        self.lasts
+    }
+
+    fn is_stream(&self) -> bool {
+        let subresource = self.path().and_then(|path| path.subresource.as_deref());
+        let subresource = subresource.and_then(|text| text.split('/').next());
+        matches!(
+            subresource,
+            Some("attach" | "exec" | "log" | "portforward" | "proxy")
+        )
     }
 
     /// Returns the path if the request is about a resource.

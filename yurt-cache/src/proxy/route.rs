@@ -98,6 +98,9 @@ fn online(exchange: &Exchange, have: Have) -> Route<'_> {
     if path.subresource.is_some() || request.options.not_a_number.is_some() {
         return nothing;
     }
+    if request.options.has_unknown && request.verb != Verb::Write && exchange.chain.is_none() {
+        return nothing;
+    }
     if exchange.chain.is_some() {
         return filtered(request, scope, have);
     }
@@ -217,6 +220,9 @@ fn offline(exchange: &Exchange) -> Route<'_> {
         (Target::Resource(path), _) => path,
     };
     if request.is_upgrade || request.verb == Verb::Write {
+        return Route::Unavailable;
+    }
+    if request.options.has_unknown && exchange.chain.is_none() {
         return Route::Unavailable;
     }
     if !matches!(path.subresource.as_deref(), None | Some("status")) {

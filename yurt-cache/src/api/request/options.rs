@@ -19,6 +19,8 @@ pub(crate) struct Options {
     pub(crate) is_dry_run: bool,
     /// A number that is none.
     pub(crate) not_a_number: Option<String>,
+    /// There is an option that the hub does not know: only the server can honour it.
+    pub(crate) has_unknown: bool,
 }
 
 /// `resourceVersion`.
@@ -78,7 +80,9 @@ impl Options {
                 "sendInitialEvents" => options.initial_events = Some(is_true(&value)),
                 "includeObject" => options.include_object = Some(value),
                 "watch" => is_watch = is_true(&value),
-                _ => {}
+                // How the text is set, and how long the caller waits.
+                "pretty" | "timeout" => {}
+                _ => options.has_unknown = true,
             }
         }
         (options, is_watch)

@@ -97,6 +97,43 @@ fn what_cannot_be_decoded_is_told_before_it_is_sent_on() {
 }
 
 #[test]
+fn what_is_asked_as_somebody_else_lasts_as_long_as_otherwise() {
+    let mut headers = HeaderMap::new();
+    headers.insert("impersonate-user", "jane".parse().unwrap());
+    for (uri, lasts) in [
+        ("/api/v1/pods", false),
+        ("/api/v1/pods?watch=1", true),
+        ("/api/v1/watch/pods", true),
+        ("/api/v1/namespaces/a/pods/p/log?follow=true", true),
+        ("/api/v1/namespaces/a/services/s/proxy/x", true),
+        ("/api/v1/namespaces/a/pods/p", false),
+    ] {
+        let uri = uri.parse().unwrap();
+        let asked = ApiRequest::read(&Method::GET, &uri, &headers);
+        assert_eq!(asked.lasts(), lasts, "{uri}");
+        assert_eq!(
+            (asked.verb, asked.target),
+            (Verb::Get, Target::Other),
+            "{uri}"
+        );
+    }
+}
+
+#[test]
+fn an_option_that_the_hub_does_not_know_is_noticed() {
+    for (query, expected) in [
+        ("watch=1&limit=5&pretty=true&timeout=9s", false),
+        ("resourceVersion=0&shardSelector=x", true),
+        ("%73hardSelector=x", true),
+        ("x", true),
+        ("", false),
+    ] {
+        let options = read(Method::GET, &format!("/api/v1/pods?{query}")).options;
+        assert_eq!(options.has_unknown, expected, "{query}");
+    }
+}
+
+#[test]
 fn a_query_is_read_as_the_server_reads_it() {
     let options = read(
         Method::GET,

@@ -208,6 +208,28 @@ fn while_the_cloud_is_there_it_answers_whatever_must_be_fresh() {
 }
 
 #[test]
+fn an_option_that_only_the_server_knows_is_never_ignored() {
+    let at = Have::Synced(100);
+    for query in ["?shardSelector=x", "?resourceVersion=0&x", "?watch=1&x=1"] {
+        for (link, expected) in [(Link::Up, NOTHING), (Link::Cut, Route::Unavailable)] {
+            let decided = decide(Method::GET, PODS, query, JSON, link, at);
+            assert_eq!(decided, expected, "{query} {link:?}");
+        }
+    }
+    let query = "?resourceVersion=0&pretty=true&timeout=9s";
+    for link in [Link::Up, Link::Cut] {
+        let decided = decide(Method::GET, PODS, query, JSON, link, at);
+        assert_eq!(
+            decided,
+            Route::Mirror(anywhere(), Freshness::Any),
+            "{link:?}"
+        );
+    }
+    let tried = decide(Method::POST, PODS, "?x=1", JSON, Link::Up, at);
+    assert_eq!(tried, OBJECT, "a write is forwarded anyway");
+}
+
+#[test]
 fn while_the_cloud_is_away_reads_are_answered_and_the_rest_is_refused() {
     let at = Have::Synced(100);
     for (method, path, query, accept, expected) in [

@@ -52,7 +52,8 @@ const LIMIT: usize = 4 << 20;
 
 /// Fetches the definition of a mirrored resource, as somebody who may see the resource, and takes it over.
 pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind, caller: &Caller) {
-    if !may_be_custom(&kind.resource) || kind.custom().is_defined {
+    let now = Instant::now();
+    if !may_be_custom(&kind.resource) || !kind.is_definition_due(now) {
         return;
     }
     let name = name(&kind.resource);
@@ -63,12 +64,13 @@ pub(crate) async fn learn(registry: &Registry, upstream: &Upstream, kind: &Kind,
         return;
     };
     take(kind, &text);
+    kind.note_definition(now);
     let Ok(meta) = ObjectMeta::parse(text.trim_ascii_end()) else {
         return;
     };
     let definitions = registry.kind(&definitions());
     let kept = Bytes::copy_from_slice(text.trim_ascii_end());
-    let (revision, now) = (meta.resource_version, Instant::now());
+    let revision = meta.resource_version;
     let remember = move || {
         definitions.note_read(before, revision)?;
         definitions.remember(&key, revision, kept, now)

@@ -3,10 +3,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use yurt_core::store::{Batch, Error, ErrorKind, Result, Store};
 
 use super::bodies::Bodies;
@@ -17,6 +19,9 @@ use crate::api::{ObjectKey, Resource, Within, key};
 use crate::codec::fields::Attributes;
 use crate::codec::{Column, JsonPath, ObjectMeta, TypeMeta, fields};
 use crate::retention::{Budget, Held};
+
+/// How long a definition counts: columns are added to one that is in use.
+const DEFINED_FOR: Duration = Duration::from_secs(600);
 
 /// What a CustomResourceDefinition says that answers need.
 #[derive(Debug, Default)]
@@ -33,6 +38,8 @@ pub(crate) struct Kind {
     pub(crate) resource: Resource,
     form: RwLock<Option<Arc<TypeMeta>>>,
     custom: RwLock<Arc<Custom>>,
+    /// When the definition was fetched last.
+    defined_at: RwLock<Option<Instant>>,
     /// How far the cloud has come, as anybody has seen, in the last era. Who waits is woken by another era only.
     reached: watch::Sender<Version>,
     pub(super) bodies: Bodies,
@@ -71,6 +78,7 @@ impl Kind {
             resource,
             form: RwLock::default(),
             custom: RwLock::default(),
+            defined_at: RwLock::default(),
             reached: watch::Sender::new(Version::cloud(Era::default(), 0)),
             budget,
             remembered,
@@ -119,6 +127,17 @@ impl Kind {
     /// Takes over what the resource's definition says.
     pub(crate) fn learn_custom(&self, custom: Custom) {
         *self.custom.write() = Arc::new(custom);
+    }
+
+    /// Returns whether the definition is to be fetched, for the first time or again.
+    pub(crate) fn is_definition_due(&self, now: Instant) -> bool {
+        let last = *self.defined_at.read();
+        last.is_none_or(|last| now.saturating_duration_since(last) >= DEFINED_FOR)
+    }
+
+    /// Notes that the definition was fetched.
+    pub(crate) fn note_definition(&self, now: Instant) {
+        *self.defined_at.write() = Some(now);
     }
 
     /// Returns what selectors look at in an object.

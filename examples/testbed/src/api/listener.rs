@@ -79,7 +79,11 @@ async fn serve(server: Arc<Server>, tls: TlsAcceptor, stream: TcpStream) {
     let tasks = server.tasks.clone();
     let service = service_fn(move |request| server.clone().handle(request, user.clone()));
     let mut builder = auto::Builder::new(tasks);
-    builder.http2().max_concurrent_streams(max_streams);
+    // Heads as kube-apiserver takes them: 1 MiB.
+    builder
+        .http2()
+        .max_concurrent_streams(max_streams)
+        .max_header_list_size(1 << 20);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "connection");

@@ -1,5 +1,7 @@
 //! From an API server's address to an HTTP connection on it.
 
+mod race;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -188,7 +190,7 @@ pub(super) async fn http1(
 }
 
 async fn secure(address: &Address, tls: Current, protocol: Protocol) -> Result<Io, DialError> {
-    let socket = TcpStream::connect((address.host.as_str(), address.port))
+    let socket = race::connect(&address.host, address.port)
         .await
         .map_err(DialError::Connect)?;
     set_up(&socket).map_err(DialError::SetUpSocket)?;

@@ -33,7 +33,7 @@ pub use self::config::{Config, Error, ServingSigner};
 pub use crate::filter::{CallerName, FilterConfig, FilterName, InvalidCaller, UnknownFilter};
 pub use crate::limits::Limits;
 pub use crate::retention::Budget;
-pub use crate::upstream::{Order, UpstreamConfig};
+pub use crate::upstream::{HttpProxy, HttpProxyError, Order, UpstreamConfig};
 
 /// The node's own API server.
 #[derive(Debug)]

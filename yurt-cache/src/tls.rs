@@ -41,7 +41,7 @@ pub(crate) enum TlsError {
     BuildVerifier(#[source] VerifierBuilderError),
 }
 
-/// What is offered in a client's ALPN.
+/// What is spoken over TLS, as its ALPN names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// `h2`, for everything but upgrades.
@@ -51,13 +51,29 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
+    /// Everything that the hub speaks, the best first.
+    pub(crate) const ALL: &[Self] = &[Self::Http2, Self::Http1];
+
     /// The name in ALPN.
-    pub(crate) fn alpn(self) -> &'static [u8] {
+    fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http2 => b"h2",
             Self::Http1 => b"http/1.1",
         }
     }
+
+    /// What was agreed on: HTTP/1.1 where nothing was.
+    pub(crate) fn chosen(alpn: Option<&[u8]>) -> Self {
+        match alpn {
+            Some(b"h2") => Self::Http2,
+            _ => Self::Http1,
+        }
+    }
+}
+
+fn names(protocols: &[Protocol]) -> Vec<Vec<u8>> {
+    let names = protocols.iter().map(|protocol| protocol.alpn().to_vec());
+    names.collect()
 }
 
 /// The crypto provider of every TLS session in this process.
@@ -99,7 +115,7 @@ pub(crate) fn roots(ca: &Pem) -> Result<RootCertStore, TlsError> {
 pub(crate) fn client_config(
     roots: RootCertStore,
     identity: Option<&Identity>,
-    protocol: Protocol,
+    offered: &[Protocol],
 ) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
@@ -111,7 +127,7 @@ pub(crate) fn client_config(
             .map_err(TlsError::UseIdentity)?,
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![protocol.alpn().to_vec()];
+    config.alpn_protocols = names(offered);
     Ok(config)
 }
 
@@ -168,10 +184,7 @@ pub(crate) fn server_config(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(presented);
-    config.alpn_protocols = vec![
-        Protocol::Http2.alpn().to_vec(),
-        Protocol::Http1.alpn().to_vec(),
-    ];
+    config.alpn_protocols = names(Protocol::ALL);
     // A resumed session would skip the check of a client certificate that expired meanwhile.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -240,7 +253,7 @@ mod tests {
         for (shown, expected) in table {
             let verifier = client_verifier(ours.roots()).unwrap();
             let server = server_config(presented(&ours), Some(verifier)).unwrap();
-            let client = client_config(ours.roots(), shown.as_ref(), Protocol::Http2).unwrap();
+            let client = client_config(ours.roots(), shown.as_ref(), Protocol::ALL).unwrap();
             let agreed = shake(server, client).await;
             assert_eq!(agreed, expected.map(|is_shown| (b"h2".to_vec(), is_shown)));
         }
@@ -250,10 +263,10 @@ mod tests {
     async fn a_server_of_another_ca_is_refused() {
         let (ours, theirs) = (Authority::new(), Authority::new());
         let server = server_config(presented(&theirs), None).unwrap();
-        let client = client_config(ours.roots(), None, Protocol::Http1).unwrap();
+        let client = client_config(ours.roots(), None, &[Protocol::Http1]).unwrap();
         assert_eq!(shake(server, client).await, None);
         let server = server_config(presented(&ours), None).unwrap();
-        let client = client_config(ours.roots(), None, Protocol::Http1).unwrap();
+        let client = client_config(ours.roots(), None, &[Protocol::Http1]).unwrap();
         let agreed = shake(server, client).await;
         assert_eq!(agreed, Some((b"http/1.1".to_vec(), false)));
     }
@@ -267,7 +280,7 @@ mod tests {
                 changing.replace(&identity).unwrap();
             }
             let server = server_config(changing.clone(), None).unwrap();
-            let client = client_config(ours.roots(), None, Protocol::Http2).unwrap();
+            let client = client_config(ours.roots(), None, Protocol::ALL).unwrap();
             assert_eq!(shake(server, client).await.is_some(), expected);
         }
     }

@@ -5,21 +5,22 @@ mod config;
 mod connect;
 mod dial;
 mod files;
+mod http_proxy;
 mod pick;
 mod pool;
 mod probe;
 mod reach;
+mod replay;
 mod response;
+mod sender;
 mod set;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::HOST;
-use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::upgrade::Upgraded;
 use jiff::Timestamp;
@@ -32,14 +33,15 @@ pub use self::config::{Order, UpstreamConfig};
 use self::connect::Shared;
 use self::dial::{Address, DialError};
 pub(crate) use self::files::Need;
-use self::files::TlsFiles;
-use self::pool::Permit;
+use self::files::{Offer, TlsFiles};
+pub use self::http_proxy::{HttpProxy, HttpProxyError};
+use self::pool::{Lasting, Permit};
 pub(crate) use self::reach::{Link, Reach};
+use self::replay::{Fate, Replay};
 use self::response::Held;
 use self::set::Set;
 use crate::body::{self, Body};
 use crate::tasks::{Children, Tasks};
-use crate::tls::Protocol;
 
 /// In whose name a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,14 @@ pub(crate) enum SendError {
         /// Host and port.
         server: String,
     },
+    /// The server took no more requests on the connection, and the request cannot be sent again.
+    #[error("{server} did not take the request")]
+    NotCarriedOut {
+        /// Host and port.
+        server: String,
+        /// What it said.
+        source: hyper::Error,
+    },
     /// What is asked for is too long for a request.
     #[error("make a request of it")]
     Request(#[source] http::Error),
@@ -111,6 +121,9 @@ pub(crate) enum SendError {
     },
 }
 
+/// How often the servers are tried one after the other: a single one closes a connection now and then.
+const ROUNDS: usize = 3;
+
 /// The API servers as one.
 #[derive(Debug, Clone)]
 pub(crate) struct Upstream(Arc<Shared>);
@@ -130,6 +143,11 @@ impl Upstream {
             .map(Address::parse)
             .collect::<Result<Vec<_>, _>>()?;
         let files = TlsFiles::read(&config, need).map_err(UpstreamError::LoadFiles)?;
+        if let Some(proxy) = &config.proxy {
+            let carried = addresses.iter().filter(|address| address.is_behind(proxy));
+            let servers: Vec<_> = carried.map(|address| address.authority.as_str()).collect();
+            tracing::info!(%proxy, ?servers, "an HTTP proxy is on the way to these API servers");
+        }
         let stop = CancellationToken::new();
         Ok(Self(Arc::new(Shared {
             set: Set::new(addresses, config.order, stop.clone()),
@@ -187,30 +205,34 @@ impl Upstream {
 
     /// Sends a request whose URI is path and query.
     ///
-    /// One that never left goes to the next server; a GET or HEAD without a body also does when its
-    /// connection broke before a response.
+    /// One that never left, or that its server did not look at, is sent again; a GET or HEAD without a body also
+    /// when its connection broke before a response.
     pub(crate) async fn send(
         &self,
         credential: Credential,
         request: Request<Body>,
     ) -> Result<Response<Body>, SendError> {
-        let head = repeatable(&request);
-        let mut waiting = Some(request);
+        let lasting = lasting(request.uri());
+        let replay = Replay::new(request);
         let mut failed = SendError::CutOff;
         let mut candidates = self.first_candidates().await;
-        // The second round is for a single server whose old connection was the problem.
-        for _ in 0..2 {
+        for _ in 0..ROUNDS {
             for index in candidates {
-                let Some(permit) = self.0.acquire(index, credential).await else {
+                let Some(permit) = self.0.acquire(index, credential, lasting).await else {
                     continue;
                 };
-                let again = || Some(Request::from_parts(head.clone()?, body::empty()));
-                let Some(request) = waiting.take().or_else(again) else {
+                let Some(request) = replay.attempt() else {
                     return Err(failed);
                 };
-                match self.send_once(index, permit, request).await {
+                let fate = match self.send_once(index, permit, request).await {
                     Ok(response) => return Ok(response),
-                    Err(broken) => (failed, waiting) = *broken,
+                    Err(unanswered) => {
+                        failed = unanswered.0;
+                        unanswered.1
+                    }
+                };
+                if !replay.may_follow(fate) {
+                    return Err(failed);
                 }
             }
             candidates = self.0.set.candidates();
@@ -218,34 +240,44 @@ impl Upstream {
         Err(failed)
     }
 
-    /// Sends on one stream; with the error comes the request if nothing of it left.
+    /// Sends on one stream; with the error comes what became of the request.
     async fn send_once(
         &self,
         index: usize,
         permit: Permit,
         mut request: Request<Body>,
-    ) -> Result<Response<Body>, Box<(SendError, Option<Request<Body>>)>> {
+    ) -> Result<Response<Body>, Box<(SendError, Fate)>> {
         let server = self.0.set.server(index);
-        address_to(&server.address, &mut request);
+        address_to(&server.address, &permit, &mut request);
         server.requests.fetch_add(1, Ordering::Relaxed);
         let closed = permit.closed();
-        match closed.run_until_cancelled(permit.send(request)).await {
-            Some(Ok(response)) => Ok(response.map(|body| Held::new(body, permit).boxed_unsync())),
-            None => {
-                server.failures.fetch_add(1, Ordering::Relaxed);
-                let server = server.address.authority.to_string();
-                Err(Box::new((SendError::Closed { server }, None)))
-            }
-            Some(Err(mut error)) => {
-                server.failures.fetch_add(1, Ordering::Relaxed);
-                let unsent = error.take_message();
-                let failed = SendError::Connection {
-                    server: server.address.authority.to_string(),
-                    source: error.into_error(),
-                };
-                Err(Box::new((failed, unsent)))
-            }
+        let answered = closed.run_until_cancelled(permit.send(request)).await;
+        if let Some(Ok(response)) = answered {
+            return Ok(response.map(|body| Held::new(body, permit).boxed_unsync()));
         }
+        server.failures.fetch_add(1, Ordering::Relaxed);
+        let server = server.address.authority.to_string();
+        Err(Box::new(match answered {
+            Some(Err(mut error)) => {
+                let is_unsent = error.take_message().is_some();
+                let source = error.into_error();
+                if !is_unsent && is_not_carried_out(&source) {
+                    permit.retire();
+                    (
+                        SendError::NotCarriedOut { server, source },
+                        Fate::NotCarriedOut,
+                    )
+                } else {
+                    let fate = if is_unsent {
+                        Fate::Unsent
+                    } else {
+                        Fate::Unknown
+                    };
+                    (SendError::Connection { server, source }, fate)
+                }
+            }
+            Some(Ok(_)) | None => (SendError::Closed { server }, Fate::Unknown),
+        }))
     }
 
     /// Sends a request to upgrade on a connection of its own, never twice.
@@ -318,8 +350,8 @@ impl Upstream {
         let (_, epoch) = shared.set.state(index);
         let within = shared.config.connect_timeout;
         let dialled = async {
-            let tls = shared.read_files(credential, Protocol::Http1).await?;
-            dial::http1(&server.address, tls).await
+            let tls = shared.read_files(credential, Offer::Http1).await?;
+            dial::upgradable(&server.address, tls, &shared.config).await
         };
         let (requests, driver) = epoch
             .run_until_cancelled(timeout(within, dialled))
@@ -334,20 +366,46 @@ impl Upstream {
     }
 }
 
-/// The head to send again, if the request is a read without a body.
-fn repeatable(request: &Request<Body>) -> Option<Parts> {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    (is_read && request.body().is_end_stream()).then(|| {
-        let mut head = Request::new(()).into_parts().0;
-        head.method = request.method().clone();
-        head.uri = request.uri().clone();
-        head.headers = request.headers().clone();
-        head
-    })
+/// How long a request goes on, as far as its path says: only the reserve of connections of HTTP/1.1 depends on it.
+fn lasting(uri: &Uri) -> Lasting {
+    let mut options = uri.query().unwrap_or("").split('&');
+    let lasts = options.any(|option| {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        matches!(name, "watch" | "follow") && !matches!(value, "0" | "false")
+    });
+    let is_stream = || uri.path().contains("/watch/") || uri.path().contains("/proxy");
+    if lasts || is_stream() {
+        Lasting::Long
+    } else {
+        Lasting::Short
+    }
+}
+
+/// Returns whether the server says that it did not look at the request: it came after those that a GOAWAY counts,
+/// or was refused (RFC 9113, 8.7).
+fn is_not_carried_out(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (error.is_go_away() || is_refused);
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Makes a request one for that server over that connection.
+fn address_to(address: &Address, permit: &Permit, request: &mut Request<Body>) {
+    if permit.is_http1() {
+        name_host(address, request);
+    } else {
+        name_authority(address, request);
+    }
 }
 
 /// Makes a request one for that server over HTTP/2, whose `:authority` replaces `Host`.
-fn address_to(address: &Address, request: &mut Request<Body>) {
+fn name_authority(address: &Address, request: &mut Request<Body>) {
     request.headers_mut().remove(HOST);
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(Scheme::HTTPS);

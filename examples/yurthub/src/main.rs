@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
-use yurt_cache::hub::{Config, Hub};
+use yurt_cache::hub::{Config, HttpProxy, Hub};
 use yurt_cache::store::{LogConfig, LogStore};
 use yurt_core::error::Chain;
 
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let store = LogStore::open(settings.data_dir.join("store"), LogConfig::default())?;
     let mut config = Config::new(settings.node_name, settings.upstream, settings.data_dir);
+    config.upstream.proxy = HttpProxy::from_environment(|name| std::env::var(name).ok())?;
     config.listen = settings.listen;
     config.serving_certificate = settings.serving_certificate;
     config.serving_key = settings.serving_key;

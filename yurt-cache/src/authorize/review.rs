@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Access;
+use crate::answer::RETRY;
 use crate::codec::Status;
 use crate::identity::Caller;
 use crate::upstream::client::{Content, JSON, outcome};
@@ -87,6 +88,10 @@ fn unsent(error: SendError) -> Refusal {
         | SendError::Connection { .. }
         | SendError::Closed { .. }
         | SendError::Body(_) => Refusal::Unreachable,
+        SendError::NotCarriedOut { .. } => Refusal::Status(Status::unavailable(
+            "the API server took no question about who may see it: ask again",
+            Some(RETRY),
+        )),
         error => Refusal::Status(Status::internal(&format!(
             "ask the cloud who may see it: {error}"
         ))),

@@ -120,6 +120,10 @@ pub(super) fn unsent(error: &SendError, since: Option<Duration>) -> Status {
             format!("the cloud is not reachable{since}, and this request needs it"),
             Some(RETRY),
         ),
+        SendError::NotCarriedOut { .. } => Status::unavailable(
+            "the API server closed the connection before it took the request: send it again",
+            Some(RETRY),
+        ),
         _ => Status::timeout(
             "the link to the cloud broke before the answer came: the request may have been carried out or not",
         ),

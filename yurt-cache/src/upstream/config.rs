@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::Uri;
 
+use super::HttpProxy;
 use crate::tls::TlsError;
 
 /// Which API servers there are, and how they are reached.
@@ -28,6 +29,8 @@ pub struct UpstreamConfig {
     pub connect_timeout: Duration,
     /// How often to probe an API server that is down.
     pub probe_interval: Duration,
+    /// The HTTP proxy on the way, if there is one.
+    pub proxy: Option<HttpProxy>,
 }
 
 impl Default for UpstreamConfig {
@@ -43,6 +46,7 @@ impl Default for UpstreamConfig {
             keep_alive_timeout: Duration::from_millis(2500),
             connect_timeout: Duration::from_secs(3),
             probe_interval: Duration::from_secs(1),
+            proxy: None,
         }
     }
 }

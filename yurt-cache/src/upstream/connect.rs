@@ -7,13 +7,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::dial::{self, DialError, Driver, Tasks};
-use super::files::{Current, TlsFiles};
+use super::files::{Current, Offer, TlsFiles};
 use super::pick::Health;
-use super::pool::{Connection, Dialing, Permit};
+use super::pool::{Connection, Dialing, Lasting, Permit};
 use super::set::{Server, Set};
 use super::{Credential, UpstreamConfig};
 use crate::tasks::{self, contained};
-use crate::tls::Protocol;
 
 /// What every part of the upstream shares.
 #[derive(Debug)]
@@ -27,12 +26,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// A stream to a server: on an open connection, else on one dialled once for all who wait.
+    /// The right to a request to a server: on an open connection, else on one dialled once for all who wait.
     /// Nothing if the dial failed, the server went down meanwhile, or it has no stream to give for long.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         index: usize,
         credential: Credential,
+        lasting: Lasting,
     ) -> Option<Permit> {
         let server = self.set.server(index);
         let (Health::Up, epoch) = self.set.state(index) else {
@@ -43,13 +43,13 @@ impl Shared {
         let found = async {
             loop {
                 let changed = pool.changed();
-                let permit = pool.take(self.files.generation());
+                let permit = pool.take(self.files.generation(), lasting);
                 // A runtime that ends drops each dial as it is begun: who dialled again and again would never leave its
                 // thread. The first that fails may be a dial of the server's previous epoch.
                 if permit.is_some() || pool.failed_dials() > failed + 1 {
                     return permit;
                 }
-                if let Some(dialing) = pool.begin_dial() {
+                if let Some(dialing) = pool.begin_dial(lasting) {
                     let shared = self.clone();
                     let epoch = epoch.clone();
                     self.tasks.spawn(async move {
@@ -91,7 +91,7 @@ impl Shared {
         epoch: &CancellationToken,
         within: Duration,
     ) -> Result<Arc<Connection>, DialError> {
-        let tls = self.read_files(credential, Protocol::Http2).await?;
+        let tls = self.read_files(credential, Offer::Any).await?;
         let began = Instant::now();
         let generation = tls.generation;
         let tasks = Tasks {
@@ -100,20 +100,25 @@ impl Shared {
         };
         // A dial that is dropped half-way takes the tasks that hyper has spawned with it.
         let guard = tasks.closed.clone().drop_guard();
-        let address = &self.set.server(index).address;
-        let dialled = dial::http2(address, tls, credential, &self.config, tasks.clone());
+        let server = self.set.server(index);
+        let free = server.pool(credential).notify();
+        let address = &server.address;
+        let config = &self.config;
+        let dialled = dial::open(
+            address,
+            tls,
+            credential,
+            config,
+            tasks.clone(),
+            free.clone(),
+        );
         let dialled = epoch
             .run_until_cancelled(timeout(within, dialled))
             .await
             .ok_or(DialError::GivenUp)?
             .map_err(|_| DialError::TimedOut(within))??;
-        self.set.server(index).note_dial(began.elapsed());
-        let connection = Connection::new(
-            dialled.requests,
-            dialled.streams_allowed,
-            generation,
-            guard.disarm(),
-        );
+        server.note_dial(began.elapsed());
+        let connection = Connection::new(dialled.sender, generation, guard.disarm(), free);
         let shared = self.clone();
         let driven = connection.clone();
         self.tasks.spawn(async move {
@@ -128,10 +133,10 @@ impl Shared {
     pub(super) async fn read_files(
         &self,
         credential: Credential,
-        protocol: Protocol,
+        offer: Offer,
     ) -> Result<Current, DialError> {
         let files = self.files.clone();
-        tasks::blocking(move || Ok(files.current(credential, protocol))).await
+        tasks::blocking(move || Ok(files.current(credential, offer))).await
     }
 }
 
@@ -164,7 +169,9 @@ async fn drive(
     tasks.all.close();
     tasks.all.wait().await;
     let ended_by_server = tasks.closed.run_until_cancelled(sleep(pause)).await;
-    if credential == Credential::Node && ended_by_server.is_some() {
+    // A server of HTTP/1.1 closes each idle connection in its time, and has its pulse felt anyway.
+    let is_pulse = credential == Credential::Node && !connection.is_http1();
+    if is_pulse && ended_by_server.is_some() {
         server.probe_now.notify_one();
     }
     connection.close();

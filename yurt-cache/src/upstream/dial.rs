@@ -1,6 +1,7 @@
 //! From an API server's address to an HTTP connection on it.
 
 mod race;
+mod tunnel;
 
 use std::future::poll_fn;
 use std::io;
@@ -13,15 +14,19 @@ use http::Uri;
 use http::uri::Authority;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::files::Current;
+use super::http_proxy::HttpProxy;
 use super::pick::MAX_STREAMS;
+use super::sender::Sender;
 use super::{Credential, UpstreamConfig, UpstreamError};
 use crate::body::Body;
 use crate::tasks::{self, Panicked};
@@ -37,6 +42,9 @@ pub(crate) enum DialError {
     /// The name has no address, or nobody listens there.
     #[error("connect")]
     Connect(#[source] io::Error),
+    /// The proxy on the way does not carry the connection.
+    #[error("connect through the proxy")]
+    Proxy(#[from] tunnel::TunnelError),
     /// A socket option was refused.
     #[error("set the socket up")]
     SetUpSocket(#[source] io::Error),
@@ -95,6 +103,11 @@ impl Address {
             name,
         })
     }
+
+    /// Returns whether it is reached through a proxy.
+    pub(super) fn is_behind(&self, proxy: &HttpProxy) -> bool {
+        proxy.carries(&self.host, self.port)
+    }
 }
 
 /// Where hyper puts the tasks of one connection: they end with it, and are waited for.
@@ -122,12 +135,10 @@ type Io = TokioIo<TlsStream<TcpStream>>;
 /// Carries a connection until it is over.
 pub(super) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
-/// A new HTTP/2 connection.
-pub(super) struct Http2 {
-    pub(super) requests: http2::SendRequest<Body>,
+/// A new connection for requests.
+pub(super) struct Dialled {
+    pub(super) sender: Sender,
     pub(super) driver: Driver,
-    /// How many streams the peer allows at once, as of the last request.
-    pub(super) streams_allowed: Arc<AtomicUsize>,
 }
 
 /// Bytes of one answer that may wait here for its reader. The node's: a WAN's bandwidth times its delay, the
@@ -145,15 +156,29 @@ fn connection_window(credential: Credential) -> u32 {
     stream_window(credential).saturating_mul(streams)
 }
 
-/// Opens an HTTP/2 connection.
-pub(super) async fn http2(
+/// Opens a connection and speaks what the server has chosen; one that chooses nothing speaks HTTP/1.1. `free` is
+/// told when a connection of HTTP/1.1 takes its next request.
+pub(super) async fn open(
     address: &Address,
     tls: Current,
     credential: Credential,
     config: &UpstreamConfig,
     tasks: Tasks,
-) -> Result<Http2, DialError> {
-    let io = secure(address, tls, Protocol::Http2).await?;
+    free: Arc<Notify>,
+) -> Result<Dialled, DialError> {
+    let (io, protocol) = secure(address, tls, config).await?;
+    match protocol {
+        Protocol::Http2 => http2(io, credential, config, tasks).await,
+        Protocol::Http1 => http1(io, free).await,
+    }
+}
+
+async fn http2(
+    io: Io,
+    credential: Credential,
+    config: &UpstreamConfig,
+    tasks: Tasks,
+) -> Result<Dialled, DialError> {
     let (requests, mut connection) = http2::Builder::new(tasks)
         .timer(TokioTimer::new())
         .initial_stream_window_size(stream_window(credential))
@@ -172,36 +197,63 @@ pub(super) async fn http2(
         allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
         polled
     }));
-    Ok(Http2 {
+    let sender = Sender::Http2 {
         requests,
-        driver,
         streams_allowed,
-    })
+    };
+    Ok(Dialled { sender, driver })
 }
 
-/// Opens an HTTP/1.1 connection.
-pub(super) async fn http1(
+async fn http1(io: Io, free: Arc<Notify>) -> Result<Dialled, DialError> {
+    let (requests, mut connection) = http1::handshake(io).await.map_err(DialError::StartHttp)?;
+    let requests = Arc::new(Mutex::new(requests));
+    let taking = requests.clone();
+    let driver = Box::pin(poll_fn(move |cx| {
+        let polled = Pin::new(&mut connection).poll(cx);
+        if taking.lock().is_ready() {
+            free.notify_waiters();
+        }
+        polled
+    }));
+    let sender = Sender::Http1(requests);
+    Ok(Dialled { sender, driver })
+}
+
+/// Opens an HTTP/1.1 connection for one request that may be upgraded.
+pub(super) async fn upgradable(
     address: &Address,
     tls: Current,
+    config: &UpstreamConfig,
 ) -> Result<(http1::SendRequest<Body>, Driver), DialError> {
-    let io = secure(address, tls, Protocol::Http1).await?;
+    let (io, protocol) = secure(address, tls, config).await?;
+    if protocol != Protocol::Http1 {
+        return Err(DialError::WrongProtocol(Protocol::Http1));
+    }
     let (requests, connection) = http1::handshake(io).await.map_err(DialError::StartHttp)?;
     Ok((requests, Box::pin(connection.with_upgrades())))
 }
 
-async fn secure(address: &Address, tls: Current, protocol: Protocol) -> Result<Io, DialError> {
-    let socket = race::connect(&address.host, address.port)
-        .await
-        .map_err(DialError::Connect)?;
+/// Connects and agrees on TLS, and on what is spoken.
+async fn secure(
+    address: &Address,
+    tls: Current,
+    config: &UpstreamConfig,
+) -> Result<(Io, Protocol), DialError> {
+    let (host, port) = (address.host.as_str(), address.port);
+    let proxy = config.proxy.as_ref();
+    let socket = match proxy.filter(|proxy| address.is_behind(proxy)) {
+        Some(proxy) => tunnel::connect(proxy, host, port).await?,
+        None => race::connect(host, port)
+            .await
+            .map_err(DialError::Connect)?,
+    };
     set_up(&socket).map_err(DialError::SetUpSocket)?;
     let stream = TlsConnector::from(tls.config)
         .connect(address.name.clone(), socket)
         .await
         .map_err(DialError::Handshake)?;
-    if stream.get_ref().1.alpn_protocol() != Some(protocol.alpn()) {
-        return Err(DialError::WrongProtocol(protocol));
-    }
-    Ok(TokioIo::new(stream))
+    let chosen = Protocol::chosen(stream.get_ref().1.alpn_protocol());
+    Ok((TokioIo::new(stream), chosen))
 }
 
 /// The kernel notices a dead peer too, on connections where HTTP/2's keep-alive does not.

@@ -32,14 +32,23 @@ struct Loaded {
     pems: Pems,
     generation: u64,
     /// Sessions resume only within one configuration: a caller's never becomes the node's.
-    node: PerProtocol,
-    bearer: PerProtocol,
+    node: PerOffer,
+    bearer: PerOffer,
 }
 
 #[derive(Clone)]
-struct PerProtocol {
-    http2: Arc<ClientConfig>,
+struct PerOffer {
+    any: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
+}
+
+/// What a dial offers to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// What the server prefers.
+    Any,
+    /// HTTP/1.1 alone, to be upgraded.
+    Http1,
 }
 
 /// A configuration to dial with, and which state of the files it was made of.
@@ -67,16 +76,16 @@ impl TlsFiles {
     }
 
     /// What the files say now, or said last when they were whole; blocks on the disk.
-    pub(super) fn current(&self, credential: Credential, protocol: Protocol) -> Current {
+    pub(super) fn current(&self, credential: Credential, offer: Offer) -> Current {
         self.refresh();
         let last = self.last.lock();
         let configs = match credential {
             Credential::Node => &last.node,
             Credential::Bearer | Credential::Stranger => &last.bearer,
         };
-        let config = match protocol {
-            Protocol::Http2 => &configs.http2,
-            Protocol::Http1 => &configs.http1,
+        let config = match offer {
+            Offer::Any => &configs.any,
+            Offer::Http1 => &configs.http1,
         };
         Current {
             config: config.clone(),
@@ -166,13 +175,13 @@ impl Pems {
         let identity = client
             .map(|(certificate, key)| Identity::parse(certificate, key))
             .transpose()?;
-        let config = |identity: Option<&Identity>, protocol| {
-            tls::client_config(roots.clone(), identity, protocol).map(Arc::new)
+        let config = |identity: Option<&Identity>, offered| {
+            tls::client_config(roots.clone(), identity, offered).map(Arc::new)
         };
-        let configs = |identity: Option<&Identity>| -> Result<PerProtocol, TlsError> {
-            Ok(PerProtocol {
-                http2: config(identity, Protocol::Http2)?,
-                http1: config(identity, Protocol::Http1)?,
+        let configs = |identity: Option<&Identity>| -> Result<PerOffer, TlsError> {
+            Ok(PerOffer {
+                any: config(identity, Protocol::ALL)?,
+                http1: config(identity, &[Protocol::Http1])?,
             })
         };
         Ok(Loaded {

@@ -1,7 +1,8 @@
-//! The HTTP/2 connections to one API server under one credential, and the streams on them.
+//! The connections to one API server under one credential, and the requests on them.
 //!
-//! A peer allows so many streams on a connection and lets further ones wait in silence, so that the
-//! pool counts them itself: from the request until its response's body ended or was dropped.
+//! A peer of HTTP/2 allows so many streams on a connection and lets further ones wait in silence, so that the
+//! pool counts them itself: from the request until its response's body ended or was dropped. A peer of HTTP/1.1
+//! takes one request at a time, and each watch has a connection of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,54 +10,87 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::pick;
+use super::sender::Sender;
 use crate::body::Body;
 
-/// Beyond this, a stream waits for its turn on the least used connection.
+/// Beyond this, a stream waits for its turn on the least used connection of HTTP/2.
 const MAX_CONNECTIONS: usize = 16;
+
+/// Beyond this, a request waits until one of HTTP/1.1 is free.
+const MAX_HTTP1: usize = 512;
+
+/// Connections of HTTP/1.1 that requests which last cannot take from those which do not.
+const HTTP1_RESERVE: usize = 64;
+
+/// Dials at a time to a server of HTTP/1.1, where a connection does for one request only.
+const HTTP1_DIALS: usize = 32;
 
 // === Connection ===
 
-/// One HTTP/2 connection.
+/// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    requests: SendRequest<Body>,
-    streams_allowed: Arc<AtomicUsize>,
+    sender: Sender,
     in_flight: AtomicUsize,
+    /// Whether the request under way, the only one of HTTP/1.1, lasts as long as its caller wants.
+    is_lasting: AtomicBool,
     was_used: AtomicBool,
+    /// Its server takes no more requests on it.
+    is_retired: AtomicBool,
     generation: u64,
     closed: CancellationToken,
+    /// Told when a request has ended on a connection of HTTP/1.1.
+    changed: Arc<Notify>,
+}
+
+/// How long a request goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lasting {
+    /// Until its answer is there.
+    Short,
+    /// As long as its caller wants: a watch, a log that is followed.
+    Long,
 }
 
 impl Connection {
     /// Wraps what was dialled under the given state of the TLS files; `closed` cuts it.
     pub(super) fn new(
-        requests: SendRequest<Body>,
-        streams_allowed: Arc<AtomicUsize>,
+        sender: Sender,
         generation: u64,
         closed: CancellationToken,
+        changed: Arc<Notify>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            requests,
-            streams_allowed,
+            sender,
             in_flight: AtomicUsize::new(0),
+            is_lasting: AtomicBool::new(false),
             was_used: AtomicBool::new(true),
+            is_retired: AtomicBool::new(false),
             generation,
             closed,
+            changed,
         })
     }
 
-    /// Counts one more stream.
-    pub(super) fn permit(self: &Arc<Self>) -> Permit {
+    /// Counts one more request.
+    pub(super) fn permit(self: &Arc<Self>, lasting: Lasting) -> Permit {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.was_used.store(true, Ordering::Relaxed);
-        Permit(self.clone())
+        self.is_lasting
+            .store(lasting == Lasting::Long, Ordering::Relaxed);
+        Permit {
+            connection: self.clone(),
+            is_over: false,
+        }
+    }
+
+    pub(super) fn is_http1(&self) -> bool {
+        self.sender.is_http1()
     }
 
     /// Closes the connection unless it is disarmed.
@@ -74,17 +108,21 @@ impl Connection {
     }
 
     fn is_open(&self) -> bool {
-        !self.requests.is_closed() && !self.closed.is_cancelled()
+        let takes_requests = !self.is_retired.load(Ordering::Relaxed);
+        takes_requests && !self.sender.is_closed() && !self.closed.is_cancelled()
     }
 
     fn has_room(&self) -> bool {
-        self.in_flight() < pick::stream_limit(self.streams_allowed.load(Ordering::Relaxed))
+        self.sender.has_room(self.in_flight())
     }
 }
 
-/// The right to one stream; it ends when this is dropped.
+/// The right to one request; it ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Permit(Arc<Connection>);
+pub(super) struct Permit {
+    connection: Arc<Connection>,
+    is_over: bool,
+}
 
 impl Permit {
     /// Sends a request; an error holds the request if nothing of it left.
@@ -92,73 +130,128 @@ impl Permit {
         &self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        let mut requests = self.0.requests.clone();
-        requests.try_send_request(request).await
+        self.connection.sender.send(request).await
+    }
+
+    pub(super) fn is_http1(&self) -> bool {
+        self.connection.is_http1()
     }
 
     /// Cancelled when nothing comes over the connection any more.
     pub(super) fn closed(&self) -> CancellationToken {
-        self.0.closed.clone()
+        self.connection.closed.clone()
+    }
+
+    /// Gives the right back after the whole answer.
+    pub(super) fn finish(mut self) {
+        self.is_over = true;
+    }
+
+    /// Keeps further requests from a connection whose server has said that it takes none.
+    pub(super) fn retire(&self) {
+        self.connection.is_retired.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let connection = &self.connection;
+        if connection.is_http1() && !self.is_over {
+            // The rest of the answer is in the way of the next one.
+            connection.close();
+        }
+        connection.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if connection.is_http1() {
+            connection.changed.notify_waiters();
+        }
     }
 }
 
 // === Pool ===
 
-/// The open connections, and whether another one is being dialled.
+/// The open connections, and how many more are being dialled.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     inner: Mutex<Inner>,
-    changed: Notify,
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     connections: Vec<Arc<Connection>>,
-    is_dialing: bool,
+    dialing: usize,
+    /// The server speaks HTTP/1.1, as far as the last connection says.
+    is_http1: bool,
     /// How many connections have come so far.
     added: u64,
     /// How many dials have ended without one.
     failed_dials: u64,
 }
 
+impl Inner {
+    /// Returns whether a request of HTTP/1.1 that lasts would take what is kept for the others.
+    fn is_reserved_from(&self, lasting: Lasting) -> bool {
+        let lasts = |connection: &&Arc<Connection>| {
+            connection.in_flight() > 0 && connection.is_lasting.load(Ordering::Relaxed)
+        };
+        lasting == Lasting::Long
+            && self.is_http1
+            && self.connections.iter().filter(lasts).count() >= MAX_HTTP1 - HTTP1_RESERVE
+    }
+}
+
 impl Pool {
-    /// A stream on a connection with room, dialled since the TLS files last changed.
-    pub(super) fn take(&self, generation: u64) -> Option<Permit> {
+    /// The right to a request on a connection with room, dialled since the TLS files last changed.
+    pub(super) fn take(&self, generation: u64, lasting: Lasting) -> Option<Permit> {
         let mut inner = self.inner.lock();
         inner.connections.retain(|connection| connection.is_open());
+        if inner.is_reserved_from(lasting) {
+            return None;
+        }
         let current = || {
             let connections = inner.connections.iter();
             connections.filter(move |connection| connection.generation >= generation)
         };
         // The oldest first, so that the younger ones run empty and can be closed.
         if let Some(connection) = current().find(|connection| connection.has_room()) {
-            return Some(connection.permit());
+            return Some(connection.permit(lasting));
         }
-        if inner.connections.len() < MAX_CONNECTIONS {
+        if inner.is_http1 || inner.connections.len() < MAX_CONNECTIONS {
             return None;
         }
-        let least_used = current().min_by_key(|connection| connection.in_flight())?;
-        Some(least_used.permit())
+        let shared = current().filter(|connection| !connection.is_http1());
+        let least_used = shared.min_by_key(|connection| connection.in_flight())?;
+        Some(least_used.permit(lasting))
     }
 
-    /// Resolves when a connection came or the dial ended; to be made before `take` is asked.
+    /// Resolves when a connection came or is free, or a dial ended; to be made before `take` is asked.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
-    /// The right to dial, unless somebody has it.
-    pub(super) fn begin_dial(self: &Arc<Self>) -> Option<Dialing> {
+    /// What connections tell when they are free.
+    pub(super) fn notify(&self) -> Arc<Notify> {
+        self.changed.clone()
+    }
+
+    /// Whether the server speaks HTTP/1.1, as far as it is known.
+    pub(super) fn is_http1(&self) -> bool {
+        self.inner.lock().is_http1
+    }
+
+    /// The right to dial, unless others have it or there are connections enough.
+    pub(super) fn begin_dial(self: &Arc<Self>, lasting: Lasting) -> Option<Dialing> {
         let mut inner = self.inner.lock();
-        if inner.is_dialing {
+        let (dials, connections) = if inner.is_http1 {
+            (HTTP1_DIALS, MAX_HTTP1)
+        } else {
+            (1, usize::MAX)
+        };
+        let are_enough = inner.connections.len() + inner.dialing >= connections;
+        if inner.dialing >= dials || are_enough || inner.is_reserved_from(lasting) {
             return None;
         }
-        inner.is_dialing = true;
+        inner.dialing += 1;
         Some(Dialing {
             pool: self.clone(),
             added: inner.added,
@@ -173,6 +266,7 @@ impl Pool {
     /// Adds a connection.
     pub(super) fn add(&self, connection: Arc<Connection>) {
         let mut inner = self.inner.lock();
+        inner.is_http1 = connection.is_http1();
         inner.connections.push(connection);
         inner.added += 1;
         drop(inner);
@@ -213,7 +307,7 @@ pub(super) struct Dialing {
 impl Drop for Dialing {
     fn drop(&mut self) {
         let mut inner = self.pool.inner.lock();
-        inner.is_dialing = false;
+        inner.dialing -= 1;
         inner.failed_dials += u64::from(inner.added == self.added);
         drop(inner);
         self.pool.changed.notify_waiters();
@@ -222,10 +316,11 @@ impl Drop for Dialing {
 
 #[cfg(test)]
 mod tests {
-    use hyper::client::conn::http2;
+    use hyper::client::conn::{http1, http2};
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::DuplexStream;
 
+    use super::Lasting::{Long, Short};
     use super::*;
 
     /// A connection to nobody, which allows five streams of which four are used.
@@ -235,13 +330,16 @@ mod tests {
             .await
             .unwrap();
         let closed = CancellationToken::new();
-        let allowed = Arc::new(AtomicUsize::new(5));
-        let connection = Connection::new(requests, allowed, generation, closed);
+        let sender = Sender::Http2 {
+            requests,
+            streams_allowed: Arc::new(AtomicUsize::new(5)),
+        };
+        let connection = Connection::new(sender, generation, closed, Arc::default());
         (connection, (driver, far))
     }
 
     fn is_same(permit: Option<&Permit>, connection: &Arc<Connection>) -> bool {
-        permit.is_some_and(|permit| Arc::ptr_eq(&permit.0, connection))
+        permit.is_some_and(|permit| Arc::ptr_eq(&permit.connection, connection))
     }
 
     #[tokio::test]
@@ -250,15 +348,15 @@ mod tests {
         let ((first, _first), (second, _second)) = (connection(0).await, connection(0).await);
         pool.add(first.clone());
         pool.add(second.clone());
-        let mut permits: Vec<_> = (0..4).map(|_| pool.take(0)).collect();
+        let mut permits: Vec<_> = (0..4).map(|_| pool.take(0, Short)).collect();
         assert!(
             permits
                 .iter()
                 .all(|permit| is_same(permit.as_ref(), &first))
         );
-        assert!(is_same(pool.take(0).as_ref(), &second));
+        assert!(is_same(pool.take(0, Short).as_ref(), &second));
         permits.pop();
-        assert!(is_same(pool.take(0).as_ref(), &first));
+        assert!(is_same(pool.take(0, Short).as_ref(), &first));
     }
 
     #[tokio::test]
@@ -266,15 +364,18 @@ mod tests {
         let pool = Arc::new(Pool::default());
         let mut held = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
-            assert!(pool.take(0).is_none());
+            assert!(pool.take(0, Short).is_none());
             let (connection, peer) = connection(0).await;
             pool.add(connection);
-            let permits: Vec<_> = (0..4).map(|_| pool.take(0).unwrap()).collect();
+            let permits: Vec<_> = (0..4).map(|_| pool.take(0, Short).unwrap()).collect();
             held.push((permits, peer));
         }
         held[7].0.clear();
-        let spare: Vec<_> = (0..6).map(|_| pool.take(0).unwrap()).collect();
-        let used: Vec<_> = spare.iter().map(|permit| permit.0.in_flight()).collect();
+        let spare: Vec<_> = (0..6).map(|_| pool.take(0, Short).unwrap()).collect();
+        let used: Vec<_> = spare
+            .iter()
+            .map(|permit| permit.connection.in_flight())
+            .collect();
         // Four fill the empty one, the others are spread.
         assert_eq!(used, [4, 4, 4, 4, 5, 5]);
     }
@@ -284,8 +385,8 @@ mod tests {
         let pool = Arc::new(Pool::default());
         let (old, _old) = connection(0).await;
         pool.add(old.clone());
-        let permit = pool.take(0).unwrap();
-        assert!(pool.take(1).is_none());
+        let permit = pool.take(0, Short).unwrap();
+        assert!(pool.take(1, Short).is_none());
         pool.sweep(1, 1);
         assert!(old.is_open(), "a request is still in flight");
         drop(permit);
@@ -305,21 +406,84 @@ mod tests {
         assert!(first.is_open() && !second.is_open());
         pool.sweep(0, 0);
         assert!(!first.is_open());
-        assert!(pool.take(0).is_none());
+        assert!(pool.take(0, Short).is_none());
     }
 
     #[tokio::test]
     async fn one_dial_at_a_time_and_one_without_a_connection_has_failed() {
         let pool = Arc::new(Pool::default());
-        let dialing = pool.begin_dial();
-        assert!(dialing.is_some() && pool.begin_dial().is_none());
+        let dialing = pool.begin_dial(Short);
+        assert!(dialing.is_some() && pool.begin_dial(Short).is_none());
         drop(dialing);
         assert_eq!(pool.failed_dials(), 1);
-        let dialing = pool.begin_dial();
+        let dialing = pool.begin_dial(Short);
         assert!(dialing.is_some());
         let (connection, _peer) = connection(0).await;
         pool.add(connection);
         drop(dialing);
         assert_eq!(pool.failed_dials(), 1);
+    }
+
+    /// A connection of HTTP/1.1 that is ready, and its two ends.
+    async fn http1_connection(pool: &Pool) -> (Arc<Connection>, impl Sized) {
+        let (near, far): (_, DuplexStream) = tokio::io::duplex(1024);
+        let (mut requests, mut driver) = http1::handshake(TokioIo::new(near)).await.unwrap();
+        tokio::select! {
+            ready = requests.ready() => ready.unwrap(),
+            ended = &mut driver => panic!("{ended:?}"),
+        }
+        let sender = Sender::Http1(Arc::new(Mutex::new(requests)));
+        let closed = CancellationToken::new();
+        let connection = Connection::new(sender, 0, closed, pool.notify());
+        (connection, (driver, far))
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_http1_takes_one_request_and_is_closed_in_the_middle_of_an_answer() {
+        let pool = Arc::new(Pool::default());
+        let (connection, _peer) = http1_connection(&pool).await;
+        pool.add(connection.clone());
+        let permit = pool.take(0, Short).unwrap();
+        assert!(pool.take(0, Short).is_none());
+        let changed = pool.changed();
+        permit.finish();
+        changed.await;
+        drop(pool.take(0, Short).unwrap());
+        assert!(!connection.is_open());
+        assert!(pool.take(0, Short).is_none());
+    }
+
+    #[tokio::test]
+    async fn watches_over_http1_leave_connections_to_requests() {
+        let pool = Arc::new(Pool::default());
+        let mut held = Vec::new();
+        for _ in 0..MAX_HTTP1 - HTTP1_RESERVE {
+            let (connection, peer) = http1_connection(&pool).await;
+            pool.add(connection);
+            held.push((pool.take(0, Long).unwrap(), peer));
+        }
+        assert!(pool.take(0, Long).is_none() && pool.begin_dial(Long).is_none());
+        let mut short = Vec::new();
+        for _ in 0..HTTP1_RESERVE {
+            drop(pool.begin_dial(Short).unwrap());
+            let (connection, peer) = http1_connection(&pool).await;
+            pool.add(connection);
+            short.push((pool.take(0, Short).unwrap(), peer));
+        }
+        assert!(pool.begin_dial(Short).is_none(), "there are enough");
+        held.pop();
+        assert!(pool.take(0, Long).is_none() && pool.begin_dial(Long).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_server_of_http1_is_dialled_many_times_at_once() {
+        let pool = Arc::new(Pool::default());
+        let first = pool.begin_dial(Short).unwrap();
+        assert!(pool.begin_dial(Short).is_none(), "it may speak HTTP/2");
+        pool.add(http1_connection(&pool).await.0);
+        drop(first);
+        let dialing: Vec<_> = (0..HTTP1_DIALS).map(|_| pool.begin_dial(Short)).collect();
+        assert!(dialing.iter().all(Option::is_some));
+        assert!(pool.begin_dial(Short).is_none());
     }
 }

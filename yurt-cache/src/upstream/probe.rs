@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::header::{DATE, HeaderValue};
 use http::{Request, StatusCode, Uri};
+use http_body_util::BodyExt;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use tokio::task::JoinSet;
@@ -16,10 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::connect::Shared;
 use super::dial::DialError;
 use super::pick::{self, Health};
-use super::pool::Connection;
+use super::pool::{Connection, Lasting, Permit};
+use super::response::Held;
 use super::{Credential, address_to};
 use crate::body;
 use crate::tasks::{Panicked, blocking};
+
+/// Bytes of an answer to `/readyz` that are read.
+const ANSWER: usize = 64 << 10;
 
 /// A connection that was idle for so long is surplus.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -53,7 +58,7 @@ pub(super) async fn watch_over(shared: Arc<Shared>, index: usize) {
             Health::Unknown => settle(&shared, index, &epoch, shared.config.connect_timeout).await,
             Health::Up => tokio::select! {
                 () = epoch.cancelled() => {}
-                () = server.probe_now.notified() => {
+                () = alarmed(&shared, index) => {
                     let within = pick::confirm_within(server.dialled_in(), shared.config.connect_timeout);
                     settle(&shared, index, &epoch, within).await;
                 }
@@ -70,7 +75,11 @@ pub(super) async fn watch_over(shared: Arc<Shared>, index: usize) {
 /// Probes once, and says what came of it.
 async fn settle(shared: &Arc<Shared>, index: usize, epoch: &CancellationToken, within: Duration) {
     // Whoever wants a connection meanwhile waits for this one.
-    let dialing = shared.set.server(index).pool(Credential::Node).begin_dial();
+    let dialing = shared
+        .set
+        .server(index)
+        .pool(Credential::Node)
+        .begin_dial(Lasting::Short);
     match probe(shared, index, epoch, within).await {
         Ok(connection) => welcome(shared, index, epoch, connection),
         Err(error) => shared.set.mark_down(index, epoch, &error),
@@ -136,19 +145,11 @@ async fn probe(
         return Ok(connection);
     }
     let guard = connection.guard();
-    let mut request = Request::new(body::empty());
-    *request.uri_mut() = Uri::from_static("/readyz");
-    address_to(&shared.set.server(index).address, &mut request);
     let patience = shared.config.connect_timeout;
-    let permit = connection.permit();
-    let response = timeout(patience, permit.send(request))
+    let asked = ask(shared, index, connection.permit(Lasting::Short));
+    let status = timeout(patience, asked)
         .await
-        .map_err(|_| ProbeError::Silent(patience))?
-        .map_err(|failed| ProbeError::Ask(failed.into_error()))?;
-    if let Some(time) = response.headers().get(DATE).and_then(time_of) {
-        shared.set.note_time(time, Instant::now());
-    }
-    let status = response.status();
+        .map_err(|_| ProbeError::Silent(patience))??;
     if status.is_server_error() {
         return Err(ProbeError::NotReady(status));
     }
@@ -160,6 +161,51 @@ async fn probe(
 fn time_of(date: &HeaderValue) -> Option<Timestamp> {
     let date = date.as_bytes();
     rfc2822::DateTimeParser::new().parse_timestamp(date).ok()
+}
+
+/// Resolves when there is reason to think that a server is gone.
+async fn alarmed(shared: &Arc<Shared>, index: usize) {
+    tokio::select! {
+        () = shared.set.server(index).probe_now.notified() => {}
+        () = pulse_lost(shared, index) => {}
+    }
+}
+
+/// Asks over a connection whether the server is ready.
+async fn ask(shared: &Shared, index: usize, permit: Permit) -> Result<StatusCode, ProbeError> {
+    let mut request = Request::new(body::empty());
+    *request.uri_mut() = Uri::from_static("/readyz");
+    address_to(&shared.set.server(index).address, &permit, &mut request);
+    let sent = permit.send(request).await;
+    let response = sent.map_err(|failed| ProbeError::Ask(failed.into_error()))?;
+    if let Some(time) = response.headers().get(DATE).and_then(time_of) {
+        shared.set.note_time(time, Instant::now());
+    }
+    let status = response.status();
+    let answer = Held::new(response.into_body(), permit).boxed_unsync();
+    // The rest of a long answer is not worth a connection.
+    let _read = body::read(answer, ANSWER).await;
+    Ok(status)
+}
+
+/// Resolves when a server of HTTP/1.1, which has no pings, did not answer in time.
+async fn pulse_lost(shared: &Arc<Shared>, index: usize) {
+    let pool = shared.set.server(index).pool(Credential::Node);
+    if !pool.is_http1() || shared.config.client_certificate.is_none() {
+        return std::future::pending().await;
+    }
+    loop {
+        sleep(shared.config.keep_alive_interval).await;
+        let asked = async {
+            let acquired = shared.acquire(index, Credential::Node, Lasting::Short);
+            let permit = acquired.await?;
+            ask(shared, index, permit).await.ok()
+        };
+        let asked = timeout(shared.config.keep_alive_timeout, asked).await;
+        if !matches!(asked, Ok(Some(_))) {
+            return;
+        }
+    }
 }
 
 /// Closes surplus connections, and those of a certificate that was replaced.

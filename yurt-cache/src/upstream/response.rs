@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::pool::Permit;
@@ -20,9 +20,22 @@ pub(super) struct Held {
 impl Held {
     /// Ties the stream to the body.
     pub(super) fn new(body: Incoming, permit: Permit) -> Self {
-        Self {
-            body,
-            permit: Some(permit),
+        let permit = Some(permit);
+        let mut held = Self { body, permit };
+        held.finish_at_end();
+        held
+    }
+
+    /// Gives the stream back if nothing more can come: a reader that knows does not read on.
+    fn finish_at_end(&mut self) {
+        if self.body.is_end_stream() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            permit.finish();
         }
     }
 }
@@ -36,8 +49,10 @@ impl http_body::Body for Held {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) {
-            self.permit = None;
+        match &frame {
+            None => self.finish(),
+            Some(Ok(_)) => self.finish_at_end(),
+            Some(Err(_)) => self.permit = None,
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
     }

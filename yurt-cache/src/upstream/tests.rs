@@ -2,6 +2,9 @@
 
 mod cloud;
 mod ending;
+mod http1;
+mod proxied;
+mod refused;
 mod relay;
 mod strangers;
 
@@ -18,10 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::cloud::{ApiServer, Authority};
 use self::relay::{Link, Relay};
-use super::dial::DialError;
 use super::{Credential, Need, Order, Reach, SendError, Upstream, UpstreamConfig, UpstreamError};
 use crate::body::{self, Body};
-use crate::tls::Protocol;
 
 /// Ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -523,17 +524,6 @@ async fn a_server_that_the_ca_did_not_sign_is_never_up() {
     let running = Running::start(config(&authority, &[server.addr]));
     running.cut_off().await;
     assert_eq!(server.seen.connections.load(Ordering::Relaxed), 0);
-}
-
-#[tokio::test]
-async fn a_server_without_http2_is_said_to_be_one() {
-    let authority = Authority::new();
-    let server = ApiServer::without_alpn(&authority).await;
-    let upstream = Upstream::new(config(&authority, &[server.addr]), Need::Required).unwrap();
-    let epoch = CancellationToken::new();
-    let dialled = upstream.0.dial(0, Credential::Node, &epoch, PATIENCE).await;
-    let refused = matches!(dialled, Err(DialError::WrongProtocol(Protocol::Http2)));
-    assert!(refused, "{dialled:?}");
 }
 
 #[tokio::test]

@@ -25,6 +25,9 @@ use yurt_core::credentials::Identity;
 use crate::body::{self, Body, BoxError};
 use crate::tls;
 
+/// A name of every server, which no resolver knows.
+pub(super) const API_NAME: &str = "api.invalid";
+
 // === Authority ===
 
 /// Signs for the servers and the clients of one test, whose files lie in `dir`.
@@ -62,7 +65,8 @@ impl Authority {
     /// Leaves `<file>.pem` and `<file>.key`.
     pub(super) fn issue(&self, file: &str, name: &str) {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut params =
+            CertificateParams::new(["127.0.0.1", API_NAME].map(str::to_owned)).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -101,6 +105,14 @@ impl ApiServer {
 
     pub(super) async fn without_alpn(authority: &Authority) -> Self {
         Self::serve(authority, 100, |config| config.alpn_protocols.clear()).await
+    }
+
+    /// Chooses HTTP/1.1 and nothing else.
+    pub(super) async fn of_http1(authority: &Authority) -> Self {
+        Self::serve(authority, 100, |config| {
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        })
+        .await
     }
 
     /// `streams` is what it allows on a connection.

@@ -16,17 +16,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::server::danger::ClientCertVerifier;
 use yurt_core::store::Store;
 
 use self::certificates::Certificates;
 use self::interface::PodAddress;
-use crate::identity::LocalIssuer;
+use crate::identity::{ClientCa, LocalIssuer};
 use crate::private;
 use crate::store::seal::SealKeys;
 use crate::store::sealed::SealedStore;
 use crate::store::synced::Flushing;
-use crate::tls;
 use crate::upstream::Upstream;
 
 pub use self::config::{Config, Error, ServingSigner};
@@ -47,7 +45,7 @@ pub struct Hub {
     admin: Option<TcpListener>,
     upstream: Upstream,
     certificates: Certificates,
-    verifier: Arc<dyn ClientCertVerifier>,
+    client_ca: Arc<ClientCa>,
     local_issuer: Arc<LocalIssuer>,
 }
 
@@ -67,9 +65,8 @@ impl Hub {
             .client_ca_file
             .as_ref()
             .unwrap_or(&config.upstream.ca_file);
-        let roots = tls::read_roots(client_ca).map_err(|error| Error::Certificate(error.into()))?;
-        let verifier =
-            tls::client_verifier(roots).map_err(|error| Error::Certificate(error.into()))?;
+        let client_ca =
+            ClientCa::read(client_ca).map_err(|error| Error::Certificate(error.into()))?;
         let local_issuer = LocalIssuer::load_or_make(&config.data_dir, &config.node_name)
             .map_err(|error| Error::Certificate(error.into()))?;
         let mut listeners = config
@@ -99,7 +96,7 @@ impl Hub {
             admin,
             upstream,
             certificates,
-            verifier,
+            client_ca: Arc::new(client_ca),
             local_issuer: Arc::new(local_issuer),
         })
     }

@@ -17,6 +17,7 @@ pub(crate) mod token;
 mod token_cache;
 mod trust;
 mod verifier;
+pub(crate) mod websocket;
 
 pub(crate) use authenticator::Authenticator;
 pub(crate) use caller::{Caller, Token};
@@ -25,4 +26,4 @@ pub(crate) use issued_tokens::{IssuedTokens, TokenKey, TokensIn};
 pub(crate) use judge::later;
 pub(crate) use local_issuer::{LocalIssuer, LocalToken};
 pub(crate) use token::{Account, BoundPod};
-pub(crate) use verifier::NodeVerifier;
+pub(crate) use verifier::{ClientCa, NodeVerifier};

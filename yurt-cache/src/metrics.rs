@@ -59,6 +59,8 @@ pub(crate) enum Refused {
     Anonymous,
     /// Its token was refused without the cloud.
     Stranger,
+    /// Too many large request heads of everybody at a time.
+    LargeHeads,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -171,6 +173,7 @@ impl Metrics {
             Refused::Stranger => "stranger",
             Refused::Connections => "connections",
             Refused::Anonymous => "anonymous",
+            Refused::LargeHeads => "large_heads",
         };
         self.refused.get_or_create(&RefusedLabels { reason }).inc();
     }

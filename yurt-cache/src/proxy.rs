@@ -12,6 +12,7 @@ mod local_write;
 mod mirrored;
 mod outgoing;
 pub(crate) mod own_word;
+mod public;
 mod remember;
 pub(crate) mod route;
 mod stored;
@@ -34,6 +35,7 @@ use self::entrance::check_head;
 use self::exchange::{Exchange, Speaks};
 use self::forward::{Broken, unsent};
 use self::mirrored::Asked;
+pub(crate) use self::public::{PublicAnswers, PublicPath};
 use self::route::{Have, Remember, Route, route};
 use crate::answer;
 use crate::api::request::{ApiRequest, Verb};
@@ -60,6 +62,7 @@ pub(crate) struct Proxy {
     pub(crate) verdicts: Arc<Verdicts>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) documents: Documents,
+    pub(crate) public_answers: PublicAnswers,
     pub(crate) local_pods: Arc<LocalPods>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) filters: Arc<Filters>,

@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rustls::crypto::CryptoProvider;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError,
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use yurt_core::credentials::{CredentialsError, Identity, Pem};
 
 /// Why TLS could not be set up from what is on the disk.
@@ -131,7 +136,56 @@ pub(crate) fn client_config(
     Ok(config)
 }
 
-/// Verifies client certificates of a CA; a client without one is let in.
+/// Lets every client in that holds the key of the certificate it shows, whoever signed that: whom it names is to be
+/// verified when the connection stands, so that a client whose certificate is worth nothing may come with a token.
+#[derive(Debug)]
+struct AnyCertificate(CryptoProvider);
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    /// None: a client with several certificates would keep back those of a CA that came later.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Verifies client certificates of a CA.
 pub(crate) fn client_verifier(
     roots: RootCertStore,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
@@ -171,19 +225,13 @@ fn certified(identity: &Identity) -> Result<Arc<CertifiedKey>, TlsError> {
         .map_err(TlsError::UseIdentity)
 }
 
-/// What a listener presents, and whose client certificates it verifies.
-pub(crate) fn server_config(
-    presented: Arc<Presented>,
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
-) -> Result<ServerConfig, TlsError> {
-    let builder = ServerConfig::builder_with_provider(Arc::new(provider()))
+/// What a listener presents. It takes any client certificate: see [`AnyCertificate`].
+pub(crate) fn server_config(presented: Arc<Presented>) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::ChooseVersions)?;
-    let builder = match verifier {
-        Some(verifier) => builder.with_client_cert_verifier(verifier),
-        None => builder.with_no_client_auth(),
-    };
-    let mut config = builder.with_cert_resolver(presented);
+        .map_err(TlsError::ChooseVersions)?
+        .with_client_cert_verifier(Arc::new(AnyCertificate(provider())))
+        .with_cert_resolver(presented);
     config.alpn_protocols = names(Protocol::ALL);
     // A resumed session would skip the check of a client certificate that expired meanwhile.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -242,30 +290,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_certificate_is_verified_where_one_is_shown() {
+    async fn any_client_certificate_passes_whose_key_the_client_holds() {
         let (ours, theirs) = (Authority::new(), Authority::new());
         let table = [
-            (None, Some(false)),
-            (Some(ours.issue(4000)), Some(true)),
-            (Some(ours.issue(2001)), None),
-            (Some(theirs.issue(4000)), None),
+            (None, false),
+            (Some(ours.issue(4000)), true),
+            (Some(ours.issue(2001)), true),
+            (Some(theirs.issue(4000)), true),
         ];
-        for (shown, expected) in table {
-            let verifier = client_verifier(ours.roots()).unwrap();
-            let server = server_config(presented(&ours), Some(verifier)).unwrap();
+        for (shown, is_shown) in table {
+            let server = server_config(presented(&ours)).unwrap();
             let client = client_config(ours.roots(), shown.as_ref(), Protocol::ALL).unwrap();
             let agreed = shake(server, client).await;
-            assert_eq!(agreed, expected.map(|is_shown| (b"h2".to_vec(), is_shown)));
+            assert_eq!(agreed, Some((b"h2".to_vec(), is_shown)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_without_its_key_is_refused() {
+        let ours = Authority::new();
+        let (stolen, own) = (ours.issue(4000), ours.issue(4000));
+        let key = provider()
+            .key_provider
+            .load_private_key(own.key().clone_key())
+            .unwrap();
+        let certificate = Arc::new(CertifiedKey::new(stolen.chain().to_vec(), key));
+        let mut client = client_config(ours.roots(), None, Protocol::ALL).unwrap();
+        client.client_auth_cert_resolver =
+            Arc::new(rustls::sign::SingleCertAndKey::from(certificate));
+        let server = server_config(presented(&ours)).unwrap();
+        assert_eq!(shake(server, client).await, None);
     }
 
     #[tokio::test]
     async fn a_server_of_another_ca_is_refused() {
         let (ours, theirs) = (Authority::new(), Authority::new());
-        let server = server_config(presented(&theirs), None).unwrap();
+        let server = server_config(presented(&theirs)).unwrap();
         let client = client_config(ours.roots(), None, &[Protocol::Http1]).unwrap();
         assert_eq!(shake(server, client).await, None);
-        let server = server_config(presented(&ours), None).unwrap();
+        let server = server_config(presented(&ours)).unwrap();
         let client = client_config(ours.roots(), None, &[Protocol::Http1]).unwrap();
         let agreed = shake(server, client).await;
         assert_eq!(agreed, Some((b"http/1.1".to_vec(), false)));
@@ -279,7 +342,7 @@ mod tests {
             if let Some(identity) = replacement {
                 changing.replace(&identity).unwrap();
             }
-            let server = server_config(changing.clone(), None).unwrap();
+            let server = server_config(changing.clone()).unwrap();
             let client = client_config(ours.roots(), None, Protocol::ALL).unwrap();
             assert_eq!(shake(server, client).await.is_some(), expected);
         }

@@ -35,6 +35,8 @@ mod following;
 mod forwarding;
 #[path = "hub/garbage.rs"]
 mod garbage;
+#[path = "hub/habits.rs"]
+mod habits;
 #[path = "hub/history.rs"]
 mod history;
 #[path = "hub/hostile.rs"]

@@ -1,6 +1,7 @@
 //! How long what the cloud said counts while it is away, and what it costs to look.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,7 +10,9 @@ use testbed::pki::Pki;
 
 use super::*;
 use crate::api::{Resource, Scope};
-use crate::identity::{LocalIssuer, Token};
+use crate::identity::clock::{Clock, Clocks};
+use crate::identity::contact::Contact;
+use crate::identity::{IssuedTokens, LocalIssuer, Token, TokensIn};
 use crate::store::MemoryStore;
 use crate::upstream::{Need, UpstreamConfig};
 
@@ -35,9 +38,21 @@ fn verdicts(store: Arc<dyn Store>) -> Arc<Verdicts> {
     let upstream = Upstream::new(config, Need::ToCome).unwrap();
     let issuer = LocalIssuer::load_or_make(dir.path(), &"n1".parse().unwrap()).unwrap();
     let limit = Duration::from_secs(30 * DAY);
-    let (tasks, issuer) = (Tasks::default(), Arc::new(issuer));
-    let authenticator =
-        Authenticator::open(store.clone(), tasks.clone(), later_than_now, limit, issuer);
+    let tasks = Tasks::default();
+    let clocks = Clocks {
+        wall: later_than_now,
+        uptime: || Duration::ZERO,
+    };
+    let contact = Arc::new(Contact::open(store.clone()).unwrap());
+    let clock = Clock::open(store.clone(), clocks, Path::new("/nowhere"), None);
+    let issued = IssuedTokens::open(store.clone(), tasks.clone(), TokensIn::Memory).unwrap();
+    let authenticator = Authenticator::open(
+        store.clone(),
+        tasks.clone(),
+        (Arc::new(clock), contact),
+        limit,
+        (issued, Arc::new(issuer)),
+    );
     let retention = Retention {
         limit,
         secret_limit: Duration::from_secs(DAY),
@@ -52,7 +67,7 @@ fn verdicts(store: Arc<dyn Store>) -> Arc<Verdicts> {
     clippy::disallowed_methods,
     reason = "a test's own file needs no crash safety"
 )]
-fn write(path: &std::path::Path, text: &str) {
+fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 

@@ -10,12 +10,16 @@ use yurt_core::credentials::Identity;
 
 use super::{Config, Error, ServingSigner};
 use crate::certificate::{self, CLIENT_FILE, CLIENT_KEY, Enrolment, Purpose, ServingCertificate};
+use crate::identity::ClientCa;
 use crate::tasks::{Children, Panicked, blocking};
 use crate::tls::Presented;
 use crate::upstream::{Need, Upstream};
 
 /// How often the certificate of the hub's own CA is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(12 * 3_600);
+
+/// How often the operator's files are read again.
+const REREAD_EVERY: Duration = Duration::from_secs(30);
 
 /// What is presented now, and where it comes from.
 #[derive(Debug)]
@@ -60,6 +64,19 @@ impl Certificates {
         self.authority.as_deref()
     }
 
+    /// What the operator's files say later.
+    pub(super) fn reread(&self, config: &Config, client_ca: &Arc<ClientCa>) -> Rereading {
+        let configured = config
+            .serving_certificate
+            .clone()
+            .zip(config.serving_key.clone());
+        Rereading {
+            client_ca: client_ca.clone(),
+            serving: configured,
+            presented: self.presented(),
+        }
+    }
+
     /// Keeps them fresh until `stop`.
     pub(super) fn start(
         &self,
@@ -101,6 +118,47 @@ impl Certificates {
                 let serving = enrolment(Purpose::Serving(self.names.clone()), None, taken);
                 let serving = serving.run(upstream.clone(), stop.clone());
                 children.spawn("serving certificate", serving);
+            }
+        }
+    }
+}
+
+/// Reads the files again that the operator may change: the CA of the clients, and what is presented.
+pub(super) struct Rereading {
+    client_ca: Arc<ClientCa>,
+    /// Certificate and key, unless they are the hub's own.
+    serving: Option<(PathBuf, PathBuf)>,
+    presented: Arc<Presented>,
+}
+
+impl Rereading {
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let reading = Arc::new(self);
+        loop {
+            let pause = tokio::time::sleep(REREAD_EVERY);
+            if stop.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+            let reading = reading.clone();
+            let read = blocking(move || {
+                reading.read();
+                Ok::<(), Panicked>(())
+            });
+            // A panic is told already, and the next look may be a better one.
+            let _told = read.await;
+        }
+    }
+
+    fn read(&self) {
+        self.client_ca.refresh();
+        let Some((certificate, key)) = &self.serving else {
+            return;
+        };
+        match Identity::read(certificate, key) {
+            Ok(identity) => present(&self.presented, &identity),
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(error, "the serving certificate is not read again");
             }
         }
     }

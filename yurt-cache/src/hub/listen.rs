@@ -1,6 +1,8 @@
 //! The listener for clients: TLS, who is it, then the proxy. One slow or hostile client costs only itself.
 
+mod head;
 mod lingering;
+mod valve;
 mod visit;
 
 use std::convert::Infallible;
@@ -10,6 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -23,6 +26,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use yurt_core::name::NodeName;
 
+pub(super) use self::head::LargeHeads;
+use self::head::{MAX_HEAD, MAX_LINES, Meter, Metered};
 use self::lingering::Lingering;
 use self::visit::Visit;
 use super::Error;
@@ -30,12 +35,13 @@ use crate::answer::{self, RETRY};
 use crate::body::{self, Body};
 use crate::codec::Status;
 use crate::identity::subject::{self, Validity};
-use crate::identity::{Authenticator, Caller};
+use crate::identity::{Authenticator, Caller, NodeVerifier, websocket};
 use crate::limits::{ConnectionGuard, Connections, Entered, Requester, Tenant, TooManyConnections};
 use crate::metrics::{Metrics, Refused, ServedFrom};
 use crate::proxy::exchange::Speaks;
-use crate::proxy::{Proxy, own_word};
+use crate::proxy::{Proxy, PublicPath, own_word};
 use crate::tasks::{Tasks, contained};
+use crate::tls::Protocol;
 
 /// How long a client may take for the handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,11 +71,13 @@ const STREAMS_OF_NODE: u32 = 1_000;
 #[derive(Clone)]
 pub(super) struct Listening {
     pub(super) tls: Arc<rustls::ServerConfig>,
+    pub(super) verifier: Arc<NodeVerifier>,
     pub(super) node: NodeName,
     pub(super) proxy: Arc<Proxy>,
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) connections: Arc<Connections>,
+    pub(super) heads: LargeHeads,
     /// Requests at a time on one connection of a client that is not the node.
     pub(super) streams: u32,
     pub(super) tasks: Tasks,
@@ -86,6 +94,8 @@ enum Peer {
     Node(Arc<NodeCertificate>),
     /// A certificate of somebody else: without its key nobody can act as its owner.
     Foreign,
+    /// A certificate for which the cluster's CA does not vouch.
+    Unverified,
 }
 
 /// Accepts the next client of any listener.
@@ -159,41 +169,31 @@ impl Listening {
         let peer = self.peer(stream.get_ref().1);
         let streams = match peer {
             Peer::Node(_) => STREAMS_OF_NODE,
-            Peer::Unnamed | Peer::Foreign => self.streams,
+            Peer::Unnamed | Peer::Foreign | Peer::Unverified => self.streams,
         };
         if let Peer::Node(_) = peer
             && entry.belongs_to(&Tenant::Node).is_err()
         {
             return;
         }
-        let visit = Arc::new(Visit::new(entry));
+        let protocol = Protocol::chosen(stream.get_ref().1.alpn_protocol());
+        let meter = Meter::new(protocol, self.heads.clone());
+        let visit = Arc::new(Visit::new(entry, Arc::new(meter)));
         let (listening, visiting) = (self.clone(), visit.clone());
         let service = service_fn(move |request| {
-            let running = visiting.begin();
-            // On its own, so that the stream is small when it is answered: a watch keeps it for an hour.
-            let answered = Box::pin(listening.clone().request(
-                peer.clone(),
-                visiting.clone(),
-                request,
-            ));
-            async move {
-                let response = match contained(answered).await {
-                    Ok(response) => response,
-                    // It is told already, and the others on this connection are not concerned.
-                    Err(panicked) => answer::status(&panicked.into()),
-                };
-                let response = response.map(body::contained);
-                Ok::<_, Infallible>(response.map(|body| body::holding(body, running)))
-            }
+            let listening = listening.clone();
+            listening.respond(peer.clone(), protocol, visiting.clone(), request)
         });
-        let builder = self.protocols(streams);
-        let stream = TokioIo::new(Lingering::new(stream));
+        let builder = self.protocols(protocol, streams);
+        let (meter, valve) = (visit.meter.clone(), visit.valve.clone());
+        let stream = TokioIo::new(Metered::new(Lingering::new(stream), meter, valve));
         let connection = builder.serve_connection_with_upgrades(stream, service);
         let mut connection = std::pin::pin!(connection);
         let told_to_end = tokio::select! {
             ended = connection.as_mut() => return told(ended),
             () = self.shutdown.cancelled() => None,
             () = visit.is_over() => Some(FAREWELL),
+            () = visit.meter.is_stuck() => return,
         };
         auto::UpgradeableConnection::graceful_shutdown(connection.as_mut());
         match told_to_end {
@@ -202,6 +202,36 @@ impl Listening {
             Some(limit) => {
                 let _ended_or_cut = tokio::time::timeout(limit, connection).await;
             }
+        }
+    }
+
+    /// Answers one request, which counts from now on until its answer has ended.
+    fn respond(
+        self,
+        peer: Peer,
+        protocol: Protocol,
+        visit: Arc<Visit>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
+        let running = visit.begin();
+        // On its own, so that the stream is small when it is answered: a watch keeps it for an hour.
+        let answered = Box::pin(self.request(peer, visit.clone(), request));
+        async move {
+            let response = match contained(answered).await {
+                Ok(response) => response,
+                // It is told already, and the others on this connection are not concerned.
+                Err(panicked) => answer::status(&panicked.into()),
+            };
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                visit.meter.upgrade();
+            }
+            Ok(response.map(|body| {
+                let body = match protocol {
+                    Protocol::Http1 => valve::paced(body::contained(body), visit.valve.clone()),
+                    Protocol::Http2 => body::contained(body),
+                };
+                body::holding(body, running)
+            }))
         }
     }
 
@@ -224,27 +254,19 @@ impl Listening {
         None
     }
 
-    fn protocols(&self, streams: u32) -> auto::Builder<Tasks> {
-        let mut builder = auto::Builder::new(self.tasks.clone());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
-            .max_buf_size(SEND_BUFFER);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_send_buf_size(SEND_BUFFER)
-            .initial_stream_window_size(RECEIVE_WINDOW)
-            .initial_connection_window_size(RECEIVE_WINDOWS)
-            .max_concurrent_streams(streams);
-        builder
+    fn protocols(&self, protocol: Protocol, streams: u32) -> auto::Builder<Tasks> {
+        protocols(self.tasks.clone(), protocol, streams)
     }
 
     fn peer(&self, connection: &rustls::ServerConnection) -> Peer {
-        let Some(leaf) = connection.peer_certificates().and_then(<[_]>::first) else {
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let Some(leaf) = chain.first() else {
             return Peer::Unnamed;
         };
+        if let Err(error) = self.verifier.verify(chain) {
+            tracing::debug!(%error, "a client certificate is not verified");
+            return Peer::Unverified;
+        }
         match subject::peer_node_name(leaf) {
             Some(name) if name == self.node => Peer::Node(Arc::new(NodeCertificate::of(leaf))),
             _ => Peer::Foreign,
@@ -257,26 +279,65 @@ impl Listening {
         visit: Arc<Visit>,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        let caller = match peer {
+        let place = match self.heads.admit(request.uri(), request.headers()) {
+            Ok(place) => place,
+            Err(full) => {
+                self.metrics.refused(Refused::LargeHeads);
+                return answer::status(&Status::too_many_requests(full.to_string(), RETRY));
+            }
+        };
+        let is_http1 = request.version() < http::Version::HTTP_2;
+        let mut response = self.identify(peer, &visit, request).await;
+        if place.is_some() && is_http1 {
+            // The buffer of the head goes with the connection.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response.map(|body| body::holding(body, place))
+    }
+
+    /// Finds out who asks, and lets it in.
+    async fn identify(
+        &self,
+        peer: Peer,
+        visit: &Visit,
+        mut request: Request<Incoming>,
+    ) -> Response<Body> {
+        if !matches!(peer, Peer::Node(_)) {
+            websocket::take_token(request.headers_mut());
+        }
+        let caller = match &peer {
             Peer::Node(_) if !request.headers().contains_key(http::header::AUTHORIZATION) => {
                 Some(Caller::Node)
             }
-            Peer::Node(_) | Peer::Unnamed | Peer::Foreign => {
+            Peer::Node(_) | Peer::Unnamed | Peer::Foreign | Peer::Unverified => {
                 let source = visit.entry.address();
                 self.authenticator.identify(request.headers(), source)
             }
         };
+        if let (None, Peer::Unnamed | Peer::Foreign, Some(path)) =
+            (&caller, &peer, PublicPath::of(&request))
+        {
+            let requester = Requester {
+                tenant: Tenant::Anonymous(visit.entry.address()),
+                end: visit.entry.end().clone(),
+            };
+            return self.proxy.serve_public(path, &requester, &request).await;
+        }
         let refused = match (caller, peer) {
             (Some(Caller::Node), Peer::Node(certificate)) => {
                 let speaks = self.speaks(&certificate);
-                return self.admit(Caller::Node, speaks, &visit, request).await;
+                return self.admit(Caller::Node, speaks, visit, request).await;
             }
             (Some(caller), _) => {
                 let speaks = Speaks::WithTheCloud;
-                return self.admit(caller, speaks, &visit, request).await;
+                return self.admit(caller, speaks, visit, request).await;
             }
             (None, Peer::Foreign) => {
                 "the client certificate is not this node's, and the hub cannot act for its owner: use a bearer token"
+            }
+            (None, Peer::Unverified) => {
+                "the cluster's CA does not vouch for the client certificate, and there is no bearer token"
             }
             (None, Peer::Node(_) | Peer::Unnamed) => {
                 "no client certificate of this node and no bearer token"
@@ -367,6 +428,30 @@ impl NodeCertificate {
     }
 }
 
+/// How a client is spoken to.
+fn protocols(tasks: Tasks, protocol: Protocol, streams: u32) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(tasks);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // Its time would run while nobody asks, too: the meter looks after heads.
+        .header_read_timeout(None)
+        .max_headers(MAX_LINES)
+        .max_buf_size(MAX_HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .initial_stream_window_size(RECEIVE_WINDOW)
+        .initial_connection_window_size(RECEIVE_WINDOWS)
+        .max_concurrent_streams(streams);
+    match protocol {
+        Protocol::Http1 => builder.http1_only(),
+        Protocol::Http2 => builder.http2_only(),
+    }
+}
+
 /// Returns whether an answer shows that the cloud knows the caller: its own, unless it says the opposite, and
 /// what only a caller gets whom it has known.
 fn is_recognised(from: ServedFrom, answer: &Response<Body>) -> bool {
@@ -385,5 +470,40 @@ fn is_recognised(from: ServedFrom, answer: &Response<Body>) -> bool {
 fn told(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a client's connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_of_http1_stays_open() {
+        let (mut client, server) = tokio::io::duplex(64 << 10);
+        let service = service_fn(|_request: Request<Incoming>| async {
+            Ok::<_, Infallible>(Response::new(body::full("here")))
+        });
+        let tasks = Tasks::default();
+        let builder = protocols(tasks, Protocol::Http1, 100);
+        let serving = builder.serve_connection_with_upgrades(TokioIo::new(server), service);
+        let asking = async {
+            for pause in [0, 11, 120] {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+                client
+                    .write_all(b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n")
+                    .await
+                    .unwrap();
+                let mut answer = Vec::new();
+                while !answer.ends_with(b"here") {
+                    answer.push(client.read_u8().await.unwrap());
+                }
+            }
+        };
+        tokio::select! {
+            () = asking => {}
+            ended = serving => panic!("the hub closed it: {ended:?}"),
+        }
     }
 }

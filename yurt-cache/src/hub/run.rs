@@ -13,12 +13,12 @@ use super::state::State;
 use super::sweep::Sweeping;
 use super::{Error, Hub, admin, listen};
 use crate::filter::follow::{ContextFollower, Given};
-use crate::identity::{Authenticator, IdentityCollector, NodeVerifier, contact, issuer};
+use crate::identity::{IdentityCollector, NodeVerifier, contact, issuer};
 use crate::limits::{Connections, Shares};
 use crate::metrics::Metrics;
 use crate::outbox::OutboxCollector;
 use crate::overlay::reconcile::Reconcile;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, PublicAnswers};
 use crate::tasks::{Children, Ended, Tasks, blocking};
 use crate::tls;
 
@@ -53,7 +53,7 @@ impl Hub {
         let _guard = stop.clone().drop_guard();
         let tasks = Tasks::default();
         let state = self.open(&tasks, &stop).await?;
-        let tls = self.tls(state.authenticator.clone())?;
+        let tls = self.tls()?;
         let filter_context = self.filter_context(&state).await?;
         let metrics = self.metrics(&state);
         // Its own, so that a hub that has to end can say so to its listeners.
@@ -85,11 +85,9 @@ impl Hub {
         served
     }
 
-    fn tls(&self, authenticator: Arc<Authenticator>) -> Result<rustls::ServerConfig, Error> {
-        let node = self.config.node_name.clone();
-        let verifier = NodeVerifier::new(self.verifier.clone(), node, authenticator);
-        tls::server_config(self.certificates.presented(), Some(Arc::new(verifier)))
-            .map_err(|error| Error::Certificate(error.into()))
+    fn tls(&self) -> Result<rustls::ServerConfig, Error> {
+        let config = tls::server_config(self.certificates.presented());
+        config.map_err(|error| Error::Certificate(error.into()))
     }
 
     async fn filter_context(&self, state: &State) -> Result<ContextFollower, Error> {
@@ -129,6 +127,7 @@ impl Hub {
             upstream: state.upstream.clone(),
             verdicts: state.verdicts.clone(),
             documents: state.documents.clone(),
+            public_answers: PublicAnswers::default(),
             authenticator: state.authenticator.clone(),
             local_pods: state.local_pods.clone(),
             outbox: state.outbox.clone(),
@@ -175,6 +174,8 @@ impl Hub {
         let (children, stop) = (&mut running.children, &running.stop);
         self.certificates
             .start(&self.config, &self.upstream, children, stop);
+        let rereading = self.certificates.reread(&self.config, &self.client_ca);
+        running.start("certificate files", |stop| rereading.run(stop));
         state.registry.start();
         if let Some(address) = self.pod_address.clone() {
             running.start("pod address", |stop| look_after(address, stop));
@@ -206,13 +207,23 @@ impl Hub {
     }
 
     fn listening(&self, tls: rustls::ServerConfig, running: &Running) -> listen::Listening {
+        let (node, authenticator) = (
+            self.config.node_name.clone(),
+            running.state.authenticator.clone(),
+        );
         listen::Listening {
             tls: Arc::new(tls),
-            node: self.config.node_name.clone(),
+            verifier: Arc::new(NodeVerifier::new(
+                self.client_ca.clone(),
+                node.clone(),
+                authenticator,
+            )),
+            node,
             proxy: running.proxy.clone(),
             authenticator: running.state.authenticator.clone(),
             metrics: running.metrics.clone(),
             connections: Connections::new(self.config.limits.clone()),
+            heads: listen::LargeHeads::new(),
             streams: self.config.limits.streams(),
             tasks: running.tasks.clone(),
             shutdown: running.shutdown.clone(),

@@ -2,52 +2,74 @@
 //! calendar says, the node's own kubelet is not locked out of its own node. Nobody else is forgiven anything.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::client::danger::HandshakeSignatureValid;
+use parking_lot::RwLock;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{CertificateError, Error};
 use tokio::time::Instant;
+use yurt_core::credentials::Pem;
 use yurt_core::name::NodeName;
 
 use super::Authenticator;
 use super::judge::{JudgedAt, SLACK, later};
 use super::subject::{Validity, peer_node_name, peer_validity};
+use crate::tls::{self, TlsError};
 
 /// How long after the link came back the node may renew what expired meanwhile.
 const RENEWAL: Duration = Duration::from_secs(24 * 3_600);
 
 /// Verifies client certificates: all as the cluster's CA says, the node's own with some patience.
 pub(crate) struct NodeVerifier {
-    strict: Arc<dyn ClientCertVerifier>,
+    client_ca: Arc<ClientCa>,
     node: NodeName,
     authenticator: Arc<Authenticator>,
 }
 
 impl NodeVerifier {
     pub(crate) fn new(
-        strict: Arc<dyn ClientCertVerifier>,
+        client_ca: Arc<ClientCa>,
         node: NodeName,
         authenticator: Arc<Authenticator>,
     ) -> Self {
         Self {
-            strict,
+            client_ca,
             node,
             authenticator,
+        }
+    }
+
+    /// Returns whether the CA vouches for the first certificate, now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
+        let Some((certificate, intermediates)) = chain.split_first() else {
+            return Err(Error::NoCertificatesPresented);
+        };
+        let now = unix(self.authenticator.now());
+        let strict = self.client_ca.verifier();
+        match strict.verify_client_cert(certificate, intermediates, now) {
+            Err(refused) if is_about_time(&refused) => {
+                self.verify_patiently(&*strict, certificate, intermediates, refused)
+            }
+            verified => verified.map(drop),
         }
     }
 
     /// Verifies the node's own certificate as of a time when it was valid, if that may count now.
     fn verify_patiently(
         &self,
+        strict: &dyn ClientCertVerifier,
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         refused: Error,
-    ) -> Result<ClientCertVerified, Error> {
+    ) -> Result<(), Error> {
         let is_own = peer_node_name(certificate).as_ref() == Some(&self.node);
         let Some(validity) = peer_validity(certificate).filter(|_| is_own) else {
             return Err(refused);
@@ -56,16 +78,72 @@ impl NodeVerifier {
         let Some(then) = forgive(validity, self.authenticator.moment(), back_for) else {
             return Err(refused);
         };
-        let verified = self
-            .strict
-            .verify_client_cert(certificate, intermediates, unix(then))?;
+        strict.verify_client_cert(certificate, intermediates, unix(then))?;
         self.authenticator.forgiven.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             not_before = %validity.not_before,
             not_after = %validity.not_after,
             "the node's client certificate is not valid now: the node is let in all the same"
         );
-        Ok(verified)
+        Ok(())
+    }
+}
+
+/// Whose client certificates count: the certificates of a file, which may change.
+#[derive(Debug)]
+pub(crate) struct ClientCa {
+    file: PathBuf,
+    last: RwLock<Vouching>,
+}
+
+/// What a file said, and what verifies by it.
+#[derive(Debug)]
+struct Vouching {
+    pem: Pem,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Vouching {
+    fn of(pem: Pem) -> Result<Self, TlsError> {
+        let verifier = tls::client_verifier(tls::roots(&pem)?)?;
+        Ok(Self { pem, verifier })
+    }
+}
+
+impl ClientCa {
+    /// Reads the file for the first time; blocks on the disk.
+    pub(crate) fn read(file: &Path) -> Result<Self, TlsError> {
+        Ok(Self {
+            file: file.to_owned(),
+            last: RwLock::new(Vouching::of(Pem::read(file)?)?),
+        })
+    }
+
+    /// Takes in what the file says now, if it changed and is whole; blocks on the disk.
+    pub(crate) fn refresh(&self) {
+        match self.load_changed() {
+            Ok(None) => {}
+            Ok(Some(changed)) => {
+                tracing::info!(file = %self.file.display(), "the CA of client certificates changed");
+                *self.last.write() = changed;
+            }
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the CA of client certificates cannot be used: keeping the last good one"
+            ),
+        }
+    }
+
+    fn load_changed(&self) -> Result<Option<Vouching>, TlsError> {
+        let pem = Pem::read(&self.file)?;
+        if self.last.read().pem == pem {
+            return Ok(None);
+        }
+        Vouching::of(pem).map(Some)
+    }
+
+    fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        self.last.read().verifier.clone()
     }
 }
 
@@ -95,60 +173,6 @@ fn unix(at: Timestamp) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }
 
-impl ClientCertVerifier for NodeVerifier {
-    fn offer_client_auth(&self) -> bool {
-        self.strict.offer_client_auth()
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        self.strict.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.strict.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let now = unix(self.authenticator.now());
-        match self
-            .strict
-            .verify_client_cert(end_entity, intermediates, now)
-        {
-            Err(refused) if is_about_time(&refused) => {
-                self.verify_patiently(end_entity, intermediates, refused)
-            }
-            verified => verified,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.strict.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.strict.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.strict.supported_verify_schemes()
-    }
-}
-
 fn is_about_time(error: &Error) -> bool {
     matches!(
         error,
@@ -171,6 +195,8 @@ impl fmt::Debug for NodeVerifier {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
     use super::*;
 
     const DAY: i64 = 86_400;
@@ -235,5 +261,46 @@ mod tests {
             ..from(CUT)
         };
         assert_eq!(forgive(backwards, moment, None), None);
+    }
+
+    /// A CA as a file says it, and what signs with it.
+    fn authority() -> (String, Issuer<'static, KeyPair>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        (pem, Issuer::new(params, key))
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test's files need no crash")]
+    fn the_ca_of_clients_is_read_again_and_a_broken_file_is_not_taken() {
+        let (old, new) = (authority(), authority());
+        let issue = |issuer: &Issuer<'static, KeyPair>| {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(["node".to_owned()]).unwrap();
+            params.signed_by(&key, issuer).unwrap().der().clone()
+        };
+        let (by_old, by_new) = (issue(&old.1), issue(&new.1));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.crt");
+        std::fs::write(&file, &old.0).unwrap();
+        let ca = ClientCa::read(&file).unwrap();
+        let now = UnixTime::now();
+        let trusts = |certificate| {
+            ca.verifier()
+                .verify_client_cert(certificate, &[], now)
+                .is_ok()
+        };
+        assert!(trusts(&by_old) && !trusts(&by_new));
+        std::fs::write(&file, "half of a fi").unwrap();
+        ca.refresh();
+        assert!(trusts(&by_old) && !trusts(&by_new));
+        std::fs::write(&file, old.0 + &new.0).unwrap();
+        ca.refresh();
+        assert!(trusts(&by_old) && trusts(&by_new));
+        std::fs::write(&file, &new.0).unwrap();
+        ca.refresh();
+        assert!(!trusts(&by_old) && trusts(&by_new));
     }
 }

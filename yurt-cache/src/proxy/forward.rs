@@ -77,7 +77,7 @@ impl Proxy {
 
     /// Forwards a request that becomes a raw stream in both directions.
     pub(super) async fn upgrade(
-        &self,
+        self: &Arc<Self>,
         exchange: &Exchange,
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Status> {
@@ -93,11 +93,8 @@ impl Proxy {
         let sent = self.upstream.upgrade(caller.credential(), outgoing).await;
         let (mut response, remote) = sent.map_err(|error| unsent(&error, self.since()))?;
         let Some(remote) = remote else {
-            if response.status() == StatusCode::UNAUTHORIZED {
-                self.authenticator.refused(caller);
-            }
             remove_hop_headers(response.headers_mut());
-            return Ok(response);
+            return Ok(self.note_refusal(exchange, parts.uri.path(), response));
         };
         let copying = async move {
             let Ok(local) = local.await else { return };

@@ -250,6 +250,15 @@ impl Site {
         &self,
         identity: Option<(String, String)>,
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.raw_of(identity, &[]).await
+    }
+
+    /// Opens a raw connection that offers these protocols.
+    async fn raw_of(
+        &self,
+        identity: Option<(String, String)>,
+        protocols: &[&[u8]],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let ca = CertificateDer::from_pem_slice(self.endpoint().ca_pem.as_bytes()).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(ca).unwrap();
@@ -258,7 +267,7 @@ impl Site {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        let config = match identity {
+        let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
                 let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
@@ -268,6 +277,7 @@ impl Site {
                     .unwrap()
             }
         };
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let stream = TcpStream::connect(self.hub()).await?;
         let name = ServerName::try_from("127.0.0.1").unwrap();
         TlsConnector::from(Arc::new(config))
@@ -281,6 +291,14 @@ impl Site {
             .pki
             .client(&format!("system:node:{NODE}"), &["system:nodes"]);
         self.raw(Some(identity)).await.unwrap()
+    }
+
+    /// Opens a raw connection of the node for HTTP/2.
+    pub(crate) async fn raw_http2_node(&self) -> TlsStream<TcpStream> {
+        let identity = self
+            .pki
+            .client(&format!("system:node:{NODE}"), &["system:nodes"]);
+        self.raw_of(Some(identity), &[b"h2"]).await.unwrap()
     }
 
     /// Sends raw bytes as the node and returns everything that comes back until the end.

@@ -142,11 +142,7 @@ fn encode_sum(to: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
     }
     for (name, help, value) in [
         ("streams_opened", "Streams that were accepted", stats.opened),
-        (
-            "streams_reset",
-            "Streams that were reset",
-            stats.reset,
-        ),
+        ("streams_reset", "Streams that were reset", stats.reset),
         (
             "credit_stalls",
             "Times that a writer waited for credit",

@@ -1,8 +1,12 @@
 //! One connection while it is open: whose it is, and whether anything goes on over it.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::head::Meter;
+use super::valve::Valve;
 use super::{IDLE, PATIENCE};
 use crate::limits::ConnectionGuard;
 
@@ -13,25 +17,30 @@ pub(super) struct Visit {
     /// Requests whose answers have not ended.
     running: watch::Sender<usize>,
     leave: CancellationToken,
+    pub(super) meter: Arc<Meter>,
+    pub(super) valve: Arc<Valve>,
 }
 
 /// A request whose answer has not ended.
 #[derive(Debug)]
-pub(super) struct Running(watch::Sender<usize>);
+pub(super) struct Running(watch::Sender<usize>, Arc<Meter>);
 
 impl Visit {
-    pub(super) fn new(entry: ConnectionGuard) -> Self {
+    pub(super) fn new(entry: ConnectionGuard, meter: Arc<Meter>) -> Self {
         Self {
             entry,
             running: watch::Sender::new(0),
             leave: CancellationToken::new(),
+            meter,
+            valve: Arc::default(),
         }
     }
 
     /// Counts a request until its answer has ended.
     pub(super) fn begin(&self) -> Running {
+        self.meter.begin();
         self.running.send_modify(|count| *count += 1);
-        Running(self.running.clone())
+        Running(self.running.clone(), self.meter.clone())
     }
 
     /// Ends the connection after the requests that are under way.
@@ -63,6 +72,7 @@ impl Visit {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.1.end();
         self.0.send_modify(|count| *count -= 1);
     }
 }
@@ -73,8 +83,10 @@ mod tests {
 
     use tokio::time::Instant;
 
+    use super::super::head::LargeHeads;
     use super::*;
     use crate::limits::{Connections, Limits, Tenant};
+    use crate::tls::Protocol;
 
     fn visit(tenant: Option<Tenant>) -> Visit {
         let connections = Connections::new(Limits::default());
@@ -82,7 +94,8 @@ mod tests {
         if let Some(tenant) = tenant {
             entry.belongs_to(&tenant).unwrap();
         }
-        Visit::new(entry)
+        let meter = Meter::new(Protocol::Http1, LargeHeads::new());
+        Visit::new(entry, Arc::new(meter))
     }
 
     async fn lasts(visit: &Visit) -> Option<Duration> {

@@ -128,12 +128,8 @@ impl ApiServer {
         authority.issue("server", "api");
         let identity =
             Identity::read(&authority.path("server.pem"), &authority.path("server.key")).unwrap();
-        let roots = tls::read_roots(&authority.path("ca.pem")).unwrap();
-        let mut config = tls::server_config(
-            Arc::new(tls::Presented::new(&identity).unwrap()),
-            Some(tls::client_verifier(roots).unwrap()),
-        )
-        .unwrap();
+        let presented = Arc::new(tls::Presented::new(&identity).unwrap());
+        let mut config = tls::server_config(presented).unwrap();
         change(&mut config);
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -32,7 +32,7 @@ async fn refusing(
     let identity =
         Identity::read(&authority.path("server.pem"), &authority.path("server.key")).unwrap();
     let presented = Arc::new(tls::Presented::new(&identity).unwrap());
-    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(presented, None).unwrap()));
+    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(presented).unwrap()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut tasks = JoinSet::new();

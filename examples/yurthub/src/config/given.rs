@@ -17,7 +17,7 @@ use super::{
 };
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 27] = [
+pub(super) const KEYS: [(&str, &str); 28] = [
     ("nodeName", "--node-name"),
     ("servers", "--server"),
     ("order", "--order"),

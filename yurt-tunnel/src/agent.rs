@@ -270,6 +270,8 @@ impl Shared {
 
     /// Starts what goes on beside the links.
     fn start(self: &Arc<Self>, credentials: Option<Credentials>) -> Children {
+        let held = scrape::Held(self.config.buffers.clone());
+        self.metrics.collect(Box::new(held));
         let mut tasks = Children::default();
         let resolved = tasks::resolve(self.clone());
         tasks.spawn("what resolves the servers' names", resolved);

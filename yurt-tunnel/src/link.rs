@@ -4,6 +4,7 @@
 //! time since the session began, takes the [`Event`]s that follow, and comes back at [`Link::timeout`]. Nothing
 //! here reads a clock, so that a whole session can be lived through in virtual time.
 
+mod buffers;
 mod config;
 mod credit;
 mod liveness;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use yurt_core::transport::{Error, ErrorKind, State};
 
+pub use self::buffers::{Buffers, InvalidBuffers};
 pub use self::config::Config;
 use self::credit::Budget;
 use self::liveness::{Liveness, Use};
@@ -308,7 +310,9 @@ impl Link {
                 .push_back(Event::Fail(id, ErrorKind::Closed, reason.clone()));
         }
         self.counts.reset += self.streams.len() as u64;
-        self.streams.clear();
+        for (_, stream) in self.streams.drain() {
+            self.budget.give_back(stream.window());
+        }
         self.deadlines.clear();
         self.waiting.clear();
         self.placed = 0;

@@ -40,6 +40,7 @@ use crate::admin::scrape::Totals;
 use crate::dial::{Address, Dial};
 use crate::egress::{self, Policy};
 use crate::identity::Credentials;
+use crate::link::Buffers;
 use crate::nodes::{NodeSource, NodeTable};
 use crate::shares::Shares;
 use crate::transport::NamedTransport;
@@ -67,6 +68,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// How long streams may continue after the shutdown began.
     pub drain: Duration,
+    /// The budget that the transports were made with, to be shown.
+    pub buffers: Buffers,
 }
 
 /// Why a server cannot start, or has ended.
@@ -134,6 +137,7 @@ pub(crate) struct Shared {
     servers: Vec<u8>,
     /// Where agents connect.
     address: SocketAddr,
+    buffers: Buffers,
 }
 
 impl Server {
@@ -184,6 +188,7 @@ impl Server {
             lost: OnceLock::new(),
             servers: crate::servers::encode(&known),
             address,
+            buffers: config.buffers,
         });
         Ok(Self {
             shared,

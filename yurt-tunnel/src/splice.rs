@@ -19,8 +19,8 @@ use yurt_core::transport::Stream;
 pub(crate) use self::socket::HangUp;
 pub use self::socket::Socket;
 
-/// How much is read at once.
-const PIECE: usize = 128 << 10;
+/// What is read at once: what a direction holds at most for a side that takes nothing.
+const PIECE: usize = 32 << 10;
 
 /// How many pieces pass before other tasks have their turn.
 const TURNS: usize = 16;
@@ -270,6 +270,25 @@ mod tests {
             _ = both(&mut a, &mut b) => panic!("nothing has ended"),
             () = talk => {}
         }
+    }
+
+    #[tokio::test]
+    async fn a_side_that_takes_nothing_has_little_held_for_it() {
+        let (mut client, mut a) = duplex(1 << 20);
+        let (_target, mut b) = duplex(1);
+        client.write_all(&bytes(1 << 20, 5)).await.unwrap();
+        let room = poll_fn(|cx| Poll::Ready(Pin::new(&mut client).poll_write(cx, b"x").is_ready()));
+        assert!(!room.await, "the pipe is full");
+        let joined = poll_fn(|cx| {
+            let mut joined = std::pin::pin!(both(&mut a, &mut b));
+            for _ in 0..100 {
+                assert!(joined.as_mut().poll(cx).is_pending());
+            }
+            Poll::Ready(())
+        });
+        joined.await;
+        let taken = poll_fn(|cx| Pin::new(&mut client).poll_write(cx, &[0; 1 << 20])).await;
+        assert!(taken.unwrap() <= 32 << 10);
     }
 
     #[tokio::test]

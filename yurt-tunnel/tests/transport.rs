@@ -23,3 +23,5 @@ mod rerouted;
 mod site;
 #[path = "transport/tails.rs"]
 mod tails;
+#[path = "transport/unread.rs"]
+mod unread;

@@ -11,7 +11,7 @@ use clap::Parser;
 use tracing_subscriber::filter::Targets;
 use yurt_tunnel::agent::Config;
 use yurt_tunnel::identity::Credentials;
-use yurt_tunnel::link;
+use yurt_tunnel::link::{self, Buffers};
 use yurt_tunnel::transport::{NamedTransport, h2::H2Transport, quic::QuicTransport};
 
 use self::given::Given;
@@ -64,6 +64,9 @@ pub(crate) struct Flags {
     /// The address that serves health and metrics [default: 127.0.0.1:10266]
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
+    /// The memory of all streams for slow readers, beyond a first 64Ki each [default: 64Mi]
+    #[arg(long, value_name = "BYTES")]
+    buffers: Option<String>,
     /// The log level, or a list of target=level with commas between [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -88,8 +91,14 @@ pub(crate) enum Transports {
 
 impl Transports {
     /// Returns the transports, the preferred one first.
-    pub(crate) fn named(self, credentials: &Credentials) -> Vec<NamedTransport> {
-        let of = || (credentials.clone(), link::Config::default());
+    pub(crate) fn named(self, credentials: &Credentials, buffers: &Buffers) -> Vec<NamedTransport> {
+        let of = || {
+            let config = link::Config {
+                buffers: buffers.clone(),
+                ..link::Config::default()
+            };
+            (credentials.clone(), config)
+        };
         let quic = || {
             let (credentials, config) = of();
             NamedTransport::new("quic", QuicTransport::new(credentials, config)).over_udp()

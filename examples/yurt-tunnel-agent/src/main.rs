@@ -51,7 +51,9 @@ fn main() -> ExitCode {
 
 /// Assembles the agent and runs it until a signal.
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
-    let transports = settings.transport.named(&settings.credentials);
+    let transports = settings
+        .transport
+        .named(&settings.credentials, &settings.agent.buffers);
     let agent = Agent::new(settings.agent, transports).with_credentials(settings.credentials);
     let shutdown = CancellationToken::new();
     let mut running = pin!(agent.run(shutdown.clone()));

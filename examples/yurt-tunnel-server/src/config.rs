@@ -17,6 +17,7 @@ use yurt_core::name::NodeName;
 use yurt_tunnel::dial::Address;
 use yurt_tunnel::egress::Policy;
 use yurt_tunnel::identity::Credentials;
+use yurt_tunnel::link::Buffers;
 use yurt_tunnel::nodes::Grants;
 
 pub(crate) use self::cluster::Cluster;
@@ -112,6 +113,9 @@ pub(crate) struct Flags {
     /// How long streams may continue after SIGTERM, such as 30s or 5m [default: 30s]
     #[arg(long, value_name = "TIME")]
     drain: Option<String>,
+    /// The memory of all streams for slow readers, beyond a first 64Ki each [default: 64Mi]
+    #[arg(long, value_name = "BYTES")]
+    buffers: Option<String>,
     /// The log level, or a list of target=level with commas between [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -132,6 +136,7 @@ pub(crate) struct Settings {
     pub(crate) denied_nodes: Option<PathBuf>,
     pub(crate) admin_listen: SocketAddr,
     pub(crate) drain: Duration,
+    pub(crate) buffers: Buffers,
     pub(crate) log: Targets,
 }
 

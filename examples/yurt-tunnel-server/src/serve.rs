@@ -22,7 +22,10 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new()?;
     let credentials = settings.credentials;
     let nodes = open(settings.nodes).await?;
-    let link = link::Config::default();
+    let link = link::Config {
+        buffers: settings.buffers.clone(),
+        ..link::Config::default()
+    };
     let quic = QuicTransport::new(credentials.clone(), link.clone());
     let h2 = H2Transport::new(credentials.clone(), link);
     let transports = vec![
@@ -37,6 +40,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         denied_nodes: settings.denied_nodes,
         admin_listen: Some(settings.admin_listen),
         drain: settings.drain,
+        buffers: settings.buffers,
     };
     let server = Server::open(config, credentials.clone(), transports, nodes).await?;
     let mut limits = egress::Limits::default();

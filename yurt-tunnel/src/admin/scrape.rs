@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use yurt_core::transport::{Stats, Traffic};
 
 use crate::identity::Credentials;
+use crate::link::Buffers;
 use crate::transport::NamedTransport;
 
 /// The metrics of the process and its certificate.
@@ -29,6 +30,19 @@ impl Collector for Process {
         let help = "When the certificate expires, in seconds since the Unix epoch";
         let name = "certificate_expiry_timestamp_seconds";
         gauge(&mut to, name, help, seconds)
+    }
+}
+
+/// What sessions hold of their budget.
+#[derive(Debug)]
+pub(crate) struct Held(pub(crate) Buffers);
+
+impl Collector for Held {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Bytes that sessions hold for slow readers beyond the first windows of streams";
+        gauge(&mut to, "buffers_used_bytes", help, self.0.used())?;
+        let help = "Bytes that all sessions together may hold so";
+        gauge(&mut to, "buffers_limit_bytes", help, self.0.limit())
     }
 }
 

@@ -9,6 +9,7 @@ use yurt_core::name::NodeName;
 
 use super::{Allow, KeepAlive, local};
 use crate::dial::Address;
+use crate::link::Buffers;
 
 /// What an agent is to do: the node, the servers and a folder; the rest has defaults.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct Config {
     pub moved_patience: Duration,
     /// How long streams may take to finish at the end.
     pub drain: Duration,
+    /// The budget that the transports were made with, to be shown.
+    pub buffers: Buffers,
     /// The wall clock, by which certificates expire.
     pub clock: fn() -> SystemTime,
     /// Which address of this node packets to a server come from.
@@ -72,6 +75,7 @@ impl Config {
             patience: Duration::from_secs(3),
             moved_patience: Duration::from_millis(300),
             drain: Duration::from_secs(30),
+            buffers: Buffers::default(),
             clock: SystemTime::now,
             address_towards: local::address_towards,
         }

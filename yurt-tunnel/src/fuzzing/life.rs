@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use yurt_core::transport::{ErrorKind, Open, State, Target};
 
-use crate::link::{Config, Event, Link, Role, StreamId, Verdict};
+use crate::link::{Buffers, Config, Event, Link, Role, StreamId, Verdict};
 use crate::wire::{Frame, Head, Hello, VERSION};
 
 /// Streams that the owners of one life open.
@@ -71,7 +71,7 @@ impl Life {
             backlog: 4,
             window: 1_000,
             max_window: 4_000,
-            budget: 6_000,
+            buffers: Buffers::new(12_000),
             ..Config::default()
         };
         let (streams, window) = (script.number(), script.number());
@@ -298,7 +298,7 @@ impl Life {
             }
         }
         let windows = self.open.len() as u64 * self.config.window;
-        let most = windows + self.config.budget;
+        let most = windows + self.config.buffers.used();
         assert!(self.link.exposure() <= most, "unread streams cost more");
         if self.is_closed {
             assert_eq!(

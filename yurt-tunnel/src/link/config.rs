@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Buffers;
 use crate::wire::{Hello, VERSION};
 
 /// What an end allows its peer, and how long it waits for it.
@@ -15,8 +16,8 @@ pub struct Config {
     pub window: u64,
     /// How far that grows for a stream that is read as fast as it arrives.
     pub max_window: u64,
-    /// How much all windows that have grown may be together.
-    pub budget: u64,
+    /// What all windows may grow by together, those of other sessions with the same budget included.
+    pub buffers: Buffers,
     /// The peer of a link with streams is asked for a sign of life after this silence.
     pub keep_alive: Duration,
     /// The peer of a link without streams is asked after this silence; agents ask before, as their NAT needs it.
@@ -36,7 +37,7 @@ impl Default for Config {
             backlog: 768,
             window: 64 << 10,
             max_window: 8 << 20,
-            budget: 64 << 20,
+            buffers: Buffers::default(),
             keep_alive: Duration::from_secs(5),
             idle: Duration::from_secs(300),
             liveness: Duration::from_secs(30),
@@ -45,6 +46,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Returns how many bytes an honest peer has sent unread at most, of all streams of a session.
+    #[must_use]
+    pub(crate) fn most_unread(&self) -> u64 {
+        (self.streams.saturating_mul(self.window)).saturating_add(self.buffers.limit())
+    }
+
     /// What to say first.
     #[must_use]
     pub fn hello(&self) -> Hello {

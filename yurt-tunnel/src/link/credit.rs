@@ -1,22 +1,24 @@
 //! How many bytes a peer may send: per stream as many as its reader has room for, in all as many as there is.
 //!
-//! A stream begins with a small window. One that is read as fast as it arrives gets a larger one, from a budget
-//! that the session's streams share; one that nobody reads keeps what it has, so that it costs that and no more. Who
-//! has not used a large window for a while gives it back, for others to grow by.
+//! A stream begins with a small window. One that is read as fast as it arrives gets a larger one, from a budget that
+//! all sessions share; one that nobody reads keeps what it has, so that it costs that and no more. Who has not used a
+//! large window for a while gives it back, and so does, as it is read, a stream of a session that has too much. The
+//! first window is every stream's own: none ever stops for want of budget.
 
 use std::time::Duration;
 
 use yurt_core::transport::{Error, ErrorKind};
 
 use super::Config;
+use super::buffers::Held;
 
 /// A window that was read within this time is too small for its reader, whatever the round trip.
 const QUICK: Duration = Duration::from_millis(10);
 
-/// What all windows of a session may still grow by.
+/// What the windows of a session have grown by.
 #[derive(Debug)]
 pub(super) struct Budget {
-    left: u64,
+    held: Held,
     initial: u64,
     max: u64,
 }
@@ -33,7 +35,7 @@ pub(super) struct Inflow {
 impl Budget {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            left: config.budget,
+            held: config.buffers.hold(),
             initial: config.window,
             max: config.max_window.max(config.window),
         }
@@ -41,7 +43,7 @@ impl Budget {
 
     /// Takes back what a stream's window had grown by.
     pub(super) fn give_back(&mut self, window: u64) {
-        self.left += window.saturating_sub(self.initial);
+        self.held.give_back(window.saturating_sub(self.initial));
     }
 
     /// Returns the double of a window, or what there is.
@@ -50,9 +52,21 @@ impl Budget {
             .saturating_mul(2)
             .min(self.max)
             .saturating_sub(window);
-        let more = wanted.min(self.left);
-        self.left -= more;
-        window + more
+        window + self.held.take(wanted)
+    }
+
+    /// Returns a window as it is to be from now on: half of it where the session has too much, the double for a quick
+    /// reader.
+    fn adjusted(&mut self, window: u64, is_quick: bool) -> u64 {
+        if self.held.is_too_much() {
+            let less = (window / 2).max(self.initial).min(window);
+            self.held.give_back(window - less);
+            return less;
+        }
+        match is_quick {
+            true => self.grown(window),
+            false => window,
+        }
     }
 }
 
@@ -64,6 +78,11 @@ impl Inflow {
             window,
             granted: Duration::ZERO,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn read(&self) -> u64 {
+        self.read
     }
 
     pub(super) fn window(&self) -> u64 {
@@ -83,7 +102,7 @@ impl Inflow {
         self.limit = to;
         // What was sent and not read is still held.
         let window = self.exposure().max(budget.initial).min(self.window);
-        budget.left += self.window - window;
+        budget.held.give_back(self.window - window);
         self.window = window;
     }
 
@@ -112,9 +131,8 @@ impl Inflow {
         }
         // Half a window in less than two of the shortest round trips: the sender waits for credit more than it sends.
         // Much more than a way holds is not given, as it would only wait in a queue before somebody else's.
-        if now.saturating_sub(self.granted) < QUICK.max(round_trip * 2) {
-            self.window = budget.grown(self.window);
-        }
+        let is_quick = now.saturating_sub(self.granted) < QUICK.max(round_trip * 2);
+        self.window = budget.adjusted(self.window, is_quick);
         self.granted = now;
         self.limit = self.read + self.window;
         Ok(Some(self.limit))

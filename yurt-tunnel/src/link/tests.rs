@@ -17,7 +17,7 @@ fn small() -> Config {
         backlog: 1,
         window: 100,
         max_window: 400,
-        budget: 250,
+        buffers: Buffers::new(250),
         ..Config::default()
     }
 }
@@ -136,10 +136,10 @@ fn credit_comes_when_half_a_window_is_read_and_grows_for_who_reads_fast() {
     link.received(id, 100, SECOND * 2).unwrap();
     assert_eq!(
         events(&mut link),
-        ["Send(Credit { stream: 1, limit: 550 })"],
-        "the budget ends: 200 + 350"
+        ["Send(Credit { stream: 1, limit: 425 })"],
+        "as much is left for others: 200 + 225"
     );
-    assert_eq!(link.exposure(), 350);
+    assert_eq!(link.exposure(), 225);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn what_a_stream_had_of_the_budget_is_there_for_the_next() {
         for bytes in [50, 50, 100] {
             link.received(id, bytes, SECOND).unwrap();
         }
-        assert_eq!(link.exposure(), 350, "all that there is");
+        assert_eq!(link.exposure(), 225, "all that one may have");
         link.forget(id);
     }
 }
@@ -294,20 +294,20 @@ fn what_a_quiet_stream_gives_back_is_there_for_another() {
         events(link)
     };
     let granted = grow(&mut link, quiet).pop();
-    assert_eq!(granted.unwrap(), "Send(Credit { stream: 1, limit: 550 })");
+    assert_eq!(granted.unwrap(), "Send(Credit { stream: 1, limit: 425 })");
     let release = |from, to| Frame::Release {
         stream: quiet,
         from,
         to,
     };
-    for (from, to) in [(300, 250), (550, 199), (550, 600), (1 << 60, 300)] {
+    for (from, to) in [(300, 250), (425, 199), (425, 600), (1 << 60, 300)] {
         link.on_frame(release(from, to), SECOND);
-        assert_eq!(link.exposure(), 350 + 100, "not from {from} to {to}");
+        assert_eq!(link.exposure(), 225 + 100, "not from {from} to {to}");
     }
-    link.on_frame(release(550, 320), SECOND);
+    link.on_frame(release(425, 320), SECOND);
     assert_eq!(link.exposure(), 120 + 100, "20 are not read yet");
     grow(&mut link, other);
-    assert_eq!(link.exposure(), 120 + 330, "but for those it has all");
+    assert_eq!(link.exposure(), 120 + 205, "but for those it has all");
     assert!(
         link.received(quiet, 121, SECOND).is_err(),
         "it was given back"
@@ -326,7 +326,7 @@ fn what_a_direction_had_is_there_for_another_when_it_has_ended() {
             link.ended(id);
         }
     }
-    assert_eq!(link.exposure(), 350, "the second has all that there is");
+    assert_eq!(link.exposure(), 225, "the second has all that one may have");
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl Status {
         doors.register(&mut metrics);
         metrics.register_collector(Box::new(Sessions(shared.registry.clone())));
         metrics.register_collector(Box::new(Claims(shared.router.nodes.clone())));
+        metrics.register_collector(Box::new(scrape::Held(shared.buffers.clone())));
         metrics.register_collector(Box::new(scrape::Process(credentials.clone())));
         Self {
             shared,

@@ -74,6 +74,7 @@ async fn answers(dial: Arc<dyn Dial>, name: String) {
 async fn serve(wan: &Wan, cloud: Credentials, names: &[String]) -> Server {
     let config = server::Config {
         denied_nodes: None,
+        buffers: link::Buffers::default(),
         listen: (wan.cloud().address(), 0).into(),
         peers: Vec::new(),
         advertise: Vec::new(),

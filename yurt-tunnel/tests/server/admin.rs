@@ -103,6 +103,8 @@ async fn every_metric_that_is_promised_is_there() {
         "peers 0",
         "streams 0",
         "credit_bytes ",
+        "buffers_used_bytes 0",
+        "buffers_limit_bytes 67108864",
         "resident_memory_bytes ",
         // The certificates of the tests expire in 2049.
         "certificate_expiry_timestamp_seconds 2493072000",

@@ -22,6 +22,7 @@ use yurt_core::transport::{Acceptor, Error, Incoming, Peer, State, Target, Trans
 use yurt_tunnel::dial::{Caller, Dial, Dialled};
 use yurt_tunnel::egress::{self, Policy};
 use yurt_tunnel::identity::{Credentials, Files};
+use yurt_tunnel::link::Buffers;
 use yurt_tunnel::nodes::{Node, NodeSource, NodeTable};
 use yurt_tunnel::server::{self as tunnel_server, Config, Server};
 use yurt_tunnel::transport::NamedTransport;
@@ -231,6 +232,7 @@ pub(crate) fn config(address: SocketAddr) -> Config {
         advertise: Vec::new(),
         policy: Policy::default(),
         denied_nodes: None,
+        buffers: Buffers::default(),
         admin_listen: Some(([127, 0, 0, 1], 0).into()),
         drain: Duration::from_secs(30),
     }

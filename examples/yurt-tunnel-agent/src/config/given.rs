@@ -12,7 +12,7 @@ use yurt_tunnel::identity::{Credentials, Files};
 use super::{Flags, Mistake, Settings, check};
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 14] = [
+pub(super) const KEYS: [(&str, &str); 15] = [
     ("servers", "--server"),
     ("nodeName", "--node-name"),
     ("caFile", "--ca-file"),
@@ -25,6 +25,7 @@ pub(super) const KEYS: [(&str, &str); 14] = [
     ("metered", "--metered"),
     ("kubeletPort", "--kubelet-port"),
     ("dataDir", "--data-dir"),
+    ("buffers", "--buffers"),
     ("adminListen", "--admin-listen"),
     ("log", "--log"),
 ];
@@ -114,6 +115,7 @@ impl Given {
             one(flags.metered.then(|| "true".to_owned())),
             one(flags.kubelet_port),
             one(flags.data_dir),
+            one(flags.buffers),
             one(flags.admin_listen),
             one(flags.log),
         ];
@@ -142,6 +144,7 @@ impl Given {
         let kubelet_port = self.or("kubeletPort", "10250", check::port);
         let data_dir = self.or("dataDir", "/var/lib/yurt-tunnel-agent", check::folder);
         let admin_listen = self.or("adminListen", "127.0.0.1:10266", check::address);
+        let buffers = self.or("buffers", "64Mi", parsed);
         let log = self.or("log", "info", check::log);
 
         let settings = || {
@@ -150,6 +153,7 @@ impl Given {
             agent.links = links?;
             agent.keep_alive = keep_alive?;
             agent.kubelet_port = kubelet_port?;
+            agent.buffers = buffers?;
             agent.admin_listen = Some(admin_listen?);
             Some(Settings {
                 agent,

@@ -113,6 +113,7 @@ links: 0
 kubeletPort: 65536
 dataDir: var
 adminListen: [a]
+buffers: much
 log: loud
 colour: blue
 ";
@@ -133,6 +134,7 @@ DIR/config.yaml: transport: \"tcp\" is not auto, quic or h2
 DIR/config.yaml: links: \"0\" is not a whole number above 0
 DIR/config.yaml: kubeletPort: \"65536\" is not a port
 DIR/config.yaml: dataDir: var is not an absolute path
+DIR/config.yaml: buffers: \"much\" is not a number of bytes such as 64Mi
 DIR/config.yaml: log: \"loud\" is not a level: off, error, warn, info, debug, trace"
     );
 }
@@ -244,4 +246,6 @@ fn the_sample_has_every_key_and_its_defaults_are_the_programs() {
         "an example"
     );
     assert_eq!(sample.transport, plain.transport);
+    let limits = [&sample, &plain].map(|settings| settings.agent.buffers.limit());
+    assert_eq!(limits, [64 << 20; 2]);
 }

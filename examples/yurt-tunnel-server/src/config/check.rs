@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use yurt_tunnel::dial::Address;
+use yurt_tunnel::link::{Buffers, InvalidBuffers};
 use yurt_tunnel::nodes::{InvalidNetwork, Network};
 
 /// The keys of a configuration file; the error is one line with the place in the file.
@@ -70,6 +71,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .checked_mul(seconds)
         .filter(|seconds| *seconds <= 86_400);
     seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+pub(super) fn buffers(text: &str) -> Result<Buffers, String> {
+    text.parse()
+        .map_err(|error: InvalidBuffers| error.to_string())
 }
 
 /// A level, or a list of `target=level`.

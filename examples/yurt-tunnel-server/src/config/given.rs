@@ -15,7 +15,7 @@ use yurt_tunnel::nodes::Grants;
 use super::{Cluster, Flags, Mistake, NodesFrom, Settings, check};
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 18] = [
+pub(super) const KEYS: [(&str, &str); 19] = [
     ("listen", "--listen"),
     ("advertise", "--advertise"),
     ("peers", "--peer"),
@@ -33,6 +33,7 @@ pub(super) const KEYS: [(&str, &str); 18] = [
     ("deniedNodes", "--denied-nodes"),
     ("adminListen", "--admin-listen"),
     ("drain", "--drain"),
+    ("buffers", "--buffers"),
     ("log", "--log"),
 ];
 
@@ -148,6 +149,7 @@ impl Given {
             one(flags.denied_nodes),
             one(flags.admin_listen),
             one(flags.drain),
+            one(flags.buffers),
             one(flags.log),
         ];
         for ((key, flag), texts) in KEYS.into_iter().zip(texts) {
@@ -175,6 +177,7 @@ impl Given {
         let denied_nodes = self.optional("deniedNodes", check::readable);
         let admin_listen = self.or("adminListen", ADMIN, check::address);
         let drain = self.or("drain", "30s", check::duration);
+        let buffers = self.or("buffers", "64Mi", check::buffers);
         let log = self.or("log", "info", check::log);
         self.apart([
             ("listen", listen),
@@ -205,6 +208,7 @@ impl Given {
                 denied_nodes,
                 admin_listen: admin_listen?,
                 drain: drain?,
+                buffers: buffers?,
                 log: log?,
             })
         };

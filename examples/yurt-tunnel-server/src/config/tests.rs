@@ -65,6 +65,7 @@ fn what_is_not_given_has_a_default() {
     assert_eq!(settings.listen.to_string(), "0.0.0.0:443");
     assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:10265");
     assert_eq!(settings.drain, Duration::from_secs(30));
+    assert_eq!(settings.buffers.limit(), 64 << 20);
     assert_eq!(settings.policy, Policy::default());
     assert!(settings.peers.is_empty() && settings.advertise.is_empty());
     assert!(settings.egress_socket.is_none() && settings.egress_listen.is_none());
@@ -90,6 +91,7 @@ nodeNetworks: ['10.0.0.0/33', 10.0.0.0/8]
 serviceNetworks: [services]
 deniedNodes: DIR/none
 drain: 2d
+buffers: 64MB
 log: loud
 apiServers: kube-apiserver
 clients:
@@ -118,6 +120,7 @@ DIR/config.yaml: dataDir: var is not an absolute path
 DIR/config.yaml: nodesFile: cannot read DIR/none.json: No such file or directory (os error 2)
 DIR/config.yaml: deniedNodes: cannot read DIR/none: No such file or directory (os error 2)
 DIR/config.yaml: drain: \"2d\" is not a time such as 30s, 5m or 1h, at most 24h
+DIR/config.yaml: buffers: \"64MB\" is not a number of bytes such as 64Mi
 DIR/config.yaml: log: \"loud\" is not a level: off, error, warn, info, debug, trace
 adminListen: 127.0.0.1:10265 is the address of connectListen too";
     assert_eq!(load_in(folder.path(), text, &[]).unwrap_err(), expected);
@@ -269,6 +272,7 @@ fn what_the_sample_comments_out_is_what_holds_without_it_and_its_example_is_one(
     let given = load_in(folder.path(), SAMPLE, &flags).unwrap();
     assert_eq!(all.admin_listen, given.admin_listen);
     assert_eq!(all.drain, given.drain);
+    assert_eq!(all.buffers.limit(), given.buffers.limit());
     assert_eq!(all.log.to_string(), given.log.to_string());
     assert_eq!(given.policy, Policy::default());
     assert_eq!(all.policy.clients.len(), 1);
@@ -281,6 +285,7 @@ fn is_entry(line: &str) -> bool {
         "nodeNetworks:",
         "serviceNetworks:",
         "drain:",
+        "buffers:",
         "log:",
         "clients:",
         "- users:",

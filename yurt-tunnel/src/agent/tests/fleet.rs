@@ -19,6 +19,7 @@ use crate::agent::{Config, Shared};
 use crate::dial::{Address, Caller, Dial};
 use crate::egress;
 use crate::identity::{Credentials, Files};
+use crate::link::Buffers;
 use crate::nodes::{Node, NodeSource, NodeTable};
 use crate::server::{self, Server};
 use crate::transport::NamedTransport;
@@ -74,6 +75,7 @@ impl Fleet {
             advertise: Vec::new(),
             policy: egress::Policy::default(),
             denied_nodes: None,
+            buffers: Buffers::default(),
             admin_listen: None,
             drain: Duration::from_secs(1),
         };

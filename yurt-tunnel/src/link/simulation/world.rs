@@ -11,7 +11,7 @@ use fastrand::Rng;
 use yurt_core::transport::{ErrorKind, Open, Priority, State, Target};
 
 use super::network::{Direction, Network, Packet, Payload, Pipe, Weather};
-use crate::link::{Config, Link, Role, StreamId};
+use crate::link::{Buffers, Config, Link, Role, StreamId};
 use crate::wire::Answer;
 
 /// The two ends.
@@ -95,7 +95,7 @@ impl World {
             backlog: rng.usize(1..6),
             window: rng.u64(100..4000),
             max_window: rng.u64(1..64_000),
-            budget: rng.u64(0..64_000),
+            buffers: Buffers::new(rng.u64(0..64_000)),
             ..Config::default()
         };
         let cut_from = Duration::from_millis(rng.u64(0..20_000));

@@ -34,6 +34,9 @@ const UNSENT: u32 = 64 << 10;
 /// What fits in the packets that every path of IPv6 carries, 1280 bytes.
 const SEGMENT: u32 = 1220;
 
+/// What the control pipe has of a connection's window when nothing else is read.
+const CONTROL: u64 = 1 << 20;
+
 /// Where to connect, and as who.
 #[derive(Clone)]
 pub(super) struct Place {
@@ -119,8 +122,10 @@ pub(super) async fn accept(
 /// The limits of HTTP/2 are beyond those of the link: they bound a peer that does not keep to its credit.
 fn windows(config: &Config) -> (u32, u32) {
     let bounded = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX).min((1 << 31) - 1);
-    let all = config.streams * config.window + config.budget;
-    (bounded(config.max_window), bounded(all))
+    (
+        bounded(config.max_window),
+        bounded(config.most_unread().saturating_add(CONTROL)),
+    )
 }
 
 /// How many streams of HTTP/2 a connection may have: the link's, again where they have moved, and the control pipe.

@@ -20,6 +20,9 @@ const PEERS_STREAMS: u8 = 4;
 /// A thousand agents hear of a restart within a second; each answer is smaller than what it answers.
 const RESET_EVERY: Duration = Duration::from_millis(1);
 
+/// What the control pipe has of the connection's window when nothing else is read.
+const CONTROL: u64 = 1 << 20;
+
 /// Bytes that wait to be acknowledged, all streams together.
 const SEND_WINDOW: u64 = 16 << 20;
 
@@ -60,6 +63,13 @@ pub(super) fn surviving(credentials: &Credentials, address: SocketAddr) -> Endpo
     config
 }
 
+/// What is read is told to the peer an eighth of the window at a time: without so much beyond what streams may hold,
+/// a peer that has used up their credit could not even answer.
+fn connection_window(config: &Config) -> u64 {
+    let unread = config.most_unread();
+    unread.saturating_add(unread / 4).saturating_add(CONTROL)
+}
+
 fn transport(config: &Config, pipes: VarInt) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let window = |bytes| VarInt::from_u64(bytes).unwrap_or(VarInt::MAX);
@@ -71,7 +81,7 @@ fn transport(config: &Config, pipes: VarInt) -> TransportConfig {
         .max_idle_timeout(idle)
         // The link gives credit; these bound a peer that does not keep to it.
         .stream_receive_window(window(config.max_window))
-        .receive_window(window(config.streams * config.window + config.budget))
+        .receive_window(window(connection_window(config)))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(SteadyFactory));

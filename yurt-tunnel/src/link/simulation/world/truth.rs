@@ -39,7 +39,7 @@ impl World {
     }
 
     pub(super) fn check_always(&self) {
-        let most = self.config.streams * self.config.window + self.config.budget;
+        let most = self.config.streams * self.config.window + self.config.buffers.limit();
         for end in [CLOUD, EDGE] {
             assert!(self.links[end].exposure() <= most, "credit is bounded");
             for (id, owner) in &self.owners[end] {
@@ -80,6 +80,7 @@ impl World {
                 self.check_owner(end, *id, owner);
             }
         }
+        assert_eq!(self.config.buffers.used(), 0, "what was held is free again");
         assert_eq!(self.links[CLOUD].streams(), 0, "nothing is left");
         // What the edge never answered is gone there when the cloud's reset has arrived.
         assert_eq!(self.links[EDGE].streams(), 0, "nothing is left");

@@ -88,6 +88,8 @@ pub struct Link {
     placed: u64,
     /// The streams that were offered and not answered.
     offered: usize,
+    /// Streams that have ended, and whose last bytes are on their way.
+    tails: u64,
     budget: Budget,
     /// When to look for credit that was not used, if there is any to give back.
     release_at: Option<Duration>,
@@ -137,6 +139,7 @@ impl Link {
             deadlines: BTreeSet::new(),
             placed: 0,
             offered: 0,
+            tails: 0,
             events: VecDeque::new(),
             counts: Counts::default(),
         })
@@ -181,6 +184,12 @@ impl Link {
         self.streams.len()
     }
 
+    /// Returns how many streams have ended whose last bytes are on their way.
+    #[must_use]
+    pub fn tails(&self) -> u64 {
+        self.tails
+    }
+
     /// Returns how many bytes the peer may send before anything more is read.
     #[must_use]
     pub fn exposure(&self) -> u64 {
@@ -203,7 +212,7 @@ impl Link {
     // === Inside ===
 
     fn used(&self) -> Use {
-        match self.streams.is_empty() {
+        match self.streams.is_empty() && self.tails == 0 {
             true => Use::Idle,
             false => Use::Busy,
         }

@@ -165,7 +165,7 @@ impl Life {
             Role::Opener => drop(self.link.open(&open, self.now)),
             Role::Acceptor => {
                 let stream = u64::MAX - number as u64;
-                let verdict = self.link.on_head(&Head { stream, open });
+                let verdict = self.link.on_head(&Head { stream, open }, self.now);
                 assert_eq!(verdict, Verdict::Offer, "a place is lost");
                 self.unanswered.insert(stream);
             }
@@ -186,7 +186,7 @@ impl Life {
     fn hear_head(&mut self, script: &mut Script<'_>) {
         let (kind, body) = script.message();
         if let Ok(head) = Head::decode(kind, body)
-            && self.link.on_head(&head) == Verdict::Offer
+            && self.link.on_head(&head, self.now) == Verdict::Offer
         {
             let is_new = self.unanswered.insert(head.stream);
             assert!(is_new && !self.open.contains(&head.stream), "one at a time");

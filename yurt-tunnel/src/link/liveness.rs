@@ -78,9 +78,11 @@ impl Liveness {
         self.unanswered = None;
     }
 
-    /// Returns whether nobody knows that the peer lives: to be asked before a link that was idle is used.
+    /// Returns whether nobody knows that the peer lives, or how far it is: to be asked as a link that was idle is used.
     pub(super) fn is_stale(&self, now: Duration) -> bool {
-        self.unanswered.is_none() && now >= self.heard + self.keep_alive
+        let is_old = |asked| now >= asked + MEASURE;
+        self.unanswered.is_none()
+            && (now >= self.heard + self.keep_alive || self.asked.is_none_or(is_old))
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
@@ -159,7 +161,8 @@ impl Liveness {
         match used {
             Use::Idle if self.unanswered.is_none() => heard + self.idle,
             Use::Idle => heard + self.keep_alive,
-            Use::Busy => (heard + self.keep_alive).min(asked + MEASURE),
+            // A link that is used after a long rest is not late with that.
+            Use::Busy => (heard + self.keep_alive).min((asked + MEASURE).max(self.heard)),
         }
     }
 }

@@ -112,6 +112,16 @@ impl Link {
         self.half_ended(id);
     }
 
+    /// Notes that a stream has ended whose last bytes are on their way.
+    pub fn tail_begins(&mut self) {
+        self.tails += 1;
+    }
+
+    /// Notes that they have arrived, or will not any more.
+    pub fn tail_arrives(&mut self) {
+        self.tails -= 1;
+    }
+
     /// Ends a stream before its end, and tells the peer.
     pub fn reset(&mut self, id: StreamId, code: u16) {
         let stream = self.streams.get(&id);

@@ -47,7 +47,8 @@ impl Link {
     }
 
     /// Takes the head of a stream that the peer opens.
-    pub fn on_head(&mut self, head: &Head) -> Verdict {
+    pub fn on_head(&mut self, head: &Head, now: Duration) -> Verdict {
+        self.liveness.heard(now);
         let id = head.stream;
         if self.role == Role::Opener || self.streams.contains_key(&id) {
             return Verdict::Refuse(ErrorKind::Protocol, "a stream that is open already");

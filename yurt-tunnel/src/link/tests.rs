@@ -94,23 +94,26 @@ fn an_open_fails_at_its_deadline_as_overload_if_it_waits_for_a_place_and_late_if
 #[test]
 fn offers_beyond_the_backlog_and_streams_beyond_the_limit_are_refused() {
     let mut link = link(Role::Acceptor, &small());
-    assert_eq!(link.on_head(&head(1)), Verdict::Offer);
+    assert_eq!(link.on_head(&head(1), SECOND), Verdict::Offer);
     let refused = |verdict| matches!(verdict, Verdict::Refuse(ErrorKind::Overloaded, _));
-    assert!(refused(link.on_head(&head(2))), "one waits already");
+    assert!(refused(link.on_head(&head(2), SECOND)), "one waits already");
     assert!(link.accept(1));
-    assert_eq!(link.on_head(&head(3)), Verdict::Offer);
+    assert_eq!(link.on_head(&head(3), SECOND), Verdict::Offer);
     assert!(link.accept(3));
-    assert!(refused(link.on_head(&head(4))), "two are open already");
+    assert!(
+        refused(link.on_head(&head(4), SECOND)),
+        "two are open already"
+    );
     link.forget(1);
-    assert_eq!(link.on_head(&head(5)), Verdict::Offer);
+    assert_eq!(link.on_head(&head(5), SECOND), Verdict::Offer);
 }
 
 #[test]
 fn a_stream_that_is_open_is_not_opened_twice() {
     let mut link = link(Role::Acceptor, &small());
-    assert_eq!(link.on_head(&head(1)), Verdict::Offer);
+    assert_eq!(link.on_head(&head(1), SECOND), Verdict::Offer);
     assert!(matches!(
-        link.on_head(&head(1)),
+        link.on_head(&head(1), SECOND),
         Verdict::Refuse(ErrorKind::Protocol, _)
     ));
 }
@@ -347,4 +350,61 @@ fn an_idle_peer_is_asked_at_once_when_a_stream_is_wanted() {
     }
     link.on_timeout(SECOND * 124);
     assert_ne!(*link.state(), State::Open);
+}
+
+/// Lives until the session ends, with nothing heard; returns when that is.
+fn lost_at(link: &mut Link) -> Duration {
+    let mut now = Duration::ZERO;
+    while let Some(at) = link.timeout() {
+        now = at;
+        link.on_timeout(now);
+        events(link);
+    }
+    now
+}
+
+#[test]
+fn a_stream_that_is_opened_after_a_long_rest_finds_nothing_late() {
+    let mut link = link(Role::Opener, &Config::default());
+    link.on_timeout(Duration::ZERO);
+    link.on_frame(Frame::Pong(0), SECOND);
+    // The agent asks, and was heard three seconds ago.
+    link.on_frame(Frame::Ping(7), SECOND * 197);
+    let began = SECOND * 200;
+    link.open(&echo(60), began).unwrap();
+    assert!(link.timeout() >= Some(began), "{:?}", link.timeout());
+    assert_eq!(lost_at(&mut link), SECOND * 227);
+}
+
+#[test]
+fn a_head_after_a_long_rest_is_a_sign_of_life_and_no_standstill() {
+    let mut link = link(Role::Acceptor, &Config::default());
+    link.on_timeout(Duration::ZERO);
+    link.on_frame(Frame::Pong(0), SECOND);
+    events(&mut link);
+    let began = SECOND * 200;
+    assert_eq!(link.on_head(&head(1), began), Verdict::Offer);
+    assert!(link.accept(1));
+    assert!(link.timeout() >= Some(began), "nothing is late");
+    assert_eq!(lost_at(&mut link), began + SECOND * 30);
+}
+
+#[test]
+fn a_peer_that_is_gone_is_noticed_as_soon_while_last_bytes_are_on_their_way() {
+    let mut link = link(Role::Acceptor, &Config::default());
+    link.on_timeout(Duration::ZERO);
+    link.on_frame(Frame::Pong(0), SECOND);
+    events(&mut link);
+    link.tail_begins();
+    assert_eq!(lost_at(&mut link), SECOND * 31);
+}
+
+#[test]
+fn a_link_whose_last_bytes_have_arrived_is_idle() {
+    let mut link = link(Role::Acceptor, &Config::default());
+    link.on_timeout(Duration::ZERO);
+    link.on_frame(Frame::Pong(0), SECOND);
+    link.tail_begins();
+    link.tail_arrives();
+    assert_eq!(link.timeout(), Some(SECOND * 301));
 }

@@ -116,8 +116,13 @@ impl Accepting {
                 None
             }
         };
-        let (reason, ()) = tokio::join!(wait_for_end(&session, farewell), sent);
-        shared.registry.remove(&member, number);
+        let lived = async {
+            let reason = wait_for_end(&session, farewell).await;
+            // What its process has left behind may take its time.
+            shared.registry.remove(&member, number);
+            reason
+        };
+        let (reason, ()) = tokio::join!(lived, sent);
         info!(user = session.peer().user, %remote, session = number, reason, "disconnected");
     }
 }

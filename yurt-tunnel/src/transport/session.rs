@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -53,8 +52,6 @@ struct Core<C: Carrier> {
     /// Wakes the driver when there is something to send or to wait for.
     changed: Notify,
     chores: mpsc::UnboundedSender<Chore>,
-    /// Streams that have ended, and whose last bytes are on their way.
-    tails: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -126,7 +123,6 @@ impl<C: Carrier> Handle<C> {
             began,
             changed: Notify::new(),
             chores,
-            tails: AtomicU64::new(0),
             inner: Mutex::new(Inner {
                 link,
                 slots: HashMap::new(),
@@ -220,8 +216,7 @@ impl<C: Carrier> Session for Handle<C> {
         let mut stats = Stats::default();
         self.core.with(|inner, _| {
             let counts = inner.link.counts();
-            let tails = self.core.tails.load(Ordering::Relaxed);
-            stats.streams = inner.link.streams() as u64 + tails;
+            stats.streams = inner.link.streams() as u64 + inner.link.tails();
             stats.opened = counts.opened;
             stats.reset = counts.reset;
             stats.sent = counts.sent;
@@ -294,14 +289,14 @@ impl<C: Carrier> Core<C> {
 
 impl<C: Carrier> Tail<C> {
     fn new(core: &Arc<Core<C>>) -> Self {
-        core.tails.fetch_add(1, Ordering::Relaxed);
+        core.with(|inner, _| inner.link.tail_begins());
         Self(core.clone())
     }
 }
 
 impl<C: Carrier> Drop for Tail<C> {
     fn drop(&mut self) {
-        self.0.tails.fetch_sub(1, Ordering::Relaxed);
+        self.0.with(|inner, _| inner.link.tail_arrives());
     }
 }
 

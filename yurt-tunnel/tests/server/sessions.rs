@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use yurt_core::testing::transport::node;
 use yurt_core::transport::{Peer, State};
 
@@ -123,4 +123,27 @@ async fn a_session_that_may_only_be_slow_is_left_to_its_liveness() {
     assert!(!older_one_ends(None, Some("b"), true).await);
     assert!(!older_one_ends(Some("a"), None, true).await);
     assert!(!older_one_ends(Some("a"), Some("b"), false).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_closed_is_gone_at_once_whatever_its_process_has_left_behind() {
+    let world = World::new();
+    let server = world.alone().await;
+    let connect = async |process| {
+        let session = world.connect(node("edge-1"), server.address).await.unwrap();
+        let agent = Agent::serve_as(session, Manner::Echoes, Some(process));
+        eventually(|| !agent.servers().is_empty()).await;
+        agent
+    };
+    let _old = connect("a").await;
+    world.network.freeze(server.address);
+    let new = connect("b").await;
+    assert!(server.metric("yurt_tunnel_server_agents").await > 1.0);
+    let closed = Instant::now();
+    new.session.close("it goes").await;
+    while server.metric("yurt_tunnel_server_agents").await > 1.0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let took = closed.elapsed();
+    assert!(took < Duration::from_millis(500), "{took:?}");
 }

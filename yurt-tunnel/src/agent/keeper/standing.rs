@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use yurt_core::error::Chain;
-use yurt_core::transport::{Error, State};
+use yurt_core::transport::{Error, ErrorKind, State};
 
 use super::Keeper;
 use crate::agent::Standing;
@@ -75,7 +75,10 @@ impl Keeper {
             State::Closed { kind, reason } => {
                 tracing::warn!(%server, ?kind, reason, "the session has ended");
                 let (lane, is_soon) = (held.lane, now - held.since < STOOD);
-                self.too_long = held.pulse.doubted().map(|rested| (lane, rested));
+                // Over UDP nobody but the peer can say that a session is over: its words have passed the NAT.
+                let is_said = self.shared.transports[lane].is_udp && *kind != ErrorKind::Timeout;
+                let rested = held.pulse.doubted().filter(|_| !is_said);
+                self.too_long = rested.map(|rested| (lane, rested));
                 self.current = None;
                 if is_soon {
                     match self.distrusted {

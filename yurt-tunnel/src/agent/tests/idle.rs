@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use yurt_core::testing::transport::{node, server};
 use yurt_core::transport::{
-    Acceptor, Error, ErrorKind, Incoming, Listener, Peer, Result, Session, State, Stats, Transport,
+    Acceptor, Error, ErrorKind, Incoming, Listener, Opener, Peer, Result, Session, State, Stats,
+    Transport,
 };
 
 use super::world::{Cloud, NODE, Running, World, at};
@@ -207,7 +209,6 @@ async fn an_idle_days_bytes_are_questions_and_answers_and_little_else() {
     let (ping, first_words) = (5, 40);
     for (keep_alive, is_udp, questions) in [
         (KeepAlive::Adaptive, true, 2_800..3_000),
-        (KeepAlive::Adaptive, false, 700..1_000),
         (KeepAlive::Metered, false, 700..1_000),
     ] {
         let stats = counted_day(keep_alive, is_udp).await;
@@ -219,6 +220,57 @@ async fn an_idle_days_bytes_are_questions_and_answers_and_little_else() {
         assert!(stats.control.sent <= first_words, "{stats:?}");
         assert_eq!((stats.sent, stats.received), (0, 0), "no stream");
     }
+}
+
+/// Ends the session of a link that is asked whether it lives after it had rested; returns whether that was taken for
+/// the work of a NAT.
+async fn is_blamed_on_a_nat(
+    is_udp: bool,
+    ending: impl AsyncFnOnce(&World, Arc<dyn Opener>),
+) -> bool {
+    let world = World::new();
+    let cloud = Cloud::new(&world.udp, at(1)).await;
+    let counts = Arc::new(Counts::default());
+    let nat = Nat {
+        inner: world.udp.transport(node(NODE)),
+        keeps: DAY,
+        counts: counts.clone(),
+    };
+    let way = NamedTransport {
+        is_udp,
+        ..NamedTransport::new("way", nat)
+    };
+    let config = world.config(&[at(1)]);
+    let shared = Arc::new(Shared::new(config, vec![way], Remembered::default()));
+    let keeper = Keeper::new(shared.clone(), at(1), at(1).ip().to_string());
+    let mut running = JoinSet::new();
+    running.spawn(keeper.run(CancellationToken::new()));
+    let session = cloud.next().await;
+    sleep(Duration::from_secs(3_600)).await;
+    let winners = || shared.winners.lock().remember();
+    let before = winners();
+    world.udp.freeze(at(1));
+    let asked = counts.pings.load(Ordering::Relaxed);
+    while counts.pings.load(Ordering::Relaxed) == asked {
+        sleep(Duration::from_millis(10)).await;
+    }
+    ending(&world, session).await;
+    let _next = cloud.next().await;
+    sleep(Duration::from_millis(100)).await;
+    winners() != before
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_over_udp_that_a_session_is_over_was_not_kept_away_by_a_nat() {
+    let ends = async |_: &World, session: Arc<dyn Opener>| session.close("reset by the peer").await;
+    let is_silent = async |_: &World, session: Arc<dyn Opener>| {
+        sleep(Duration::from_secs(5)).await;
+        drop(session);
+    };
+    assert!(!is_blamed_on_a_nat(true, ends).await, "a stateless reset");
+    assert!(is_blamed_on_a_nat(true, is_silent).await, "silence");
+    // NATs reset TCP connections that they know no more.
+    assert!(is_blamed_on_a_nat(false, ends).await, "a reset of TCP");
 }
 
 thread_local! {

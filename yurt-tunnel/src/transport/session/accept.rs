@@ -55,8 +55,8 @@ pub(super) async fn offer<C: Carrier>(
             return refuse(send, receive, answer).await;
         }
     };
-    let verdict = core.with(|inner, _| {
-        let verdict = inner.link.on_head(&head);
+    let verdict = core.with(|inner, now| {
+        let verdict = inner.link.on_head(&head, now);
         if verdict == Verdict::Offer {
             inner.slots.insert(head.stream, Slot::default());
         }

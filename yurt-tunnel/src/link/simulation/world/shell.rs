@@ -121,7 +121,7 @@ impl World {
         let (kind, body) = message(bytes);
         let head = Head::decode(kind, body).unwrap();
         assert_eq!(head.stream, id);
-        match self.links[EDGE].on_head(&head) {
+        match self.links[EDGE].on_head(&head, self.now) {
             Verdict::Offer => {
                 self.owners[EDGE].insert(id, Owner::default());
                 let at = self.now + Duration::from_millis(self.rng.u64(0..3000));

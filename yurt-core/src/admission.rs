@@ -32,7 +32,7 @@ pub struct Admission<A, T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
-impl<A: Copy + Eq + Hash, T> Admission<A, T> {
+impl<A: Eq + Hash, T> Admission<A, T> {
     /// Returns an admission that lets `limit` wait, one at least.
     #[must_use]
     pub fn new(limit: usize) -> Self {
@@ -63,9 +63,8 @@ impl<A: Copy + Eq + Hash, T> Admission<A, T> {
     /// What was to be kept, of one who is not let in.
     pub fn enter_if_fair(&mut self, address: A, kept: T) -> Result<(Ticket, Option<T>), T> {
         if self.waiting.len() >= self.limit {
-            let counts = self.counts();
-            let own = counts.get(&address).copied().unwrap_or(0);
-            let most = counts.values().copied().max().unwrap_or(0);
+            let own = self.count(&address);
+            let most = self.counts().into_values().max().unwrap_or(0);
             if most < own + 2 {
                 return Err(kept);
             }
@@ -90,10 +89,17 @@ impl<A: Copy + Eq + Hash, T> Admission<A, T> {
         self.waiting.is_empty()
     }
 
-    fn counts(&self) -> HashMap<A, usize> {
-        let mut counts: HashMap<A, usize> = HashMap::new();
+    /// Returns how many wait from `address`.
+    #[must_use]
+    pub fn count(&self, address: &A) -> usize {
+        let all = self.waiting.values();
+        all.filter(|(one, _)| one == address).count()
+    }
+
+    fn counts(&self) -> HashMap<&A, usize> {
+        let mut counts: HashMap<&A, usize> = HashMap::new();
         for (address, _) in self.waiting.values() {
-            *counts.entry(*address).or_default() += 1;
+            *counts.entry(address).or_default() += 1;
         }
         counts
     }

@@ -101,9 +101,11 @@ fn drops_impersonation(headers: &HeaderMap) -> bool {
 fn too_many(class: RequestClass) -> Status {
     let message = match class {
         RequestClass::Request | RequestClass::Refusal => {
-            "this caller has too many requests under way on this node"
+            "this caller has too many requests under way on this node: see callerRequests of the hub"
         }
-        RequestClass::Watch => "this caller has too many watches and streams on this node",
+        RequestClass::Watch => {
+            "this caller has too many watches and streams on this node: see callerWatches of the hub"
+        }
     };
     Status::too_many_requests(message, RETRY)
 }

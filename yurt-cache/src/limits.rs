@@ -6,6 +6,7 @@ mod shares;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,18 @@ pub struct Limits {
     pub caller_requests: usize,
     /// Maximum number of watches and other long-running requests of one caller: logs, exec, port-forward, proxy.
     pub caller_watches: usize,
+    /// Maximum number of mirrors in total. A quarter of them is reserved for the node; of the others, those of the
+    /// caller with the most go first.
+    pub mirrors: usize,
+    /// Maximum number of mirrors of one caller; what it lists or watches beyond is only forwarded.
+    pub caller_mirrors: usize,
+    /// Maximum number of positive authorization decisions of one caller; beyond, its least recently used goes.
+    pub caller_verdicts: usize,
+    /// Maximum number of documents of one caller; beyond, its least recently used goes.
+    pub caller_documents: usize,
+    /// How long an answer waits for a client that does not read on, before it is ended. Logs and other streams of pods
+    /// may wait longer.
+    pub unread: Duration,
     /// Requests per second of one caller; further requests are delayed.
     pub caller_rate: u32,
     /// Maximum size of a request body, in bytes; by default the API server's own limit.
@@ -38,14 +51,20 @@ pub struct Limits {
 
 impl Default for Limits {
     /// A node has at most 110 pods; client-go opens one connection for each and asks 5 to 50 times a second. Who
-    /// speaks HTTP/1.1 needs a connection for each watch and request.
+    /// speaks HTTP/1.1 needs a connection for each watch and request. Who watches whole clusters opens some hundred
+    /// watches; all of their mirrors may be its own.
     fn default() -> Self {
         Self {
             anonymous_connections: 256,
             connections: 2_048,
             caller_connections: 160,
             caller_requests: 32,
-            caller_watches: 128,
+            caller_watches: 512,
+            mirrors: 2_000,
+            caller_mirrors: 200,
+            caller_verdicts: 1_000,
+            caller_documents: 100,
+            unread: Duration::from_secs(60),
             caller_rate: 500,
             body_bytes: 3 << 20,
         }
@@ -61,6 +80,28 @@ pub(crate) enum Tenant {
     Caller(Arc<str>),
     /// Who at this address is not recognised yet.
     Anonymous(IpAddr),
+}
+
+impl Tenant {
+    /// How the node is called where callers have ids.
+    const NODE: &str = "node";
+
+    /// Returns the tenant that is remembered as this.
+    pub(crate) fn of(id: &str) -> Self {
+        match id {
+            Self::NODE => Self::Node,
+            id => Self::Caller(id.into()),
+        }
+    }
+
+    /// Returns as what it is remembered.
+    pub(crate) fn id(&self) -> String {
+        match self {
+            Self::Node => Self::NODE.to_owned(),
+            Self::Caller(id) => id.to_string(),
+            Self::Anonymous(address) => address.to_string(),
+        }
+    }
 }
 
 /// Who makes a request, and over what.

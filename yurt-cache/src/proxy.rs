@@ -51,7 +51,7 @@ use crate::metrics::{Metrics, ServedFrom};
 use crate::outbox::Outbox;
 use crate::overlay::local_pods::LocalPods;
 use crate::tasks::Tasks;
-use crate::upstream::{Link, Upstream};
+use crate::upstream::{Link, SendError, Upstream};
 
 /// Serves requests of authenticated callers.
 #[derive(Debug)]
@@ -216,6 +216,10 @@ impl Proxy {
                 refused: Some(status),
                 ..
             }) => Err(status),
+            Err(Broken {
+                error: error @ SendError::InUse,
+                ..
+            }) => Err(unsent(&error, self.since())),
             Err(Broken { parts, error, .. }) if api.verb != Verb::Write && !api.is_upgrade => {
                 tracing::debug!(%error, uri = %parts.uri, "the link broke under a read");
                 self.cut_off(exchange, &parts).await

@@ -14,6 +14,7 @@ mod replay;
 mod response;
 mod sender;
 mod set;
+mod streams;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,16 +31,17 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::config::UpstreamError;
 pub use self::config::{Order, UpstreamConfig};
-use self::connect::Shared;
+use self::connect::{NoStream, Shared};
 use self::dial::{Address, DialError};
 pub(crate) use self::files::Need;
 use self::files::{Offer, TlsFiles};
 pub use self::http_proxy::{HttpProxy, HttpProxyError};
-use self::pool::{Lasting, Permit};
+use self::pool::Permit;
 pub(crate) use self::reach::{Link, Reach};
 use self::replay::{Fate, Replay};
 use self::response::Held;
 use self::set::Set;
+pub(crate) use self::streams::Purpose;
 use crate::body::{self, Body};
 use crate::tasks::{Children, Tasks};
 
@@ -75,6 +77,9 @@ pub(crate) enum SendError {
     /// Nobody can be reached.
     #[error("no API server is reachable")]
     CutOff,
+    /// Streams to the API servers are bounded, and those that this request may have are in use.
+    #[error("the streams to the API servers are in use")]
+    InUse,
     /// The connection broke before a response.
     #[error("the connection to {server} broke before a response")]
     Connection {
@@ -198,28 +203,51 @@ impl Upstream {
         self.0.set.take_time(now)
     }
 
+    /// Returns how many streams under a credential last, and how many may.
+    pub(crate) fn lasting(&self, credential: Credential) -> (usize, usize) {
+        let servers = (0..self.0.set.len()).map(|index| self.0.set.server(index));
+        let pools = servers.map(|server| server.pool(credential).lasting());
+        pools.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// Every server with its figures.
     pub(crate) fn servers(&self) -> Vec<ServerHealth> {
         self.0.set.report()
+    }
+
+    /// Sends a request that ends soon, whose URI is path and query.
+    #[cfg(test)]
+    async fn send(
+        &self,
+        credential: Credential,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, SendError> {
+        self.send_for(&Purpose::Request, credential, request).await
     }
 
     /// Sends a request whose URI is path and query.
     ///
     /// One that never left, or that its server did not look at, is sent again; a GET or HEAD without a body also
     /// when its connection broke before a response.
-    pub(crate) async fn send(
+    pub(crate) async fn send_for(
         &self,
+        purpose: &Purpose,
         credential: Credential,
         request: Request<Body>,
     ) -> Result<Response<Body>, SendError> {
-        let lasting = lasting(request.uri());
         let replay = Replay::new(request);
         let mut failed = SendError::CutOff;
+        let mut is_in_use = false;
         let mut candidates = self.first_candidates().await;
         for _ in 0..ROUNDS {
             for index in candidates {
-                let Some(permit) = self.0.acquire(index, credential, lasting).await else {
-                    continue;
+                let permit = match self.0.acquire(index, credential, purpose).await {
+                    Ok(permit) => permit,
+                    Err(NoStream::Down) => continue,
+                    Err(NoStream::InUse) => {
+                        is_in_use = true;
+                        continue;
+                    }
                 };
                 let Some(request) = replay.attempt() else {
                     return Err(failed);
@@ -235,9 +263,15 @@ impl Upstream {
                     return Err(failed);
                 }
             }
+            if is_in_use {
+                break;
+            }
             candidates = self.0.set.candidates();
         }
-        Err(failed)
+        match failed {
+            SendError::CutOff if is_in_use => Err(SendError::InUse),
+            failed => Err(failed),
+        }
     }
 
     /// Sends on one stream; with the error comes what became of the request.
@@ -363,21 +397,6 @@ impl Upstream {
             let _ = epoch.run_until_cancelled(driver).await;
         });
         Ok(requests)
-    }
-}
-
-/// How long a request goes on, as far as its path says: only the reserve of connections of HTTP/1.1 depends on it.
-fn lasting(uri: &Uri) -> Lasting {
-    let mut options = uri.query().unwrap_or("").split('&');
-    let lasts = options.any(|option| {
-        let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        matches!(name, "watch" | "follow") && !matches!(value, "0" | "false")
-    });
-    let is_stream = || uri.path().contains("/watch/") || uri.path().contains("/proxy");
-    if lasts || is_stream() {
-        Lasting::Long
-    } else {
-        Lasting::Short
     }
 }
 

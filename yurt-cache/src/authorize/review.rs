@@ -92,6 +92,7 @@ fn unsent(error: SendError) -> Refusal {
             "the API server took no question about who may see it: ask again",
             Some(RETRY),
         )),
+        SendError::InUse => Refusal::Status(Status::streams_in_use()),
         error => Refusal::Status(Status::internal(&format!(
             "ask the cloud who may see it: {error}"
         ))),

@@ -231,6 +231,12 @@ impl Status {
         })
     }
 
+    /// 429: the streams to the cloud that a request may have are in use.
+    pub(crate) fn streams_in_use() -> Self {
+        let message = "the streams to the cloud that this caller may hold are in use";
+        Self::too_many_requests(message, Duration::from_secs(1))
+    }
+
     /// 422: fields of an object are wrong.
     pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
         let subject = Subject {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::token::{Account, Validity};
+use crate::limits::Tenant;
 use crate::upstream::client::Client;
 use crate::upstream::{Credential, Upstream};
 
@@ -84,6 +85,14 @@ impl Caller {
             Self::Node => Credential::Node,
             Self::Token(token) if token.stranger.is_some() => Credential::Stranger,
             Self::Token(_) => Credential::Bearer,
+        }
+    }
+
+    /// Returns whose share its requests and mirrors are counted to, once it is recognised.
+    pub(crate) fn tenant(&self) -> Tenant {
+        match self {
+            Self::Node => Tenant::Node,
+            Self::Token(_) => Tenant::Caller(self.id().into()),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::answer::RETRY;
 use crate::api::human;
 use crate::body::{self, Body};
 use crate::codec::{Inflate, Status};
-use crate::upstream::SendError;
+use crate::upstream::{Purpose, SendError};
 
 /// An answer that is read whole before it is passed on.
 const SHORT: usize = 64 << 10;
@@ -48,7 +48,11 @@ impl Proxy {
             upload,
             decompresses,
         } = Outgoing::of(exchange, remember, (&parts, body), self.body_limit);
-        let sent = match self.upstream.send(caller.credential(), request).await {
+        let purpose = purpose(exchange);
+        let sending = self
+            .upstream
+            .send_for(&purpose, caller.credential(), request);
+        let sent = match sending.await {
             Ok(response) if remember == Remember::Object && is_read(&parts.method) => {
                 whole(response).await
             }
@@ -121,9 +125,18 @@ pub(super) fn unsent(error: &SendError, since: Option<Duration>) -> Status {
             "the API server closed the connection before it took the request: send it again",
             Some(RETRY),
         ),
+        SendError::InUse => Status::streams_in_use(),
         _ => Status::timeout(
             "the link to the cloud broke before the answer came: the request may have been carried out or not",
         ),
+    }
+}
+
+/// Returns what the stream of a request is for.
+fn purpose(exchange: &Exchange) -> Purpose {
+    match exchange.api.lasts() {
+        true => Purpose::Lasting(exchange.caller.tenant()),
+        false => Purpose::Request,
     }
 }
 

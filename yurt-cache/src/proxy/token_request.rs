@@ -25,7 +25,7 @@ use crate::codec::{Status, Subject, protobuf};
 use crate::identity::{Account, BoundPod, LocalToken, TokenKey, later};
 use crate::metrics::ServedFrom;
 use crate::tasks::blocking;
-use crate::upstream::Link;
+use crate::upstream::{Link, Purpose};
 
 /// The longest request and answer: both hold a token's worth at most.
 const LIMIT: usize = 64 << 10;
@@ -106,7 +106,11 @@ impl Proxy {
             let json = HeaderValue::from_static("application/json");
             outgoing.headers_mut().insert(ACCEPT, json);
         }
-        let Ok(response) = self.upstream.send(caller.credential(), outgoing).await else {
+        let Ok(response) = self
+            .upstream
+            .send_for(&Purpose::Request, caller.credential(), outgoing)
+            .await
+        else {
             // Asking for a token twice does no harm.
             return self
                 .answer_token_request(permit, api, &parts.headers, &body)

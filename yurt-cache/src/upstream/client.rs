@@ -5,7 +5,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderV
 use http::request::Builder;
 use http::{Request, Response};
 
-use super::{Credential, SendError, Upstream};
+use super::{Credential, Purpose, SendError, Upstream};
 use crate::body::{self, Body, BoxError};
 use crate::codec::Status;
 
@@ -21,6 +21,7 @@ pub(crate) struct Client<'a> {
     upstream: &'a Upstream,
     credential: Credential,
     authorization: Option<HeaderValue>,
+    purpose: Purpose,
 }
 
 impl<'a> Client<'a> {
@@ -33,7 +34,13 @@ impl<'a> Client<'a> {
             upstream,
             credential,
             authorization,
+            purpose: Purpose::Request,
         }
+    }
+
+    /// Asks for what `purpose` says instead of requests that end soon.
+    pub(crate) fn with_purpose(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
     }
 
     /// Gets what is at a path, in the form `accept`.
@@ -100,7 +107,10 @@ impl<'a> Client<'a> {
             request.headers_mut().insert(AUTHORIZATION, authorization);
         }
         // The futures of those who ask are large enough.
-        Box::pin(self.upstream.send(self.credential, request)).await
+        let sent = self
+            .upstream
+            .send_for(&self.purpose, self.credential, request);
+        Box::pin(sent).await
     }
 }
 

@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::dial::{self, DialError, Driver, Tasks};
 use super::files::{Current, Offer, TlsFiles};
 use super::pick::Health;
-use super::pool::{Connection, Dialing, Lasting, Permit};
+use super::pool::{Connection, Dialing, Permit, Taken};
 use super::set::{Server, Set};
+use super::streams::Purpose;
 use super::{Credential, UpstreamConfig};
 use crate::tasks::{self, contained};
 
@@ -25,31 +26,52 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
 }
 
+/// Why there is no stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoStream {
+    /// The server is not there.
+    Down,
+    /// Others use them.
+    InUse,
+}
+
 impl Shared {
-    /// The right to a request to a server: on an open connection, else on one dialled once for all who wait.
-    /// Nothing if the dial failed, the server went down meanwhile, or it has no stream to give for long.
+    /// A stream to a server: on an open connection, else on one dialled once for all who wait.
+    ///
+    /// # Errors
+    /// If the dial failed or the server went down meanwhile; or if its streams are in use, for long or by whom they are for.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         index: usize,
         credential: Credential,
-        lasting: Lasting,
-    ) -> Option<Permit> {
+        purpose: &Purpose,
+    ) -> Result<Permit, NoStream> {
         let server = self.set.server(index);
         let (Health::Up, epoch) = self.set.state(index) else {
-            return None;
+            return Err(NoStream::Down);
         };
+        let mut is_full = false;
         let pool = server.pool(credential);
         let failed = pool.failed_dials();
         let found = async {
             loop {
                 let changed = pool.changed();
-                let permit = pool.take(self.files.generation(), lasting);
+                match pool.take(self.files.generation(), purpose) {
+                    Taken::Stream(permit) => return Ok(permit),
+                    Taken::NoShare => return Err(NoStream::InUse),
+                    Taken::Full => {
+                        is_full = true;
+                        changed.await;
+                        continue;
+                    }
+                    Taken::Dial => is_full = false,
+                }
                 // A runtime that ends drops each dial as it is begun: who dialled again and again would never leave its
                 // thread. The first that fails may be a dial of the server's previous epoch.
-                if permit.is_some() || pool.failed_dials() > failed + 1 {
-                    return permit;
+                if pool.failed_dials() > failed + 1 {
+                    return Err(NoStream::Down);
                 }
-                if let Some(dialing) = pool.begin_dial(lasting) {
+                if let Some(dialing) = pool.begin_dial() {
                     let shared = self.clone();
                     let epoch = epoch.clone();
                     self.tasks.spawn(async move {
@@ -60,7 +82,11 @@ impl Shared {
             }
         };
         let found = timeout(self.config.connect_timeout * 2, found);
-        epoch.run_until_cancelled(found).await?.ok()?
+        match epoch.run_until_cancelled(found).await {
+            Some(Ok(found)) => found,
+            Some(Err(_)) if is_full => Err(NoStream::InUse),
+            Some(Err(_)) | None => Err(NoStream::Down),
+        }
     }
 
     /// Dials for those who wait; a failure is the server's, unless it may be a stranger's.

@@ -2,7 +2,8 @@
 //!
 //! A peer of HTTP/2 allows so many streams on a connection and lets further ones wait in silence, so that the
 //! pool counts them itself: from the request until its response's body ended or was dropped. A peer of HTTP/1.1
-//! takes one request at a time, and each watch has a connection of its own.
+//! takes one request at a time: a connection is a stream. Streams that last have shares, so that there is always room for
+//! those that end soon.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,17 +16,17 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::pick;
 use super::sender::Sender;
+use super::streams::{Lasting, Purpose};
 use crate::body::Body;
+use crate::limits::Tenant;
 
-/// Beyond this, a stream waits for its turn on the least used connection of HTTP/2.
-const MAX_CONNECTIONS: usize = 16;
+/// With 80 streams on each, all mirrors of a hub can be watched, and an eighth of the streams is left.
+const MAX_CONNECTIONS: usize = 32;
 
 /// Beyond this, a request waits until one of HTTP/1.1 is free.
 const MAX_HTTP1: usize = 512;
-
-/// Connections of HTTP/1.1 that requests which last cannot take from those which do not.
-const HTTP1_RESERVE: usize = 64;
 
 /// Dials at a time to a server of HTTP/1.1, where a connection does for one request only.
 const HTTP1_DIALS: usize = 32;
@@ -37,8 +38,6 @@ const HTTP1_DIALS: usize = 32;
 pub(super) struct Connection {
     sender: Sender,
     in_flight: AtomicUsize,
-    /// Whether the request under way, the only one of HTTP/1.1, lasts as long as its caller wants.
-    is_lasting: AtomicBool,
     was_used: AtomicBool,
     /// Its server takes no more requests on it.
     is_retired: AtomicBool,
@@ -46,15 +45,6 @@ pub(super) struct Connection {
     closed: CancellationToken,
     /// Told when a request has ended on a connection of HTTP/1.1.
     changed: Arc<Notify>,
-}
-
-/// How long a request goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lasting {
-    /// Until its answer is there.
-    Short,
-    /// As long as its caller wants: a watch, a log that is followed.
-    Long,
 }
 
 impl Connection {
@@ -68,7 +58,6 @@ impl Connection {
         Arc::new(Self {
             sender,
             in_flight: AtomicUsize::new(0),
-            is_lasting: AtomicBool::new(false),
             was_used: AtomicBool::new(true),
             is_retired: AtomicBool::new(false),
             generation,
@@ -78,14 +67,13 @@ impl Connection {
     }
 
     /// Counts one more request.
-    pub(super) fn permit(self: &Arc<Self>, lasting: Lasting) -> Permit {
+    pub(super) fn permit(self: &Arc<Self>) -> Permit {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.was_used.store(true, Ordering::Relaxed);
-        self.is_lasting
-            .store(lasting == Lasting::Long, Ordering::Relaxed);
         Permit {
             connection: self.clone(),
             is_over: false,
+            place: None,
         }
     }
 
@@ -122,6 +110,28 @@ impl Connection {
 pub(super) struct Permit {
     connection: Arc<Connection>,
     is_over: bool,
+    /// Dropped after the connection is free.
+    place: Option<Place>,
+}
+
+/// A stream's place in its pool.
+#[derive(Debug)]
+struct Place {
+    pool: Arc<Pool>,
+    /// Whose share it is of, if it lasts.
+    holder: Option<Tenant>,
+}
+
+/// What a pool gives to who wants a stream.
+#[derive(Debug)]
+pub(super) enum Taken {
+    Stream(Permit),
+    /// There is none on any connection: another one is to be dialled.
+    Dial,
+    /// There can be none until one ends.
+    Full,
+    /// So many last already that the others are for requests that end soon, or for others.
+    NoShare,
 }
 
 impl Permit {
@@ -167,6 +177,15 @@ impl Drop for Permit {
     }
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(holder) = &self.holder {
+            self.pool.inner.lock().lasting.end(holder);
+        }
+        self.pool.changed.notify_waiters();
+    }
+}
+
 // === Pool ===
 
 /// The open connections, and how many more are being dialled.
@@ -179,6 +198,7 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct Inner {
     connections: Vec<Arc<Connection>>,
+    lasting: Lasting,
     dialing: usize,
     /// The server speaks HTTP/1.1, as far as the last connection says.
     is_http1: bool,
@@ -188,43 +208,42 @@ struct Inner {
     failed_dials: u64,
 }
 
-impl Inner {
-    /// Returns whether a request of HTTP/1.1 that lasts would take what is kept for the others.
-    fn is_reserved_from(&self, lasting: Lasting) -> bool {
-        let lasts = |connection: &&Arc<Connection>| {
-            connection.in_flight() > 0 && connection.is_lasting.load(Ordering::Relaxed)
-        };
-        lasting == Lasting::Long
-            && self.is_http1
-            && self.connections.iter().filter(lasts).count() >= MAX_HTTP1 - HTTP1_RESERVE
-    }
-}
-
 impl Pool {
-    /// The right to a request on a connection with room, dialled since the TLS files last changed.
-    pub(super) fn take(&self, generation: u64, lasting: Lasting) -> Option<Permit> {
+    /// A stream on a connection with room, dialled since the TLS files last changed.
+    pub(super) fn take(self: &Arc<Self>, generation: u64, purpose: &Purpose) -> Taken {
         let mut inner = self.inner.lock();
         inner.connections.retain(|connection| connection.is_open());
-        if inner.is_reserved_from(lasting) {
-            return None;
-        }
-        let current = || {
-            let connections = inner.connections.iter();
-            connections.filter(move |connection| connection.generation >= generation)
+        let holder = match purpose {
+            Purpose::Request => None,
+            Purpose::Lasting(tenant) if inner.lasting.has_room(tenant, inner.streams()) => {
+                Some(tenant)
+            }
+            Purpose::Lasting(_) => return Taken::NoShare,
         };
-        // The oldest first, so that the younger ones run empty and can be closed.
-        if let Some(connection) = current().find(|connection| connection.has_room()) {
-            return Some(connection.permit(lasting));
+        let Some(connection) = inner.choose(generation).cloned() else {
+            return match inner.connections.len() < inner.max_connections() {
+                true => Taken::Dial,
+                false => Taken::Full,
+            };
+        };
+        if let Some(holder) = holder {
+            inner.lasting.begin(holder);
         }
-        if inner.is_http1 || inner.connections.len() < MAX_CONNECTIONS {
-            return None;
-        }
-        let shared = current().filter(|connection| !connection.is_http1());
-        let least_used = shared.min_by_key(|connection| connection.in_flight())?;
-        Some(least_used.permit(lasting))
+        let mut permit = connection.permit();
+        permit.place = Some(Place {
+            pool: self.clone(),
+            holder: holder.cloned(),
+        });
+        Taken::Stream(permit)
     }
 
-    /// Resolves when a connection came or is free, or a dial ended; to be made before `take` is asked.
+    /// Returns how many streams last, and how many may.
+    pub(super) fn lasting(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.lasting.total(), Lasting::limit(inner.streams()))
+    }
+
+    /// Resolves when a connection came, or a dial or a stream ended; to be made before `take` is asked.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
@@ -240,7 +259,7 @@ impl Pool {
     }
 
     /// The right to dial, unless others have it or there are connections enough.
-    pub(super) fn begin_dial(self: &Arc<Self>, lasting: Lasting) -> Option<Dialing> {
+    pub(super) fn begin_dial(self: &Arc<Self>) -> Option<Dialing> {
         let mut inner = self.inner.lock();
         let (dials, connections) = if inner.is_http1 {
             (HTTP1_DIALS, MAX_HTTP1)
@@ -248,7 +267,7 @@ impl Pool {
             (1, usize::MAX)
         };
         let are_enough = inner.connections.len() + inner.dialing >= connections;
-        if inner.dialing >= dials || are_enough || inner.is_reserved_from(lasting) {
+        if inner.dialing >= dials || are_enough {
             return None;
         }
         inner.dialing += 1;
@@ -296,6 +315,48 @@ impl Pool {
     }
 }
 
+impl Inner {
+    /// Returns the connection for the next stream. The oldest with room, so that the younger ones run empty and can be
+    /// closed; when there can be no more of them, the least used on which the peer still allows one.
+    fn choose(&self, generation: u64) -> Option<&Arc<Connection>> {
+        let current = || {
+            let connections = self.connections.iter();
+            connections.filter(move |connection| connection.generation >= generation)
+        };
+        if let Some(connection) = current().find(|connection| connection.has_room()) {
+            return Some(connection);
+        }
+        if self.is_http1 || self.connections.len() < MAX_CONNECTIONS {
+            return None;
+        }
+        let allows = |connection: &&Arc<Connection>| {
+            !connection.is_http1() && connection.in_flight() < connection.sender.streams_allowed()
+        };
+        current()
+            .filter(allows)
+            .min_by_key(|connection| connection.in_flight())
+    }
+
+    fn max_connections(&self) -> usize {
+        if self.is_http1 {
+            MAX_HTTP1
+        } else {
+            MAX_CONNECTIONS
+        }
+    }
+
+    /// Returns how many streams there can be.
+    fn streams(&self) -> usize {
+        if self.is_http1 {
+            return MAX_HTTP1;
+        }
+        let connections = self.connections.iter();
+        let limits =
+            connections.map(|connection| pick::stream_limit(connection.sender.streams_allowed()));
+        MAX_CONNECTIONS * limits.min().unwrap_or(pick::MAX_STREAMS)
+    }
+}
+
 /// The right to dial for a pool, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Dialing {
@@ -320,7 +381,6 @@ mod tests {
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::DuplexStream;
 
-    use super::Lasting::{Long, Short};
     use super::*;
 
     /// A connection to nobody, which allows five streams of which four are used.
@@ -338,6 +398,13 @@ mod tests {
         (connection, (driver, far))
     }
 
+    fn take(pool: &Arc<Pool>, generation: u64) -> Option<Permit> {
+        match pool.take(generation, &Purpose::Request) {
+            Taken::Stream(permit) => Some(permit),
+            Taken::Dial | Taken::Full | Taken::NoShare => None,
+        }
+    }
+
     fn is_same(permit: Option<&Permit>, connection: &Arc<Connection>) -> bool {
         permit.is_some_and(|permit| Arc::ptr_eq(&permit.connection, connection))
     }
@@ -348,15 +415,15 @@ mod tests {
         let ((first, _first), (second, _second)) = (connection(0).await, connection(0).await);
         pool.add(first.clone());
         pool.add(second.clone());
-        let mut permits: Vec<_> = (0..4).map(|_| pool.take(0, Short)).collect();
+        let mut permits: Vec<_> = (0..4).map(|_| take(&pool, 0)).collect();
         assert!(
             permits
                 .iter()
                 .all(|permit| is_same(permit.as_ref(), &first))
         );
-        assert!(is_same(pool.take(0, Short).as_ref(), &second));
+        assert!(is_same(take(&pool, 0).as_ref(), &second));
         permits.pop();
-        assert!(is_same(pool.take(0, Short).as_ref(), &first));
+        assert!(is_same(take(&pool, 0).as_ref(), &first));
     }
 
     #[tokio::test]
@@ -364,14 +431,14 @@ mod tests {
         let pool = Arc::new(Pool::default());
         let mut held = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
-            assert!(pool.take(0, Short).is_none());
+            assert!(take(&pool, 0).is_none());
             let (connection, peer) = connection(0).await;
             pool.add(connection);
-            let permits: Vec<_> = (0..4).map(|_| pool.take(0, Short).unwrap()).collect();
+            let permits: Vec<_> = (0..4).map(|_| take(&pool, 0).unwrap()).collect();
             held.push((permits, peer));
         }
         held[7].0.clear();
-        let spare: Vec<_> = (0..6).map(|_| pool.take(0, Short).unwrap()).collect();
+        let spare: Vec<_> = (0..6).map(|_| take(&pool, 0).unwrap()).collect();
         let used: Vec<_> = spare
             .iter()
             .map(|permit| permit.connection.in_flight())
@@ -381,12 +448,64 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_full_pool_gives_no_stream_until_one_ends_and_then_wakes_who_waits() {
+        let pool = Arc::new(Pool::default());
+        let (mut peers, mut held) = (Vec::new(), Vec::new());
+        for _ in 0..MAX_CONNECTIONS {
+            let (connection, peer) = connection(0).await;
+            pool.add(connection);
+            peers.push(peer);
+        }
+        while let Some(permit) = take(&pool, 0) {
+            held.push(permit);
+        }
+        assert_eq!(held.len(), 5 * MAX_CONNECTIONS, "all that the peer allows");
+        assert!(matches!(pool.take(0, &Purpose::Request), Taken::Full));
+        let changed = pool.changed();
+        held.pop();
+        changed.await;
+        assert!(take(&pool, 0).is_some());
+    }
+
+    #[tokio::test]
+    async fn streams_that_last_leave_room_for_requests_and_come_back_with_their_end() {
+        let pool = Arc::new(Pool::default());
+        let greedy = Purpose::Lasting(Tenant::Caller("greedy".into()));
+        let (mut peers, mut held) = (Vec::new(), Vec::new());
+        loop {
+            match pool.take(0, &greedy) {
+                Taken::Stream(permit) => held.push(permit),
+                Taken::Dial => {
+                    let (connection, peer) = connection(0).await;
+                    pool.add(connection);
+                    peers.push(peer);
+                }
+                Taken::Full | Taken::NoShare => break,
+            }
+        }
+        // Four on each connection.
+        assert_eq!(held.len(), MAX_CONNECTIONS);
+        assert_eq!(
+            pool.lasting(),
+            (MAX_CONNECTIONS, 4 * MAX_CONNECTIONS / 8 * 7)
+        );
+        // For requests there is another connection.
+        assert!(matches!(pool.take(0, &Purpose::Request), Taken::Dial));
+        assert!(!matches!(
+            pool.take(0, &Purpose::Lasting(Tenant::Node)),
+            Taken::NoShare
+        ));
+        held.pop();
+        assert!(!matches!(pool.take(0, &greedy), Taken::NoShare));
+    }
+
+    #[tokio::test]
     async fn a_connection_of_a_replaced_certificate_takes_no_more_requests() {
         let pool = Arc::new(Pool::default());
         let (old, _old) = connection(0).await;
         pool.add(old.clone());
-        let permit = pool.take(0, Short).unwrap();
-        assert!(pool.take(1, Short).is_none());
+        let permit = take(&pool, 0).unwrap();
+        assert!(take(&pool, 1).is_none());
         pool.sweep(1, 1);
         assert!(old.is_open(), "a request is still in flight");
         drop(permit);
@@ -406,17 +525,17 @@ mod tests {
         assert!(first.is_open() && !second.is_open());
         pool.sweep(0, 0);
         assert!(!first.is_open());
-        assert!(pool.take(0, Short).is_none());
+        assert!(take(&pool, 0).is_none());
     }
 
     #[tokio::test]
     async fn one_dial_at_a_time_and_one_without_a_connection_has_failed() {
         let pool = Arc::new(Pool::default());
-        let dialing = pool.begin_dial(Short);
-        assert!(dialing.is_some() && pool.begin_dial(Short).is_none());
+        let dialing = pool.begin_dial();
+        assert!(dialing.is_some() && pool.begin_dial().is_none());
         drop(dialing);
         assert_eq!(pool.failed_dials(), 1);
-        let dialing = pool.begin_dial(Short);
+        let dialing = pool.begin_dial();
         assert!(dialing.is_some());
         let (connection, _peer) = connection(0).await;
         pool.add(connection);
@@ -443,47 +562,48 @@ mod tests {
         let pool = Arc::new(Pool::default());
         let (connection, _peer) = http1_connection(&pool).await;
         pool.add(connection.clone());
-        let permit = pool.take(0, Short).unwrap();
-        assert!(pool.take(0, Short).is_none());
+        let permit = take(&pool, 0).unwrap();
+        assert!(take(&pool, 0).is_none());
         let changed = pool.changed();
         permit.finish();
         changed.await;
-        drop(pool.take(0, Short).unwrap());
+        drop(take(&pool, 0).unwrap());
         assert!(!connection.is_open());
-        assert!(pool.take(0, Short).is_none());
+        assert!(take(&pool, 0).is_none());
     }
 
     #[tokio::test]
     async fn watches_over_http1_leave_connections_to_requests() {
         let pool = Arc::new(Pool::default());
+        let watch = Purpose::Lasting(Tenant::Node);
         let mut held = Vec::new();
-        for _ in 0..MAX_HTTP1 - HTTP1_RESERVE {
-            let (connection, peer) = http1_connection(&pool).await;
-            pool.add(connection);
-            held.push((pool.take(0, Long).unwrap(), peer));
+        loop {
+            match pool.take(0, &watch) {
+                Taken::Stream(permit) => held.push(permit),
+                Taken::Dial => pool.add(http1_connection(&pool).await.0),
+                Taken::Full | Taken::NoShare => break,
+            }
         }
-        assert!(pool.take(0, Long).is_none() && pool.begin_dial(Long).is_none());
-        let mut short = Vec::new();
-        for _ in 0..HTTP1_RESERVE {
-            drop(pool.begin_dial(Short).unwrap());
-            let (connection, peer) = http1_connection(&pool).await;
-            pool.add(connection);
-            short.push((pool.take(0, Short).unwrap(), peer));
+        assert_eq!(held.len(), MAX_HTTP1 / 8 * 7);
+        for _ in held.len()..MAX_HTTP1 {
+            assert!(take(&pool, 0).is_none());
+            drop(pool.begin_dial().unwrap());
+            pool.add(http1_connection(&pool).await.0);
+            held.push(take(&pool, 0).unwrap());
         }
-        assert!(pool.begin_dial(Short).is_none(), "there are enough");
-        held.pop();
-        assert!(pool.take(0, Long).is_none() && pool.begin_dial(Long).is_some());
+        assert!(matches!(pool.take(0, &Purpose::Request), Taken::Full));
+        assert!(pool.begin_dial().is_none(), "there are enough");
     }
 
     #[tokio::test]
     async fn a_server_of_http1_is_dialled_many_times_at_once() {
         let pool = Arc::new(Pool::default());
-        let first = pool.begin_dial(Short).unwrap();
-        assert!(pool.begin_dial(Short).is_none(), "it may speak HTTP/2");
+        let first = pool.begin_dial().unwrap();
+        assert!(pool.begin_dial().is_none(), "it may speak HTTP/2");
         pool.add(http1_connection(&pool).await.0);
         drop(first);
-        let dialing: Vec<_> = (0..HTTP1_DIALS).map(|_| pool.begin_dial(Short)).collect();
+        let dialing: Vec<_> = (0..HTTP1_DIALS).map(|_| pool.begin_dial()).collect();
         assert!(dialing.iter().all(Option::is_some));
-        assert!(pool.begin_dial(Short).is_none());
+        assert!(pool.begin_dial().is_none());
     }
 }

@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::connect::Shared;
 use super::dial::DialError;
 use super::pick::{self, Health};
-use super::pool::{Connection, Lasting, Permit};
+use super::pool::{Connection, Permit};
 use super::response::Held;
+use super::streams::Purpose;
 use super::{Credential, address_to};
 use crate::body;
 use crate::tasks::{Panicked, blocking};
@@ -75,11 +76,7 @@ pub(super) async fn watch_over(shared: Arc<Shared>, index: usize) {
 /// Probes once, and says what came of it.
 async fn settle(shared: &Arc<Shared>, index: usize, epoch: &CancellationToken, within: Duration) {
     // Whoever wants a connection meanwhile waits for this one.
-    let dialing = shared
-        .set
-        .server(index)
-        .pool(Credential::Node)
-        .begin_dial(Lasting::Short);
+    let dialing = shared.set.server(index).pool(Credential::Node).begin_dial();
     match probe(shared, index, epoch, within).await {
         Ok(connection) => welcome(shared, index, epoch, connection),
         Err(error) => shared.set.mark_down(index, epoch, &error),
@@ -146,7 +143,7 @@ async fn probe(
     }
     let guard = connection.guard();
     let patience = shared.config.connect_timeout;
-    let asked = ask(shared, index, connection.permit(Lasting::Short));
+    let asked = ask(shared, index, connection.permit());
     let status = timeout(patience, asked)
         .await
         .map_err(|_| ProbeError::Silent(patience))??;
@@ -197,8 +194,8 @@ async fn pulse_lost(shared: &Arc<Shared>, index: usize) {
     loop {
         sleep(shared.config.keep_alive_interval).await;
         let asked = async {
-            let acquired = shared.acquire(index, Credential::Node, Lasting::Short);
-            let permit = acquired.await?;
+            let acquired = shared.acquire(index, Credential::Node, &Purpose::Request);
+            let permit = acquired.await.ok()?;
             ask(shared, index, permit).await.ok()
         };
         let asked = timeout(shared.config.keep_alive_timeout, asked).await;

@@ -45,11 +45,19 @@ impl Sender {
     /// Returns whether one more request fits.
     pub(super) fn has_room(&self, in_flight: usize) -> bool {
         match self {
-            Self::Http2 {
-                streams_allowed, ..
-            } => in_flight < pick::stream_limit(streams_allowed.load(Ordering::Relaxed)),
+            Self::Http2 { .. } => in_flight < pick::stream_limit(self.streams_allowed()),
             // After an early answer the server may still be busy with the body of its request.
             Self::Http1(requests) => in_flight == 0 && requests.lock().is_ready(),
+        }
+    }
+
+    /// Returns how many requests at a time the peer allows.
+    pub(super) fn streams_allowed(&self) -> usize {
+        match self {
+            Self::Http2 {
+                streams_allowed, ..
+            } => streams_allowed.load(Ordering::Relaxed),
+            Self::Http1(_) => 1,
         }
     }
 

@@ -13,6 +13,7 @@ mod plan;
 pub(crate) mod registry;
 mod restored;
 mod run;
+pub(crate) mod share;
 pub(crate) mod source;
 pub(crate) mod sweep;
 mod watching;
@@ -21,10 +22,13 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use self::barrier::Barrier;
 use self::restored::Revisions;
+use crate::limits::Tenant;
 use crate::upstream::Upstream;
 
-/// Lists that are fetched at the same time, so that not all mirrors of a node list at once after a cut.
+/// Lists that are fetched at the same time, so that not all mirrors of a node list at once after a cut: for callers, and
+/// for the node, which waits for nobody else's.
 const LISTS: usize = 8;
+const LISTS_OF_NODE: usize = 4;
 
 /// What all followers share.
 #[derive(Clone, Debug)]
@@ -40,13 +44,25 @@ pub(crate) struct FollowerConfig {
 #[derive(Debug)]
 pub(crate) struct Turns {
     lists: Semaphore,
+    lists_of_node: Semaphore,
     revisions: Revisions,
+}
+
+impl Turns {
+    /// Returns where lists of a mirror wait that is this tenant's.
+    fn lists_of(&self, owner: &Tenant) -> &Semaphore {
+        match owner {
+            Tenant::Node => &self.lists_of_node,
+            Tenant::Caller(_) | Tenant::Anonymous(_) => &self.lists,
+        }
+    }
 }
 
 impl Default for Turns {
     fn default() -> Self {
         Self {
             lists: Semaphore::new(LISTS),
+            lists_of_node: Semaphore::new(LISTS_OF_NODE),
             revisions: Revisions::default(),
         }
     }

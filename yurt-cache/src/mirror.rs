@@ -305,6 +305,14 @@ impl Mirror {
         matches!(self.state.read().phase, Phase::Failed(_))
     }
 
+    /// Returns what is stored of a mirror that has seen nothing yet.
+    pub(crate) fn saved(&self) -> SavedScope {
+        SavedScope {
+            owner: Some(self.owner().id()),
+            ..SavedScope::new(&self.scope)
+        }
+    }
+
     /// Returns what is to be stored of the mirror's own after a transition.
     fn saved_after(&self, transition: &Transition, record: ScopeRecord) -> SavedScope {
         SavedScope {
@@ -314,7 +322,7 @@ impl Mirror {
             followed: Version::cloud(transition.era, transition.marks.upstream),
             compacted: transition.marks.compacted,
             ahead_until: transition.marks.ahead_until,
-            ..SavedScope::new(&self.scope)
+            ..self.saved()
         }
     }
 

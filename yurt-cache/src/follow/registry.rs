@@ -13,9 +13,12 @@ use yurt_core::store::{Result, Store};
 use super::aggregated::Servers;
 use super::definition;
 use super::run::Follower;
+use super::share::{Entry, Seat, Seats};
 use super::{FollowerConfig, Following, Turns};
 use crate::api::{ListAt, Resource, Scope};
+use crate::codec::Status;
 use crate::identity::Caller;
+use crate::limits::Tenant;
 use crate::mirror::kind::Kind;
 use crate::mirror::remembered::Remembered;
 use crate::mirror::window::Limit;
@@ -23,16 +26,23 @@ use crate::mirror::{Mirror, Phase, loading};
 use crate::retention::Retention;
 use crate::tasks::Tasks;
 
-/// Mirrors that a hub keeps at most; what is asked for beyond is only forwarded.
-const MIRRORS: usize = 2_000;
-
 /// The longest selector that is mirrored, as text: it is kept, printed and compared.
 const SELECTOR: usize = 4 << 10;
+
+/// How much is kept.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    /// Of the events of one mirror.
+    pub(crate) window: Limit,
+    pub(crate) retention: Retention,
+    pub(crate) seats: Seats,
+}
 
 /// The hub's mirrors.
 pub(crate) struct Registry {
     pub(super) store: Arc<dyn Store>,
     window: Limit,
+    seats: Seats,
     pub(super) kinds: RwLock<HashMap<Resource, Arc<Kind>>>,
     pub(super) mirrors: Mutex<Mirrors>,
     tasks: Tasks,
@@ -136,6 +146,17 @@ impl Mirrors {
         }
     }
 
+    fn seats(&self) -> Vec<Seat> {
+        let mirrors = self.by_id.values().map(|kept| &kept.mirror);
+        let seats = mirrors.map(|mirror| Seat {
+            id: mirror.id,
+            owner: mirror.owner(),
+            is_shared: mirror.is_shared(),
+            idle_since: mirror.idle_since(),
+        });
+        seats.collect()
+    }
+
     fn of(&self, identity: &Identity) -> Option<&Kept> {
         self.by_id.get(self.by_scope.get(identity)?)
     }
@@ -162,13 +183,17 @@ impl Registry {
     /// Opens what the store remembers. Blocks on the store; starts nothing yet.
     pub(crate) fn open(
         store: Arc<dyn Store>,
-        limits: (Limit, Retention),
+        limits: Limits,
         config: FollowerConfig,
         tasks: Tasks,
         stop: CancellationToken,
         now: Instant,
     ) -> Result<Self> {
-        let (window, retention) = limits;
+        let Limits {
+            window,
+            retention,
+            seats,
+        } = limits;
         let remembered = Arc::new(Remembered::new(retention.by_name));
         let make_kind = |resource: &Resource| {
             let budget = retention.of(resource);
@@ -189,6 +214,7 @@ impl Registry {
         let registry = Self {
             store,
             window,
+            seats,
             kinds: RwLock::new(loaded.kinds),
             mirrors: Mutex::new(mirrors),
             tasks,
@@ -225,7 +251,7 @@ impl Registry {
     }
 
     /// Returns the mirror for `scope`, started if there is none; `None` if it is not to be mirrored: there are
-    /// too many, its selectors are too long, or the cloud has just refused it.
+    /// too many, the caller has its share, its selectors are too long, or the cloud has just refused it.
     pub(crate) fn find_or_start(
         &self,
         scope: &Scope,
@@ -244,8 +270,13 @@ impl Registry {
             failed.mirror.note_use(caller, now);
             return None;
         }
-        if mirrors.by_id.len() >= MIRRORS || identity.is_too_long() {
+        if identity.is_too_long() {
             return None;
+        }
+        match self.seats.enter(&mirrors.seats(), &caller.tenant()) {
+            Entry::Free => {}
+            Entry::InsteadOf(id) => self.make_room(&mut mirrors, id),
+            Entry::Full => return None,
         }
         mirrors.last_id += 1;
         let mirror = Arc::new(Mirror::new(
@@ -268,6 +299,33 @@ impl Registry {
         mirrors.insert(kept);
         tracing::info!(%scope, "a mirror begins");
         Some(mirror)
+    }
+
+    /// Ends a mirror that makes room for another.
+    fn make_room(&self, mirrors: &mut Mirrors, id: u32) {
+        let Some(mirror) = mirrors.by_id.get(&id).map(|kept| kept.mirror.clone()) else {
+            return;
+        };
+        mirrors.remove(&mirror);
+        tracing::info!(scope = %mirror.scope, "a mirror ends: its owner has more than others");
+        self.tasks.spawn_blocking(move || {
+            mirror.end(Status::expired_watch(mirror.revision(), mirror.revision()));
+            if let Err(error) = mirror.erase() {
+                tracing::warn!(scope = %mirror.scope, %error, "a mirror that made room is not erased");
+            }
+        });
+    }
+
+    /// Returns how many mirrors there are, and how many of them are callers'.
+    pub(crate) fn taken(&self) -> (usize, usize) {
+        let seats = self.mirrors.lock().seats();
+        let of_callers = seats.iter().filter(|seat| seat.owner != Tenant::Node);
+        (seats.len(), of_callers.count())
+    }
+
+    /// Returns how many mirrors there may be.
+    pub(crate) fn seats(&self) -> Seats {
+        self.seats
     }
 
     fn kept(&self, mirror: Arc<Mirror>) -> Kept {

@@ -16,7 +16,7 @@ use super::{FollowerConfig, Following, Turns};
 use crate::api::{ListAt, Resource};
 use crate::codec::Status;
 use crate::identity::Caller;
-use crate::mirror::saved::{SavedScope, scope_key};
+use crate::mirror::saved::scope_key;
 use crate::mirror::{Mirror, Phase};
 use crate::tasks::{blocking, contained};
 use crate::upstream::Reach;
@@ -53,10 +53,7 @@ impl Follower {
         let mirror = self.mirror.clone();
         let noted = blocking(move || {
             let mut batch = Batch::new();
-            batch.put(
-                scope_key(mirror.id),
-                SavedScope::new(&mirror.scope).encode(),
-            );
+            batch.put(scope_key(mirror.id), mirror.saved().encode());
             mirror.kind.store().write(batch)
         })
         .await;
@@ -197,7 +194,10 @@ impl Follower {
     /// Sends one request, in the name of whoever may.
     async fn round(&self, step: Step, is_resumed: bool) -> Result<(), FetchError> {
         let _turn = match step {
-            Step::List(_) | Step::WatchList => self.turns.lists.acquire().await.ok(),
+            Step::List(_) | Step::WatchList => {
+                let turn = self.turns.lists_of(&self.mirror.owner()).acquire();
+                turn.await.ok()
+            }
             Step::Watch => None,
         };
         let mut refused = None;

@@ -21,11 +21,14 @@ use crate::identity::Caller;
 use crate::mirror::Mirror;
 use crate::tasks::blocking;
 use crate::upstream::client::JSON;
-use crate::upstream::{SendError, Upstream};
+use crate::upstream::{Purpose, SendError, Upstream};
 
 /// How long a list may keep silent in its middle, and a watch after it should have ended: a link that is
 /// dead is noticed elsewhere, this is for a server that forgot us.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
+
+/// When it is tried again where the streams that its owner may hold are in use.
+const IN_USE: Duration = Duration::from_secs(30);
 
 /// Names and revisions are enough; a server that does not know how answers with whole objects.
 pub(super) const METADATA: &str =
@@ -131,8 +134,19 @@ pub(super) async fn ask(
     let scope = &mirror.scope;
     let path = scope.resource.path(scope.namespace.as_deref());
     let path = format!("{path}?{}", encode(query));
-    let fetched = caller.client(upstream).fetch(&path, accept).await;
-    let response = fetched.map_err(FetchError::Send)?;
+    let lasts = query.iter().any(|(name, _)| *name == "watch");
+    let purpose = match lasts {
+        true => Purpose::Lasting(mirror.owner()),
+        false => Purpose::Request,
+    };
+    let client = caller.client(upstream).with_purpose(purpose);
+    let response = client
+        .fetch(&path, accept)
+        .await
+        .map_err(|error| match error {
+            SendError::InUse => FetchError::Busy(IN_USE, Status::streams_in_use()),
+            error => FetchError::Send(error),
+        })?;
     if response.status() == StatusCode::OK {
         return Ok(response);
     }

@@ -9,7 +9,8 @@ use super::{Error, Hub, boot, sweep};
 use crate::authorize::Verdicts;
 use crate::discovery::Documents;
 use crate::follow::FollowerConfig;
-use crate::follow::registry::Registry;
+use crate::follow::registry::{self, Registry};
+use crate::follow::share::Seats;
 use crate::identity::clock::{Clock, Clocks};
 use crate::identity::contact::Contact;
 use crate::identity::{Authenticator, IssuedTokens, TokensIn};
@@ -45,11 +46,18 @@ impl Hub {
             has_node_identity: self.config.upstream.client_certificate.is_some()
                 || self.config.bootstrap_token_file.is_some(),
         };
-        let window = Limit {
-            steps: self.config.window_events,
-            bytes: self.config.window_bytes,
+        let (retention, bounds, verdicts) = sweep::retention(&self.config);
+        let limits = registry::Limits {
+            window: Limit {
+                steps: self.config.window_events,
+                bytes: self.config.window_bytes,
+            },
+            retention,
+            seats: Seats {
+                all: self.config.limits.mirrors,
+                of_caller: self.config.limits.caller_mirrors,
+            },
         };
-        let (mirrors, bounds, verdicts) = sweep::retention(&self.config);
         let (store, tasks, stop) = (self.store.clone(), tasks.clone(), stop.clone());
         let limit = self.config.verdict_limit;
         let clocks = Clocks {
@@ -85,8 +93,7 @@ impl Hub {
                 upstream.clone(),
                 verdicts,
             )?;
-            let registry =
-                Registry::open(store.clone(), (window, mirrors), follower, tasks, stop, now)?;
+            let registry = Registry::open(store.clone(), limits, follower, tasks, stop, now)?;
             let local_pods = boot::recall(&registry, &*store, &node, &boot_id_file);
             Ok(State {
                 upstream,

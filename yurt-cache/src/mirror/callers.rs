@@ -7,9 +7,12 @@ use tokio::time::Instant;
 use super::Mirror;
 use crate::api::request::Verb;
 use crate::identity::Caller;
+use crate::limits::Tenant;
 
 #[derive(Default)]
 pub(super) struct Callers {
+    /// Whose share the mirror is of: who asked first, or the node as soon as it asks.
+    owner: Option<Tenant>,
     /// Who asked for this scope, the latest first: with whose identity it may be fetched.
     asked: VecDeque<Caller>,
     /// As whom the cloud let it be listed, and when.
@@ -27,6 +30,10 @@ impl Mirror {
             return;
         }
         let mut callers = self.callers.lock();
+        if *caller == Caller::Node {
+            callers.owner = Some(Tenant::Node);
+        }
+        callers.owner.get_or_insert_with(|| caller.tenant());
         if callers.asked.front() == Some(caller) {
             return;
         }
@@ -40,6 +47,29 @@ impl Mirror {
         if is_new {
             self.asked.notify_one();
         }
+    }
+
+    /// Returns whose share it is of. One of which nobody knows is counted to nobody's.
+    pub(crate) fn owner(&self) -> Tenant {
+        let owner = self.callers.lock().owner.clone();
+        owner.unwrap_or_else(|| Tenant::Caller("".into()))
+    }
+
+    /// Notes whose share it was of before a restart.
+    pub(super) fn note_owner(&self, id: &str) {
+        let owner = Tenant::of(id);
+        self.callers.lock().owner = Some(owner);
+    }
+
+    /// Returns whether others than its owner have asked lately.
+    pub(crate) fn is_shared(&self) -> bool {
+        let callers = self.callers.lock();
+        let is_other = |one: &Caller| match (&callers.owner, one) {
+            (Some(Tenant::Node), Caller::Node) => false,
+            (Some(Tenant::Caller(id)), Caller::Token(_)) => **id != *one.id(),
+            _ => true,
+        };
+        callers.asked.iter().any(is_other)
     }
 
     /// Returns who asked lately.

@@ -321,6 +321,9 @@ impl Loading<'_> {
         let is_damaged = is_unknown || found.is_damaged || self.damage.lacks(&scope, &found);
         let era = saved.followed.era();
         let mirror = Mirror::new(id, scope, kind, self.store.clone(), self.window, now);
+        if let Some(owner) = &saved.owner {
+            mirror.note_owner(owner);
+        }
         if saved.is_synced {
             let mut history = History::restored(
                 (self.window, era),

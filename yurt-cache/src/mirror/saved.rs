@@ -36,6 +36,8 @@ pub(crate) struct SavedScope {
     pub(crate) ahead_until: u64,
     /// An earlier hub says that the cloud's revisions had gone back, and that no list had come since.
     pub(crate) went_back: bool,
+    /// Whose share the mirror is of. Earlier hubs did not write it.
+    pub(crate) owner: Option<String>,
 }
 
 impl SavedScope {
@@ -54,6 +56,7 @@ impl SavedScope {
             compacted: 0,
             ahead_until: 0,
             went_back: false,
+            owner: None,
         }
     }
 
@@ -91,7 +94,8 @@ impl SavedScope {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        decode(bytes)
+        let without_owner = || decode(&[bytes, &[0]].concat());
+        decode(bytes).or_else(without_owner)
     }
 }
 
@@ -275,6 +279,7 @@ mod tests {
             compacted: 3,
             ahead_until: 2,
             went_back: false,
+            owner: Some("system:serviceaccount:shop:web".into()),
         };
         assert_eq!(SavedScope::decode(&saved.encode()), Some(saved.clone()));
         assert_eq!(SavedScope::decode(&saved.encode()[1..]), None);
@@ -311,6 +316,7 @@ mod tests {
             ahead_until: 2,
         };
         assert_eq!((saved.marks(), saved.went_back), (marks, true));
+        assert_eq!(saved.owner, None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(crate) mod share;
 pub(crate) mod source;
 pub(crate) mod sweep;
 mod watching;
+mod windows;
 
 use tokio::sync::{Notify, Semaphore, watch};
 

@@ -10,7 +10,7 @@ pub(crate) mod incoming;
 mod ingest;
 pub(crate) mod kind;
 pub(crate) mod loading;
-mod pins;
+pub(crate) mod pins;
 mod record;
 pub(crate) mod relist;
 pub(crate) mod remembered;
@@ -41,7 +41,7 @@ use self::relist::Writing;
 use self::saved::SavedScope;
 pub(crate) use self::snapshot::{Item, Snapshot};
 use self::version::{Era, MirrorId, Version};
-use self::window::{Limit, Step};
+use self::window::{Limit, Step, WindowBudget};
 use self::write::ScopeRecord;
 use crate::api::{ObjectKey, Scope, Within};
 use crate::codec::Status;
@@ -288,6 +288,22 @@ impl Mirror {
             Some(steps) if steps.is_empty() => Read::Idle(state.history.revision()),
             Some(steps) => Read::Steps(steps),
         }
+    }
+
+    /// Counts the bytes of its window to the budget of all windows.
+    pub(crate) fn count_window(&self, budget: &Arc<WindowBudget>) {
+        let mut state = self.state.write();
+        state.history.window_mut().count_to(budget.clone());
+    }
+
+    /// Returns how many bytes its window holds.
+    pub(crate) fn window_bytes(&self) -> usize {
+        self.state.read().history.window().bytes()
+    }
+
+    /// Makes its window forget its oldest steps until it holds no more than so many bytes.
+    pub(crate) fn shrink_window(&self, bytes: usize) {
+        self.state.write().history.window_mut().shrink(bytes);
     }
 
     /// Returns since when nobody has asked; `None` while somebody watches.

@@ -20,8 +20,9 @@ use crate::codec::Status;
 use crate::identity::Caller;
 use crate::limits::Tenant;
 use crate::mirror::kind::Kind;
+use crate::mirror::pins::Pinned;
 use crate::mirror::remembered::Remembered;
-use crate::mirror::window::Limit;
+use crate::mirror::window::{Limit, WindowBudget};
 use crate::mirror::{Mirror, Phase, loading};
 use crate::retention::Retention;
 use crate::tasks::Tasks;
@@ -34,6 +35,8 @@ const SELECTOR: usize = 4 << 10;
 pub(crate) struct Limits {
     /// Of the events of one mirror.
     pub(crate) window: Limit,
+    /// Bytes of the events of all mirrors.
+    pub(crate) windows: usize,
     pub(crate) retention: Retention,
     pub(crate) seats: Seats,
 }
@@ -42,6 +45,8 @@ pub(crate) struct Limits {
 pub(crate) struct Registry {
     pub(super) store: Arc<dyn Store>,
     window: Limit,
+    pub(super) windows: Arc<WindowBudget>,
+    pinned: Arc<Pinned>,
     seats: Seats,
     pub(super) kinds: RwLock<HashMap<Resource, Arc<Kind>>>,
     pub(super) mirrors: Mutex<Mirrors>,
@@ -191,13 +196,17 @@ impl Registry {
     ) -> Result<Self> {
         let Limits {
             window,
+            windows,
             retention,
             seats,
         } = limits;
+        let windows = Arc::new(WindowBudget::new(windows));
+        let pinned: Arc<Pinned> = Arc::default();
         let remembered = Arc::new(Remembered::new(retention.by_name));
         let make_kind = |resource: &Resource| {
             let budget = retention.of(resource);
-            Kind::new(resource.clone(), store.clone(), budget, remembered.clone())
+            let (store, shared) = (store.clone(), (remembered.clone(), pinned.clone()));
+            Kind::new(resource.clone(), store, budget, shared)
         };
         let loaded = loading::load(&store, window, &make_kind, now)?;
         let mut mirrors = Mirrors {
@@ -205,6 +214,7 @@ impl Registry {
             ..Mirrors::default()
         };
         for mirror in loaded.mirrors {
+            mirror.count_window(&windows);
             mirrors.insert(Kept {
                 mirror: Arc::new(mirror),
                 following: Arc::default(),
@@ -214,6 +224,8 @@ impl Registry {
         let registry = Self {
             store,
             window,
+            windows,
+            pinned,
             seats,
             kinds: RwLock::new(loaded.kinds),
             mirrors: Mutex::new(mirrors),
@@ -287,6 +299,7 @@ impl Registry {
             self.window,
             now,
         ));
+        mirror.count_window(&self.windows);
         // Before it begins: as whom it may be fetched.
         mirror.note_use(caller, now);
         let kept = self.kept(mirror.clone());
@@ -314,6 +327,11 @@ impl Registry {
                 tracing::warn!(scope = %mirror.scope, %error, "a mirror that made room is not erased");
             }
         });
+    }
+
+    /// Returns what is kept of replaced versions for answers under way.
+    pub(crate) fn pinned(&self) -> &Pinned {
+        &self.pinned
     }
 
     /// Returns how many mirrors there are, and how many of them are callers'.
@@ -363,8 +381,13 @@ impl Registry {
         let mut kinds = self.kinds.write();
         let kind = || {
             let budget = self.retention.of(resource);
-            let (store, remembered) = (self.store.clone(), self.remembered.clone());
-            Arc::new(Kind::new(resource.clone(), store, budget, remembered))
+            let shared = (self.remembered.clone(), self.pinned.clone());
+            Arc::new(Kind::new(
+                resource.clone(),
+                self.store.clone(),
+                budget,
+                shared,
+            ))
         };
         kinds.entry(resource.clone()).or_insert_with(kind).clone()
     }

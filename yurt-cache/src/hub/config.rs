@@ -82,7 +82,8 @@ pub struct Config {
     pub object_limit: usize,
     /// The maximum number of events that a mirror keeps in memory for its watchers.
     pub window_events: usize,
-    /// The maximum size of these events, in bytes.
+    /// The maximum size of the events of all mirrors, in bytes. One mirror has at most an eighth of it; where there are
+    /// more, those with the most lose their oldest.
     pub window_bytes: usize,
     /// How long authentication and authorization decisions of the API server are honoured while offline.
     pub verdict_limit: Duration,
@@ -132,7 +133,7 @@ impl Config {
             kinds: BTreeMap::new(),
             object_limit: crate::codec::OBJECT_LIMIT,
             window_events: 4_096,
-            window_bytes: 4 << 20,
+            window_bytes: 32 << 20,
             verdict_limit: Duration::from_secs(30 * 86_400),
             secret_verdict_limit: Duration::from_secs(86_400),
             limits: Limits::default(),

@@ -177,6 +177,9 @@ impl Hub {
         let rereading = self.certificates.reread(&self.config, &self.client_ca);
         running.start("certificate files", |stop| rereading.run(stop));
         state.registry.start();
+        running.start("windows", |stop| {
+            state.registry.clone().balance_windows(stop)
+        });
         if let Some(address) = self.pod_address.clone() {
             running.start("pod address", |stop| look_after(address, stop));
         }

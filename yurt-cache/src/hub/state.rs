@@ -21,6 +21,9 @@ use crate::store::layout;
 use crate::tasks::{Tasks, blocking};
 use crate::upstream::Upstream;
 
+/// A mirror's events take an eighth of what all may.
+const WINDOWS: usize = 8;
+
 /// The cloud, and what the store remembers.
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -50,8 +53,9 @@ impl Hub {
         let limits = registry::Limits {
             window: Limit {
                 steps: self.config.window_events,
-                bytes: self.config.window_bytes,
+                bytes: self.config.window_bytes / WINDOWS,
             },
+            windows: self.config.window_bytes,
             retention,
             seats: Seats {
                 all: self.config.limits.mirrors,

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 use yurt_core::store::{Batch, ErrorKind, Result, Store};
 
-use super::pins::Pins;
+use super::pins::{Pinned, Pins};
 use super::record::Record;
 use super::saved::record_key;
 use super::version::Version;
@@ -38,6 +38,7 @@ pub(super) struct Bodies {
     /// answers a request takes it. Taken before `index` and `pins`.
     writing: Mutex<()>,
     pins: Arc<Mutex<Pins>>,
+    pinned: Arc<Pinned>,
     held: Mutex<Held>,
     /// Objects whose record was found damaged and has not been written anew.
     damaged: Mutex<HashSet<ObjectKey>>,
@@ -60,13 +61,14 @@ struct Touched {
 }
 
 impl Bodies {
-    pub(super) fn new(resource: Resource, store: Arc<dyn Store>) -> Self {
+    pub(super) fn new(resource: Resource, store: Arc<dyn Store>, pinned: Arc<Pinned>) -> Self {
         Self {
             resource,
             store,
             index: RwLock::default(),
             writing: Mutex::default(),
-            pins: Arc::default(),
+            pins: pinned.of_resource(),
+            pinned,
             held: Mutex::default(),
             damaged: Mutex::default(),
         }
@@ -289,6 +291,7 @@ impl Writer<'_> {
             }
         }
         self.bodies.pins.lock().replaced(replaced);
+        self.bodies.pinned.settle();
         written
     }
 

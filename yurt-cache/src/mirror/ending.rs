@@ -126,7 +126,12 @@ mod tests {
         };
         let resource = Resource::core("configmaps");
         let remembered = Arc::new(Remembered::new(budget));
-        let kind = Kind::new(resource.clone(), store.clone(), budget, remembered);
+        let kind = Kind::new(
+            resource.clone(),
+            store.clone(),
+            budget,
+            (remembered, Arc::default()),
+        );
         let window = Limit {
             steps: 10,
             bytes: 1 << 20,

@@ -183,6 +183,11 @@ impl History {
         (self.marks.compacted..=self.marks.revision).contains(&revision)
     }
 
+    /// Returns the recent steps, to change how many of them are kept.
+    pub(super) fn window_mut(&mut self) -> &mut Window {
+        &mut self.window
+    }
+
     /// Returns the recent steps.
     pub(crate) fn window(&self) -> &Window {
         &self.window

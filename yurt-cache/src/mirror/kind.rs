@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use yurt_core::store::{Batch, Error, ErrorKind, Result, Store};
 
 use super::bodies::Bodies;
+use super::pins::Pinned;
 use super::remembered::{ByName, Remembered};
 use super::saved::{encode_era, era_key};
 use super::version::{Era, Version};
@@ -71,10 +72,10 @@ impl Kind {
         resource: Resource,
         store: Arc<dyn Store>,
         budget: Budget,
-        remembered: Arc<Remembered>,
+        (remembered, pinned): (Arc<Remembered>, Arc<Pinned>),
     ) -> Self {
         Self {
-            bodies: Bodies::new(resource.clone(), store),
+            bodies: Bodies::new(resource.clone(), store, pinned),
             resource,
             form: RwLock::default(),
             custom: RwLock::default(),

@@ -2,16 +2,64 @@
 //! taken; what is kept is bounded, and the oldest snapshots lose theirs first.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::version::Version;
 use crate::api::ObjectKey;
 
-/// Bytes of replaced versions that are kept for answers under way; beyond, the oldest answers are cut off.
+/// Bytes of replaced versions that are kept for answers under way, of all resources; beyond, the oldest answers of the
+/// resource with the most are cut off.
 const LIMIT: usize = 16 << 20;
 
 type Place = (ObjectKey, Version);
+
+/// The replaced versions of all resources.
+#[derive(Debug, Default)]
+pub(crate) struct Pinned(Mutex<Vec<Weak<Mutex<Pins>>>>);
+
+impl Pinned {
+    /// Returns the pins of another resource.
+    pub(super) fn of_resource(&self) -> Arc<Mutex<Pins>> {
+        let pins = Arc::default();
+        self.0.lock().push(Arc::downgrade(&pins));
+        pins
+    }
+
+    /// Returns how many bytes are kept, and may be.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let bytes = self.all().iter().map(|pins| pins.lock().bytes).sum();
+        (bytes, LIMIT)
+    }
+
+    /// Cuts answers off until no more is kept than may be.
+    pub(super) fn settle(&self) {
+        let all = self.all();
+        loop {
+            let sizes: Vec<usize> = all.iter().map(|pins| pins.lock().bytes).collect();
+            if sizes.iter().sum::<usize>() <= LIMIT {
+                return;
+            }
+            let most = sizes.iter().enumerate().max_by_key(|(_, bytes)| **bytes);
+            let cut = most.is_some_and(|(at, _)| all[at].lock().cut_oldest());
+            if !cut {
+                // What is left is being replaced now.
+                return;
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Mutex<Pins>>> {
+        let mut alive = Vec::new();
+        self.0.lock().retain(|pins| {
+            alive.extend(pins.upgrade());
+            pins.strong_count() > 0
+        });
+        alive
+    }
+}
 
 /// The replaced versions, and who may still read them.
 #[derive(Debug, Default)]
@@ -68,9 +116,13 @@ impl Pins {
             }
         }
         self.prune();
-        while self.bytes > LIMIT && self.live.pop_first().is_some() {
-            self.prune();
-        }
+    }
+
+    /// Cuts the oldest answer off; returns whether there was one.
+    fn cut_oldest(&mut self) -> bool {
+        let cut = self.live.pop_first().is_some();
+        self.prune();
+        cut
     }
 
     fn prune(&mut self) {
@@ -129,15 +181,30 @@ mod tests {
 
     #[test]
     fn an_answer_that_nobody_reads_costs_only_itself() {
-        let mut pins = Pins::default();
-        let unread = pins.open();
-        let old = replace(&mut pins, "a/old", LIMIT - 10);
-        let _reading = pins.open();
-        let new = replace(&mut pins, "a/new", 100);
-        assert!(!has(&pins, &old), "the oldest snapshot lost it");
-        assert!(has(&pins, &new), "a younger one has all of its own");
-        pins.close(unread);
-        assert!(has(&pins, &new));
+        let pinned = Pinned::default();
+        let (pins, others) = (pinned.of_resource(), pinned.of_resource());
+        let other = {
+            let mut others = others.lock();
+            others.open();
+            replace(&mut others, "a/other", 1_000)
+        };
+        let unread = pins.lock().open();
+        let old = replace(&mut pins.lock(), "a/old", LIMIT - 1_000);
+        pinned.settle();
+        assert!(has(&pins.lock(), &old) && pinned.held() == (LIMIT, LIMIT));
+        pins.lock().open();
+        let new = replace(&mut pins.lock(), "a/new", 100);
+        pinned.settle();
+        assert!(!has(&pins.lock(), &old), "the oldest snapshot lost it");
+        assert!(has(&pins.lock(), &new), "a younger one has all of its own");
+        assert!(
+            has(&others.lock(), &other),
+            "so have those of what changes little"
+        );
+        pins.lock().close(unread);
+        assert!(has(&pins.lock(), &new));
+        drop(pins);
+        assert_eq!(pinned.held().0, 1_000);
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The recent events of a mirror. Watchers read it at their own place; nobody waits for a slow one.
 
+mod budget;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(crate) use self::budget::WindowBudget;
 use crate::api::ObjectKey;
 use crate::codec::EventType;
 use crate::codec::fields::Attributes;
@@ -51,6 +54,8 @@ pub(crate) struct Window {
     first: u64,
     bytes: usize,
     limit: Limit,
+    /// Of all windows together.
+    budget: Option<Arc<WindowBudget>>,
     /// Every step above this revision is here.
     low: u64,
 }
@@ -73,6 +78,7 @@ impl Window {
             first: 0,
             bytes: 0,
             limit,
+            budget: None,
             low: revision,
         }
     }
@@ -81,22 +87,60 @@ impl Window {
     pub(crate) fn restart(&mut self, revision: u64) {
         self.first = self.head() + 1;
         self.steps.clear();
-        self.bytes = 0;
+        self.free(self.bytes);
         self.low = revision;
+    }
+
+    /// Counts its bytes to a budget from now on.
+    pub(crate) fn count_to(&mut self, budget: Arc<WindowBudget>) {
+        budget.add(self.bytes);
+        self.budget = Some(budget);
+    }
+
+    /// Returns how many bytes it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets its oldest steps until it holds no more than so many bytes.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        while self.bytes > bytes && self.forget_first() {}
     }
 
     pub(crate) fn push(&mut self, step: Step) {
         self.bytes += step.size();
+        if let Some(budget) = &self.budget {
+            budget.add(step.size());
+        }
         self.steps.push_back(Arc::new(step));
-        while self.steps.len() > self.limit.steps
-            || (self.bytes > self.limit.bytes && self.steps.len() > KEPT)
-        {
-            let Some(step) = self.steps.pop_front() else {
-                return;
-            };
-            self.bytes -= step.size();
-            self.first += 1;
-            self.low = step.revision();
+        while self.is_over() && self.forget_first() {}
+    }
+
+    fn is_over(&self) -> bool {
+        let is_overrun = || {
+            let budget = self.budget.as_ref();
+            budget.is_some_and(|budget| budget.is_overrun())
+        };
+        let is_kept = self.steps.len() <= KEPT;
+        self.steps.len() > self.limit.steps
+            || (!is_kept && (self.bytes > self.limit.bytes || is_overrun()))
+    }
+
+    /// Forgets the oldest step; returns whether there was one.
+    fn forget_first(&mut self) -> bool {
+        let Some(step) = self.steps.pop_front() else {
+            return false;
+        };
+        self.free(step.size());
+        self.first += 1;
+        self.low = step.revision();
+        true
+    }
+
+    fn free(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        if let Some(budget) = &self.budget {
+            budget.take(bytes);
         }
     }
 
@@ -129,6 +173,12 @@ impl Window {
             }
         }
         Some(taken)
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.free(self.bytes);
     }
 }
 
@@ -228,6 +278,36 @@ mod tests {
             Some(vec![12, 13])
         );
         assert_eq!(window.place_after(9), None);
+    }
+
+    #[test]
+    fn a_window_is_counted_to_the_budget_of_all_until_it_is_gone() {
+        let budget = Arc::new(WindowBudget::new(1_000));
+        let limit = Limit {
+            steps: 100,
+            bytes: 1 << 20,
+        };
+        let mut window = Window::new(10, limit);
+        window.push(event(11));
+        window.count_to(budget.clone());
+        let one = budget.used();
+        assert!(one > 0 && window.bytes() == one);
+        window.push(event(12));
+        assert_eq!(budget.used(), 2 * one);
+        window.shrink(one);
+        assert_eq!((budget.used(), window.place_after(10)), (one, None));
+        assert!(window.place_after(11).is_some());
+        // With twice the budget in use nobody waits for others to give way.
+        let mut other = Window::new(0, limit);
+        other.count_to(budget.clone());
+        for revision in 1..100 {
+            other.push(event(revision));
+        }
+        assert!(budget.used() <= 2 * budget.limit() + one);
+        other.restart(100);
+        assert_eq!(budget.used(), one);
+        drop(window);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

@@ -10,7 +10,12 @@ fn mirrors_of(scopes: impl IntoIterator<Item = Scope>) -> (Mirrors, Vec<Arc<Mirr
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let budget = Budget::new(10, 10);
     let remembered = Arc::new(Remembered::new(budget));
-    let kind = Kind::new(Resource::core("pods"), store.clone(), budget, remembered);
+    let kind = Kind::new(
+        Resource::core("pods"),
+        store.clone(),
+        budget,
+        (remembered, Arc::default()),
+    );
     let kind = Arc::new(kind);
     let window = Limit { steps: 1, bytes: 1 };
     let mut mirrors = Mirrors::default();

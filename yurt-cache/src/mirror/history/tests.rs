@@ -31,7 +31,12 @@ impl Bed {
         let budget = Budget::new(1_000, 1 << 20);
         let remembered = Arc::new(Remembered::new(budget));
         let store = Arc::new(MemoryStore::new());
-        let kind = Kind::new(Resource::core("configmaps"), store, budget, remembered);
+        let kind = Kind::new(
+            Resource::core("configmaps"),
+            store,
+            budget,
+            (remembered, Arc::default()),
+        );
         kind.learn_form(TypeMeta {
             api_version: "v1".into(),
             kind: "ConfigMap".into(),

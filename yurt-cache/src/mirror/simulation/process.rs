@@ -36,8 +36,10 @@ pub(super) fn start<const N: usize>(disk: &Arc<Disk>, scopes: [Scope; N]) -> Pro
     let store: Arc<dyn Store> = disk.clone();
     let budget = Budget::new(1_000, 1 << 20);
     let remembered = Arc::new(Remembered::new(budget));
-    let make_kind =
-        |resource: &Resource| Kind::new(resource.clone(), disk.clone(), budget, remembered.clone());
+    let make_kind = |resource: &Resource| {
+        let shared = (remembered.clone(), Arc::default());
+        Kind::new(resource.clone(), disk.clone(), budget, shared)
+    };
     let mut loaded = load(&store, WINDOW, &make_kind, Instant::now()).unwrap();
     let resource = scope().resource;
     let kind = loaded.kinds.entry(resource.clone());

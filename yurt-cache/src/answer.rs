@@ -4,6 +4,7 @@
 pub(crate) mod list;
 pub(crate) mod object;
 pub(crate) mod watch;
+pub(crate) mod weight;
 pub(crate) mod write;
 
 use std::sync::Arc;

@@ -18,6 +18,7 @@ pub(crate) mod route;
 mod stored;
 pub(crate) mod tee;
 mod token_request;
+pub(crate) mod unread;
 mod upload;
 mod validate;
 mod wait;
@@ -37,6 +38,7 @@ use self::forward::{Broken, unsent};
 use self::mirrored::Asked;
 pub(crate) use self::public::{PublicAnswers, PublicPath};
 use self::route::{Have, Remember, Route, route};
+use self::unread::Unread;
 use crate::answer;
 use crate::api::request::{ApiRequest, Verb};
 use crate::authorize::{Verdicts, local_write};
@@ -74,6 +76,7 @@ pub(crate) struct Proxy {
     pub(crate) end: CancellationToken,
     pub(crate) object_limit: usize,
     pub(crate) shares: Arc<Shares>,
+    pub(crate) unread: Arc<Unread>,
     /// The longest body of a request.
     pub(crate) body_limit: u64,
     pub(crate) clock: fn() -> jiff::Timestamp,
@@ -113,7 +116,10 @@ impl Proxy {
             answered.unwrap_or_else(|status| (answer::status(&status), ServedFrom::Hub));
         answer::mark(&mut response, from.as_str());
         let Exchange { api, place, .. } = exchange;
-        let mut response = response.map(|body| body::holding(body, place));
+        let response = response.map(|body| body::holding(body, place));
+        let mut response = self
+            .unread
+            .attend(response, &requester.tenant, (from, api.lasts));
         if is_head {
             *response.body_mut() = body::empty();
         }

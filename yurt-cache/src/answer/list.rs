@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
+use super::weight::Load;
 use super::write::Writer;
 use super::{Reading, Token, blocking, json, unread};
 use crate::api::request::{Options, Revision};
@@ -16,7 +17,7 @@ use crate::authorize::Permit;
 use crate::body::{self, Body};
 use crate::codec::{ObjectMeta, Status};
 use crate::filter::chain::{FilterChainError, Filtered};
-use crate::mirror::{Mirror, Snapshot};
+use crate::mirror::{Item, Mirror, Snapshot};
 use crate::tasks;
 
 /// Bytes of a list that are read at a time.
@@ -75,8 +76,12 @@ pub(crate) async fn list(
         .as_ref()
         .map(|(token, remaining)| (token.as_str(), *remaining));
     let head = writer.head(revision, paging);
-    let items = stream_items(mirror.clone(), snapshot, head, writer).await?;
-    Ok(json(StatusCode::OK, items))
+    let load = Load::of::<Item>(snapshot.items.len());
+    let weight = load.weight();
+    let items = stream_items((mirror.clone(), load), snapshot, head, writer).await?;
+    let mut response = json(StatusCode::OK, items);
+    response.extensions_mut().insert(weight);
+    Ok(response)
 }
 
 /// Reads where a paged list goes on.
@@ -179,6 +184,7 @@ async fn apply(mut snapshot: Snapshot, writer: Writer) -> Result<Snapshot, Statu
 struct Sending {
     mirror: Arc<Mirror>,
     snapshot: Arc<Snapshot>,
+    _load: Load,
     at: usize,
     head: Option<Bytes>,
     writer: Writer,
@@ -188,7 +194,7 @@ struct Sending {
 /// Reads the first items before anything is answered, so that a store that does not give them is a refusal; the others
 /// while they are sent.
 async fn stream_items(
-    mirror: Arc<Mirror>,
+    (mirror, load): (Arc<Mirror>, Load),
     snapshot: Snapshot,
     head: Bytes,
     writer: Writer,
@@ -196,6 +202,7 @@ async fn stream_items(
     let mut sending = Sending {
         mirror,
         snapshot: Arc::new(snapshot),
+        _load: load,
         at: 0,
         head: Some(head),
         writer,

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::replay::Replay;
 use self::told::{Untold, survey, tell};
+use super::weight::Weight;
 use super::write::Writer;
 use super::{Reading, json};
 use crate::api::Selection;
@@ -67,6 +68,10 @@ pub(crate) fn watch(
     let first_bookmark = BOOKMARKS
         .mul_f64(0.9 + 0.2 * fastrand::f64())
         .min(lasts.saturating_sub((lasts / 2).min(Duration::from_secs(2))));
+    let weight = match &stage {
+        Stage::Replay(replay) => replay.weight(),
+        Stage::Live { .. } | Stage::End(_) => Weight::default(),
+    };
     let may_hide = writer.chain().is_some_and(FilterChain::may_hide);
     let is_resumed = !matches!(&stage, Stage::Replay(replay) if replay.is_state());
     let watching = Watching {
@@ -90,7 +95,9 @@ pub(crate) fn watch(
         let chunk = watching.next().await?;
         Some((Ok::<_, body::BoxError>(Frame::data(chunk)), watching))
     });
-    json(StatusCode::OK, StreamBody::new(chunks).boxed_unsync())
+    let mut response = json(StatusCode::OK, StreamBody::new(chunks).boxed_unsync());
+    response.extensions_mut().insert(weight);
+    response
 }
 
 fn begin(mirror: &Arc<Mirror>, selection: &Selection, options: &Options) -> (Stage, u64) {

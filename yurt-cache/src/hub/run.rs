@@ -18,6 +18,7 @@ use crate::limits::{Connections, Shares};
 use crate::metrics::Metrics;
 use crate::outbox::OutboxCollector;
 use crate::overlay::reconcile::Reconcile;
+use crate::proxy::unread::{self, Unread};
 use crate::proxy::{Proxy, PublicAnswers};
 use crate::tasks::{Children, Ended, Tasks, blocking};
 use crate::tls;
@@ -139,6 +140,7 @@ impl Hub {
             object_limit: self.config.object_limit,
             clock: self.config.clock,
             shares: Shares::new(self.config.limits.clone()),
+            unread: Unread::new(self.config.limits.unread, unread::HELD),
             body_limit: self.config.limits.body_bytes,
         })
     }
@@ -180,6 +182,8 @@ impl Hub {
         running.start("windows", |stop| {
             state.registry.clone().balance_windows(stop)
         });
+        let unread = running.proxy.unread.clone();
+        running.start("unread answers", |stop| unread.run(stop));
         if let Some(address) = self.pod_address.clone() {
             running.start("pod address", |stop| look_after(address, stop));
         }

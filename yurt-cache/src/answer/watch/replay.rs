@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use yurt_core::store::Store;
 
 use super::super::blocking;
+use super::super::weight::{Load, Weight};
 use super::super::write::Writer;
 use super::PORTION;
 use super::told::{Untold, tell};
@@ -28,6 +29,7 @@ pub(super) struct Replay {
     since: Option<u64>,
     ends_initial_events: bool,
     is_told: bool,
+    load: Load,
 }
 
 /// Where the events' objects are read, and how they are written.
@@ -58,8 +60,10 @@ impl Replay {
             version: Some(item.version),
             order: item.order,
         });
+        let entries: VecDeque<Entry> = entries.collect();
         Self {
-            entries: entries.collect(),
+            load: Load::of::<Entry>(entries.len()),
+            entries,
             revision: view.revision,
             place: view.place,
             since: None,
@@ -100,6 +104,7 @@ impl Replay {
         let mut entries: Vec<Entry> = changed.chain(gone).collect();
         entries.sort_by_key(|entry| entry.order);
         Some(Self {
+            load: Load::of::<Entry>(entries.len()),
             entries: entries.into(),
             revision: view.revision,
             place: view.place,
@@ -108,6 +113,11 @@ impl Replay {
             is_told: false,
             source: Arc::new(Source::new(view.snapshot, Some(mirror), selection)),
         })
+    }
+
+    /// Tells how much it holds.
+    pub(super) fn weight(&self) -> Weight {
+        self.load.weight()
     }
 
     /// Returns the revision that the client has reached after the last event.

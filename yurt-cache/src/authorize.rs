@@ -10,6 +10,7 @@ mod local_write;
 mod open_watches;
 mod permit;
 mod review;
+mod sharing;
 mod upkeep;
 mod verdict;
 
@@ -27,8 +28,8 @@ pub(crate) use self::access::Access;
 use self::callers::Callers;
 use self::contact_time::ContactTime;
 use self::doubt::Doubted;
+use self::keeping::Needed;
 pub(crate) use self::keeping::Retention;
-use self::keeping::{Needed, Pressure};
 pub(crate) use self::local_write::{LocalWrite, local_write};
 pub(crate) use self::open_watches::LastingPermit;
 use self::open_watches::OpenWatches;
@@ -38,7 +39,7 @@ use self::verdict::Verdict;
 use crate::codec::Status;
 use crate::identity::{Authenticator, Caller, later};
 use crate::store::layout;
-use crate::store::table::{Place, Rows, Table};
+use crate::store::table::{Place, Table};
 use crate::tasks::Tasks;
 use crate::upstream::{Link, Reach, Upstream};
 
@@ -116,11 +117,6 @@ impl Verdicts {
             doubted: Doubted::default(),
             asking: Mutex::default(),
         })
-    }
-
-    /// Counts them.
-    pub(crate) fn len(&self) -> usize {
-        self.known.rows().len()
     }
 
     /// Permits it if the caller may do it. The cloud is asked unless it is known to be away, or has said so less than
@@ -375,6 +371,7 @@ impl Verdicts {
         let time = self.authenticator.time();
         let said_at = time.checked_sub(now.duration_since(said)).unwrap_or(time);
         let known = self.known(caller, access);
+        let was_allowed = known.as_ref().is_some_and(|before| before.is_allowed);
         let asked = match purpose {
             Purpose::Request => Some(now),
             Purpose::Upkeep => known.as_ref().and_then(|before| before.asked),
@@ -393,16 +390,17 @@ impl Verdicts {
             account: caller.account_uid().map(Arc::from),
             written: stands.as_ref().map_or(said_at, |before| before.written),
         };
-        let evict = |known: &Rows<Verdict>| {
-            if known.len() < self.retention.count {
-                Vec::new()
-            } else {
-                self.unused(known, Instant::now(), Pressure::Room)
-            }
-        };
         let key: Arc<str> = access.key(caller.id()).into();
-        let mut changed = self.known.insert(key.clone(), verdict.clone(), evict);
-        if stands.is_none() {
+        let room = self.room(&self.known.rows(), &key, &verdict, now);
+        let Ok(gone) = room else {
+            return verdict;
+        };
+        let mut changed = self
+            .known
+            .insert(key.clone(), verdict.clone(), |_| gone.into_iter().collect());
+        // A denial of what was never allowed is as good as nothing after a restart.
+        let is_worth_it = is_allowed || was_allowed || self.takes_back(caller, access);
+        if stands.is_none() && is_worth_it {
             changed.push(key);
         }
         self.save(changed);

@@ -119,7 +119,7 @@ impl Proxy {
         let response = response.map(|body| body::holding(body, place));
         let mut response = self
             .unread
-            .attend(response, &requester.tenant, (from, api.lasts));
+            .attend(response, &requester.tenant, (from, api.lasts()));
         if is_head {
             *response.body_mut() = body::empty();
         }

@@ -58,6 +58,7 @@ fn verdicts(store: Arc<dyn Store>) -> Arc<Verdicts> {
         secret_limit: Duration::from_secs(DAY),
         age: limit,
         count: 10_000,
+        of_caller: 10_000,
     };
     let authenticator = Arc::new(authenticator.unwrap());
     Arc::new(Verdicts::open(store, tasks, authenticator, upstream, retention).unwrap())

@@ -72,6 +72,7 @@ pub(super) fn retention(config: &Config) -> (Retention, Bounds, authorize::Reten
         secret_limit: config.secret_verdict_limit,
         age: config.forget_after,
         count: config.verdicts,
+        of_caller: config.limits.caller_verdicts,
     };
     (mirrors, documents, verdicts)
 }
@@ -178,7 +179,7 @@ impl Collector for SweepCollector {
             MetricType::Counter,
         )?)?;
         let verdicts = Held {
-            objects: self.verdicts.len(),
+            objects: self.verdicts.held()[0].0,
             bytes: 0,
         };
         let remembered = [

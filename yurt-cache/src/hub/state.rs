@@ -72,11 +72,12 @@ impl Hub {
         let node = self.config.node_name.clone();
         let boot_id_file = self.config.boot_id_file.clone();
         let sealed = self.sealed.clone();
+        let of_caller = self.config.limits.caller_documents;
         let open = move || {
             layout::check(&*store)?;
             sealed.reseal()?;
             let now = Instant::now();
-            let documents = Documents::open(store.clone(), bounds, now)?;
+            let documents = Documents::open(store.clone(), bounds, of_caller, now)?;
             let tokens_in = if sealed.can_seal() {
                 TokensIn::Store
             } else {

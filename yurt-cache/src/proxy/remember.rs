@@ -14,7 +14,7 @@ use super::tee::tee;
 use crate::api::ListAt;
 use crate::api::request::{Path, Target, Verb};
 use crate::body::Body;
-use crate::discovery::{self, LIMIT};
+use crate::discovery::LIMIT;
 use crate::identity::Caller;
 
 impl Proxy {
@@ -37,7 +37,7 @@ impl Proxy {
             (Remember::Document, _)
                 if response.status() == StatusCode::OK && parts.method == Method::GET =>
             {
-                self.remember_document(parts, response)
+                self.remember_document(caller, parts, response)
             }
             // A status is answered from its object while the cloud is away, to whom the cloud showed it.
             (Remember::Nothing, Target::Resource(path))
@@ -82,19 +82,18 @@ impl Proxy {
 
     fn remember_document(
         self: &Arc<Self>,
+        caller: &Caller,
         parts: &Parts,
         response: Response<Body>,
     ) -> Response<Body> {
         let (documents, tasks) = (self.documents.clone(), self.tasks.clone());
-        let uri = parts.uri.clone();
-        let accept = discovery::accept(&parts.headers).to_owned();
+        let (uri, tenant) = (parts.uri.clone(), caller.tenant());
         let (head, body) = response.into_parts();
         let headers = head.headers.clone();
         let body = tee(body, announced(&head.headers), LIMIT, move |text| {
             tasks.spawn_blocking(move || {
-                if let Err(error) =
-                    documents.remember(&uri, &accept, &headers, &text, Instant::now())
-                {
+                let now = Instant::now();
+                if let Err(error) = documents.remember(&uri, (&headers, &text), &tenant, now) {
                     tracing::warn!(%uri, %error, "a document is not remembered");
                 }
             });

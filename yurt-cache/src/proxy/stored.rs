@@ -38,7 +38,10 @@ impl Proxy {
                 let shown = self.object(exchange, path, link).await?;
                 Ok((shown, ServedFrom::Mirror))
             }
-            (Route::Document, _) => Ok((self.document(parts).await?, ServedFrom::Store)),
+            (Route::Document, _) => {
+                let shown = self.document(&exchange.caller, parts).await?;
+                Ok((shown, ServedFrom::Store))
+            }
             _ if matches!(parts.method, Method::HEAD | Method::OPTIONS) => {
                 Err(Status::method_not_allowed())
             }
@@ -121,10 +124,11 @@ impl Proxy {
             .find(|mirror| mirror.is_synced() && !mirror.is_suspect())
     }
 
-    async fn document(&self, parts: &Parts) -> Result<Response<Body>, Status> {
-        let documents = self.documents.clone();
+    async fn document(&self, caller: &Caller, parts: &Parts) -> Result<Response<Body>, Status> {
+        let (documents, tenant) = (self.documents.clone(), caller.tenant());
         let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
-        let found = blocking(move || documents.answer(&uri, &headers, Instant::now())).await;
+        let find = move || documents.answer(&uri, &headers, &tenant, Instant::now());
+        let found = blocking(find).await;
         let found =
             found.map_err(|error| Status::internal(&format!("read the node's store: {error}")))?;
         let why = "this document was never asked for while it was there";

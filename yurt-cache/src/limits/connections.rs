@@ -1,6 +1,6 @@
 //! Connections, counted by who is at the other end: the anonymous together, callers each, the node not at all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(crate) struct Connections {
 #[derive(Debug)]
 struct Inside {
     anonymous: Admission<IpAddr, CancellationToken>,
-    callers: HashMap<Arc<str>, usize>,
+    callers: Admission<Arc<str>, CancellationToken>,
     recognised: HashSet<Arc<str>>,
 }
 
@@ -34,7 +34,8 @@ pub(crate) struct ConnectionGuard {
     address: IpAddr,
     ticket: Ticket,
     end: CancellationToken,
-    owner: Mutex<Option<Tenant>>,
+    /// Whose it is, with its place among the callers.
+    owner: Mutex<Option<(Tenant, Option<Ticket>)>>,
 }
 
 /// Whether there was room.
@@ -52,7 +53,7 @@ impl Connections {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         let inside = Inside {
             anonymous: Admission::new(limits.anonymous_connections),
-            callers: HashMap::new(),
+            callers: Admission::new(limits.connections),
             recognised: HashSet::new(),
         };
         Arc::new(Self {
@@ -81,6 +82,12 @@ impl Connections {
         };
         oldest.cancel();
         (entry, Entered::InsteadOfAnother)
+    }
+
+    /// Returns how many connections there are of callers, and of who is not known yet.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let inside = self.inside.lock();
+        (inside.callers.len(), inside.anonymous.len())
     }
 
     /// Notes that a caller was recognised.
@@ -119,27 +126,34 @@ impl ConnectionGuard {
 
     /// Returns whether the node itself is at the other end.
     pub(crate) fn is_node(&self) -> bool {
-        *self.owner.lock() == Some(Tenant::Node)
+        matches!(*self.owner.lock(), Some((Tenant::Node, _)))
     }
 
-    /// Gives the connection to the first tenant who proves who it is.
+    /// Gives the connection to the first tenant who proves who it is. If there are too many in all, the oldest one of
+    /// the caller with the most is ended, unless this one has as many.
+    ///
+    /// # Errors
+    /// If the tenant has its share.
     pub(crate) fn belongs_to(&self, tenant: &Tenant) -> Result<(), TooManyConnections> {
         let mut owner = self.owner.lock();
         if owner.is_some() || matches!(tenant, Tenant::Anonymous(_)) {
             return Ok(());
         }
         let mut inside = self.connections.inside.lock();
+        let mut ticket = None;
         if let Tenant::Caller(id) = tenant {
-            let all: usize = inside.callers.values().sum();
-            let count = inside.callers.get(id).copied().unwrap_or_default();
-            let limits = &self.connections.limits;
-            if count >= limits.caller_connections || all >= limits.connections {
+            if inside.callers.count(id) >= self.connections.limits.caller_connections {
                 return Err(TooManyConnections);
             }
-            inside.callers.insert(id.clone(), count + 1);
+            let entered = inside.callers.enter_if_fair(id.clone(), self.end.clone());
+            let (entered, evicted) = entered.map_err(|_| TooManyConnections)?;
+            if let Some(oldest) = evicted {
+                oldest.cancel();
+            }
+            ticket = Some(entered);
         }
         inside.anonymous.leave(self.ticket);
-        *owner = Some(tenant.clone());
+        *owner = Some((tenant.clone(), ticket));
         Ok(())
     }
 }
@@ -148,14 +162,8 @@ impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let mut inside = self.connections.inside.lock();
         inside.anonymous.leave(self.ticket);
-        let Some(Tenant::Caller(id)) = self.owner.get_mut() else {
-            return;
-        };
-        if let Some(count) = inside.callers.get_mut(id) {
-            *count -= 1;
-            if *count == 0 {
-                inside.callers.remove(id);
-            }
+        if let Some((_, Some(ticket))) = self.owner.get_mut() {
+            inside.callers.leave(*ticket);
         }
     }
 }
@@ -215,17 +223,22 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_has_no_more_connections_than_its_share_and_callers_no_more_than_theirs() {
+    fn a_caller_has_no_more_connections_than_its_share_and_the_greediest_makes_room() {
         let connections = connections();
         let entries: Vec<_> = (0..5).map(|_| enter(&connections, 1)).collect();
         entries[0].belongs_to(&caller("a")).unwrap();
         entries[1].belongs_to(&caller("a")).unwrap();
         entries[2].belongs_to(&caller("a")).unwrap_err();
         entries[2].belongs_to(&caller("b")).unwrap();
-        entries[3].belongs_to(&caller("c")).unwrap_err();
-        assert_eq!(connections.inside.lock().callers.len(), 2);
-        entries[3].belongs_to(&Tenant::Node).unwrap();
+        entries[3].belongs_to(&caller("c")).unwrap();
+        assert!(is_out(&entries[0]) && !is_out(&entries[1]));
+        assert_eq!(connections.counts().0, 3);
+        // Whoever would have as many as the others takes nothing from them.
+        entries[4].belongs_to(&caller("b")).unwrap_err();
+        entries[4].belongs_to(&caller("d")).unwrap_err();
+        entries[4].belongs_to(&Tenant::Node).unwrap();
         drop(entries);
+        assert_eq!(connections.counts(), (0, 0));
         let again = enter(&connections, 1);
         again.belongs_to(&caller("a")).unwrap();
     }

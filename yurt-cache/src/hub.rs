@@ -3,6 +3,7 @@
 mod admin;
 mod autonomy;
 mod boot;
+mod budgets;
 mod certificates;
 mod config;
 mod interface;

@@ -57,6 +57,8 @@ mod remembering;
 mod rights;
 #[path = "hub/servers.rs"]
 mod servers;
+#[path = "hub/shares.rs"]
+mod shares;
 #[path = "hub/site.rs"]
 mod site;
 #[path = "hub/slow_disk.rs"]

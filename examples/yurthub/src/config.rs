@@ -95,9 +95,12 @@ pub(crate) struct Flags {
     /// Requests of one caller at a time [default: 32]
     #[arg(long, value_name = "NUMBER")]
     caller_requests: Option<String>,
-    /// Watches and streams of one caller at a time [default: 128]
+    /// Watches and streams of one caller at a time [default: 512]
     #[arg(long, value_name = "NUMBER")]
     caller_watches: Option<String>,
+    /// Scopes of one caller that are mirrored; others are only forwarded [default: 200]
+    #[arg(long, value_name = "NUMBER")]
+    caller_mirrors: Option<String>,
     /// Requests of one caller in a second [default: 500]
     #[arg(long, value_name = "NUMBER")]
     caller_rate: Option<String>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::autonomy::Autonomy;
+use super::budgets::Budgets;
 use super::interface::{InterfaceError, PodAddress};
 use super::state::State;
 use super::sweep::Sweeping;
@@ -32,6 +33,7 @@ struct Running {
     proxy: Arc<Proxy>,
     metrics: Arc<Metrics>,
     children: Children,
+    connections: Arc<Connections>,
     /// Tasks that come and go with requests, connections and mirrors.
     tasks: Tasks,
     /// Lets running requests end.
@@ -69,6 +71,7 @@ impl Hub {
             state,
             metrics,
             children: Children::default(),
+            connections: Connections::new(self.config.limits.clone()),
             tasks,
             shutdown,
             stop,
@@ -172,6 +175,16 @@ impl Hub {
         running.start("reconcile", |stop| reconcile.run(stop));
         let sweeping = Sweeping::new(&self.config, &state);
         running.metrics.collect(Box::new(sweeping.collector()));
+        let budgets = Budgets {
+            limits: self.config.limits.clone(),
+            registry: state.registry.clone(),
+            upstream: upstream.clone(),
+            verdicts: state.verdicts.clone(),
+            documents: state.documents.clone(),
+            connections: running.connections.clone(),
+            unread: running.proxy.unread.clone(),
+        };
+        running.metrics.collect(Box::new(budgets));
         running.start("sweeping", |stop| sweeping.run(stop));
         let (children, stop) = (&mut running.children, &running.stop);
         self.certificates
@@ -229,7 +242,7 @@ impl Hub {
             proxy: running.proxy.clone(),
             authenticator: running.state.authenticator.clone(),
             metrics: running.metrics.clone(),
-            connections: Connections::new(self.config.limits.clone()),
+            connections: running.connections.clone(),
             heads: listen::LargeHeads::new(),
             streams: self.config.limits.streams(),
             tasks: running.tasks.clone(),

@@ -28,6 +28,9 @@ use yurt_cache::hub::Config;
 
 use super::site::Site;
 
+/// Streams on a connection.
+const STREAMS: u32 = 200;
+
 /// A request as the cloud got it.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
@@ -191,11 +194,13 @@ impl Cloud {
         answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
     ) -> Self {
         let yes = |_| Say::json(201, r#"{"status":{"allowed":true}}"#);
-        Self::reviewing(pki, yes, answer).await
+        Self::listening(pki, STREAMS, yes, answer).await
     }
 
-    async fn reviewing(
+    /// Starts it; it allows so many streams on a connection.
+    async fn listening(
         pki: &Pki,
+        streams: u32,
         review: impl Fn(usize) -> Say + Send + Sync + 'static,
         answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
     ) -> Self {
@@ -205,7 +210,7 @@ impl Cloud {
         let mut serving = JoinSet::new();
         serving.spawn(accept(
             listener,
-            acceptor(pki),
+            (acceptor(pki), streams),
             asked.clone(),
             Arc::new(answer),
             Arc::new(review),
@@ -230,7 +235,7 @@ impl Cloud {
         answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
     ) -> (Self, Site) {
         let pki = Arc::new(Pki::new());
-        let cloud = Self::reviewing(&pki, review, answer).await;
+        let cloud = Self::listening(&pki, STREAMS, review, answer).await;
         let mut site = Site::new(pki, vec![cloud.addr]);
         site.start();
         site.sees_the_cloud(true).await;
@@ -242,8 +247,18 @@ impl Cloud {
         adjust: impl Fn(&mut Config) + Send + Sync + 'static,
         answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
     ) -> (Self, Site) {
+        Self::with_streams(STREAMS, adjust, answer).await
+    }
+
+    /// The same, and it allows so many streams on a connection.
+    pub(crate) async fn with_streams(
+        streams: u32,
+        adjust: impl Fn(&mut Config) + Send + Sync + 'static,
+        answer: impl Fn(&Asked) -> Say + Send + Sync + 'static,
+    ) -> (Self, Site) {
         let pki = Arc::new(Pki::new());
-        let cloud = Self::start(&pki, answer).await;
+        let yes = |_| Say::json(201, r#"{"status":{"allowed":true}}"#);
+        let cloud = Self::listening(&pki, streams, yes, answer).await;
         let mut site = Site::new(pki, vec![cloud.addr]);
         site.adjust(adjust);
         site.start();
@@ -284,7 +299,7 @@ fn acceptor(pki: &Pki) -> TlsAcceptor {
 
 async fn accept(
     listener: TcpListener,
-    tls: TlsAcceptor,
+    (tls, streams): (TlsAcceptor, u32),
     asked: Arc<Mutex<Vec<Asked>>>,
     answer: Arc<Answer>,
     review: Arc<Review>,
@@ -310,7 +325,8 @@ async fn accept(
                     Ok::<_, Infallible>(said)
                 }
             });
-            let builder = auto::Builder::new(TokioExecutor::new());
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder.http2().max_concurrent_streams(streams);
             let _ended = builder
                 .serve_connection(TokioIo::new(stream), service)
                 .await;

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// The keys of the file and the flags that override them.
-pub(super) const KEYS: [(&str, &str); 28] = [
+pub(super) const KEYS: [(&str, &str); 29] = [
     ("nodeName", "--node-name"),
     ("servers", "--server"),
     ("order", "--order"),
@@ -42,6 +42,7 @@ pub(super) const KEYS: [(&str, &str); 28] = [
     ("callerConnections", "--caller-connections"),
     ("callerRequests", "--caller-requests"),
     ("callerWatches", "--caller-watches"),
+    ("callerMirrors", "--caller-mirrors"),
     ("callerRate", "--caller-rate"),
     ("anonymousConnections", "--anonymous-connections"),
     ("bodyLimit", "--body-limit"),
@@ -138,6 +139,7 @@ impl Given {
             one(flags.caller_connections),
             one(flags.caller_requests),
             one(flags.caller_watches),
+            one(flags.caller_mirrors),
             one(flags.caller_rate),
             one(flags.anonymous_connections),
             one(flags.body_limit),
@@ -253,12 +255,14 @@ impl Given {
         let connections = self.optional("callerConnections", check::count);
         let requests = self.optional("callerRequests", check::count);
         let watches = self.optional("callerWatches", check::count);
+        let mirrors = self.optional("callerMirrors", check::count);
         let rate = self.optional("callerRate", check::count);
         let anonymous_connections = self.optional("anonymousConnections", check::count);
         let body = self.optional("bodyLimit", check::count);
         limits.caller_connections = connections.unwrap_or(limits.caller_connections);
         limits.caller_requests = requests.unwrap_or(limits.caller_requests);
         limits.caller_watches = watches.unwrap_or(limits.caller_watches);
+        limits.caller_mirrors = mirrors.unwrap_or(limits.caller_mirrors);
         limits.caller_rate = rate.unwrap_or(limits.caller_rate);
         limits.anonymous_connections =
             anonymous_connections.unwrap_or(limits.anonymous_connections);

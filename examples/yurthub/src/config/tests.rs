@@ -73,6 +73,7 @@ filters: [masterservice=off, masterservice=node, masterservice, proxy=node, serv
 callerConnections: many
 callerRequests: -1
 callerWatches: 0
+callerMirrors: few
 callerRate: 5000000000
 anonymousConnections: 1.5
 bodyLimit: 3Mi
@@ -115,6 +116,7 @@ DIR/config.yaml: filters[4]: \"kube-proxy\" is neither node nor system:serviceac
 DIR/config.yaml: callerConnections: \"many\" is not a whole number above 0
 DIR/config.yaml: callerRequests: \"-1\" is not a whole number above 0
 DIR/config.yaml: callerWatches: \"0\" is not a whole number above 0
+DIR/config.yaml: callerMirrors: \"few\" is not a whole number above 0
 DIR/config.yaml: callerRate: \"5000000000\" is not a whole number above 0
 DIR/config.yaml: anonymousConnections: \"1.5\" is not a whole number above 0
 DIR/config.yaml: bodyLimit: \"3Mi\" is not a whole number above 0
@@ -259,11 +261,12 @@ fn flags_win_over_the_file_and_defaults_fill_the_rest() {
         "--log",
         "warn,yurt_cache=trace",
     ];
-    let text = format!("{GOOD}callerWatches: 7\nbodyLimit: 100\n");
+    let text = format!("{GOOD}callerWatches: 7\ncallerMirrors: 8\nbodyLimit: 100\n");
     let settings = load_in(folder.path(), &text, &flags).unwrap();
     assert_eq!(settings.node_name.as_str(), "n2");
     let mut limits = Limits::default();
     (limits.caller_watches, limits.caller_rate) = (7, 9);
+    limits.caller_mirrors = 8;
     limits.body_bytes = 100;
     assert_eq!(settings.limits, limits);
     let servers: Vec<String> = settings

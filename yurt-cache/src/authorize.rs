@@ -385,6 +385,7 @@ impl Verdicts {
             is_allowed,
             asked,
             said: Some(said),
+            tried: None,
             said_at,
             contact: self.contact.total(now),
             account: caller.account_uid().map(Arc::from),

@@ -111,9 +111,21 @@ impl Verdicts {
 
     async fn ask(self: &Arc<Self>, caller: &Caller, access: &Access) {
         let asked = self.confirm(caller, access, Purpose::Upkeep);
-        // What it says is remembered, and ends what it has to; without an answer it is asked again.
-        if let Ok(Ok(_) | Err(Some(_))) = timeout(ANSWERED_WITHIN, asked).await {
-            self.watches.checked(caller, access, Instant::now());
+        // What it says is remembered, and ends what it has to.
+        match timeout(ANSWERED_WITHIN, asked).await {
+            // The link is gone: it is asked when it is back.
+            Ok(Err(None)) => return,
+            Ok(Err(Some(_))) | Err(_) => self.note_tried(caller, access),
+            Ok(Ok(_)) => {}
+        }
+        self.watches.checked(caller, access, Instant::now());
+    }
+
+    /// A cloud that does not answer, or to which it makes no sense, is not asked the same again and again.
+    pub(super) fn note_tried(&self, caller: &Caller, access: &Access) {
+        let key = access.key(caller.id());
+        if let Some(verdict) = self.known.rows().get_mut(&*key) {
+            verdict.tried = Some(Instant::now());
         }
     }
 
@@ -135,7 +147,8 @@ impl Verdicts {
         let time = self.authenticator.time();
         let mut due = Vec::new();
         for (key, verdict) in self.known.rows().iter().filter(|(_, one)| one.is_allowed) {
-            let age = now.duration_since(verdict.said.unwrap_or(self.opened));
+            let asked = verdict.said.max(verdict.tried).unwrap_or(self.opened);
+            let age = now.duration_since(asked);
             let Some((id, text)) = key.split_once('/') else {
                 continue;
             };

@@ -28,6 +28,8 @@ pub(super) struct Verdict {
     pub(super) asked: Option<Instant>,
     /// When the cloud said it last; None: before this process.
     pub(super) said: Option<Instant>,
+    /// When it was asked in vain since.
+    pub(super) tried: Option<Instant>,
     /// When it said so, by the clock.
     pub(super) said_at: Timestamp,
     /// For how long the cloud had been there in all when it said so.
@@ -90,6 +92,7 @@ impl Verdict {
             is_allowed,
             asked: None,
             said: None,
+            tried: None,
             said_at,
             contact: then,
             account: words.next().filter(|uid| !uid.is_empty()).map(Arc::from),

@@ -40,8 +40,8 @@ pub struct Limits {
     pub caller_verdicts: usize,
     /// Maximum number of documents of one caller; beyond, its least recently used goes.
     pub caller_documents: usize,
-    /// How long an answer waits for a client that does not read on, before it is ended. Logs and other streams of pods
-    /// may wait longer.
+    /// How long an answer waits for a client that does not read on, before it is ended. Watches that have told their
+    /// initial state, logs and other streams of pods may wait longer.
     pub unread: Duration,
     /// Requests per second of one caller; further requests are delayed.
     pub caller_rate: u32,

@@ -39,6 +39,8 @@ pub(crate) struct Unread {
 struct Answer {
     tenant: Tenant,
     weight: Weight,
+    /// It is a watch: what it has not told yet is in the window, for everybody.
+    lasts: bool,
     reading: Mutex<Reading>,
 }
 
@@ -84,6 +86,7 @@ impl Unread {
             let answer = Arc::new(Answer {
                 tenant: tenant.clone(),
                 weight,
+                lasts,
                 reading: Mutex::new(Reading {
                     body: Some(body),
                     waits_since: Some(Instant::now()),
@@ -113,6 +116,7 @@ impl Unread {
             let now = Instant::now();
             for answer in self.answers() {
                 let since = answer.reading.lock().waits_since;
+                let since = since.filter(|_| answer.is_held());
                 if since.is_some_and(|since| now.duration_since(since) >= self.limit) {
                     tracing::debug!(tenant = ?answer.tenant, "an answer ends that its client does not read");
                     answer.give_up();
@@ -165,6 +169,11 @@ fn greediest(answers: &[Arc<Answer>]) -> Option<&Arc<Answer>> {
 }
 
 impl Answer {
+    /// Returns whether anything is held for its client alone.
+    fn is_held(&self) -> bool {
+        !self.lasts || self.weight.bytes() > 0
+    }
+
     /// Lets go of all that the answer holds; whoever reads on sees it break off.
     fn give_up(&self) {
         let body = {
@@ -252,6 +261,7 @@ mod tests {
         tasks.spawn(unread.clone().run(stop.clone()));
         let (mut never, weight) = answer(&unread, "a", 7);
         let (mut read, _) = answer(&unread, "a", 7);
+        let (mut live, _) = answer(&unread, "a", 0);
         let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BoxError>>());
         let silent = Response::new(silent.boxed_unsync());
         let tenant = Tenant::of("a");
@@ -266,6 +276,10 @@ mod tests {
         assert!(matches!(never.frame().await, Some(Err(_))));
         assert!(never.frame().await.is_some_and(|frame| frame.is_err()));
         assert!(is_read(&mut read).await);
+        assert!(
+            is_read(&mut live).await,
+            "a watch that holds nothing may wait"
+        );
         assert!(
             futures_util::poll!(silent.frame()).is_pending(),
             "its client waits"

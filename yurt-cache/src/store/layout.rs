@@ -75,7 +75,7 @@ pub(crate) const VERDICTS: &str = "a/";
 /// For how long the cloud was there in all, in seconds. See `authorize::contact_time`.
 pub(crate) const CONTACT_TIME: &str = "i/online";
 
-/// Discovery, OpenAPI and version: `d/<uri>` and the form that was asked for. See `discovery`.
+/// Discovery, OpenAPI and version: `d/<path>`, the digest if one was asked for, and the form that was sent. See `discovery`.
 pub(crate) const DOCUMENTS: &str = "d/";
 
 /// Tokens that the cloud recognised or refused, by their digest. See `identity::token_cache`.

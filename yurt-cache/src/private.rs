@@ -13,8 +13,8 @@ const FOLDER_MODE: u32 = 0o700;
 /// The bits by which others may do something.
 const OTHERS: u32 = 0o077;
 
-/// How deep folders lie in each other at most: the hub makes two.
-const DEPTH: u32 = 8;
+/// The bit of a folder in which everybody has files of his own.
+const STICKY: u32 = 0o1000;
 
 /// Why permissions are not mended.
 #[derive(Debug, thiserror::Error)]
@@ -36,39 +36,36 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
         .create(folder)
 }
 
-/// Makes a folder if it is missing, and takes from others every right to it and to all that is in it. Links are left
-/// alone. Blocks on the disk.
+/// Makes a folder if it is missing, and takes from others every right to it and to the files in it. Links and folders in it
+/// are left alone: where a mistake names a folder of the system, nothing below it is touched. Blocks on the disk.
 ///
 /// # Errors
-/// If something that others may read belongs to another user, or the disk refuses; one that takes no writes stays as it is.
+/// If something that others may read belongs to another user, the folder is everybody's, as `/tmp`, or the disk refuses;
+/// one that takes no writes stays as it is.
 pub(crate) fn keep(folder: &Path) -> io::Result<()> {
-    let kept = create_folder(folder).and_then(|()| mend(folder, DEPTH));
+    let kept = create_folder(folder).and_then(|()| mend(folder));
     match kept {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
         kept => kept,
     }
 }
 
-fn mend(path: &Path, depth: u32) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(path)?;
-    // A data directory may be a link; a link in it leads to what is not the hub's.
-    let metadata = if metadata.is_symlink() && depth == DEPTH {
-        fs::metadata(path)?
-    } else {
-        metadata
-    };
-    if metadata.is_symlink() {
-        return Ok(());
+fn mend(folder: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(folder)?;
+    if metadata.mode() & STICKY != 0 {
+        let refused = format!("{} is a folder for all users", folder.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, refused));
     }
-    tighten(path, &metadata)?;
-    if !metadata.is_dir() || depth == 0 {
-        return Ok(());
-    }
-    for entry in fs::read_dir(path)? {
-        match mend(&entry?.path(), depth - 1) {
-            // What was there a moment ago was a file on its way to another name.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            mended => mended?,
+    tighten(folder, &metadata)?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // What is gone since was on its way to another name.
+        let metadata = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            metadata => metadata?,
+        };
+        if metadata.is_file() {
+            tighten(&entry.path(), &metadata)?;
         }
     }
     Ok(())
@@ -118,22 +115,33 @@ mod tests {
     }
 
     #[test]
-    fn a_lax_folder_of_before_is_mended_with_all_that_is_in_it() {
+    fn a_lax_folder_of_before_is_mended_with_the_files_in_it() {
         let dir = tempfile::tempdir().unwrap();
         let (elsewhere, folder) = (dir.path().join("elsewhere"), dir.path().join("hub"));
+        let (file, below) = (folder.join("serving.pem"), folder.join("below"));
         lax_file(&elsewhere);
-        fs::create_dir_all(folder.join("store")).unwrap();
-        for lax in [&folder, &folder.join("store")] {
+        fs::create_dir_all(&below).unwrap();
+        lax_file(&file);
+        lax_file(&below.join("file"));
+        for lax in [&folder, &below] {
             fs::set_permissions(lax, Permissions::from_mode(0o755)).unwrap();
         }
-        let files = [folder.join("serving.pem"), folder.join("store/lock")];
-        files.iter().for_each(|file| lax_file(file));
         symlink(&elsewhere, folder.join("link")).unwrap();
         symlink("/nowhere", folder.join("dangling")).unwrap();
         keep(&folder).unwrap();
-        assert_eq!([mode(&folder), mode(&folder.join("store"))], [0o700; 2]);
-        assert_eq!(files.map(|file| mode(&file)), [0o600; 2]);
+        assert_eq!((mode(&folder), mode(&file)), (0o700, 0o600));
         assert_eq!(mode(&elsewhere), 0o644, "what a link leads to is not ours");
+        let of_others = (mode(&below), mode(&below.join("file")));
+        assert_eq!(of_others, (0o755, 0o644), "it keeps itself");
+    }
+
+    #[test]
+    fn a_folder_for_all_users_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
+        let refused = keep(dir.path()).unwrap_err().to_string();
+        assert!(refused.ends_with("is a folder for all users"), "{refused}");
+        assert_eq!(mode(dir.path()), 0o777);
     }
 
     #[test]

@@ -260,6 +260,65 @@ mod tests {
     }
 }
 
+/// What sealing costs.
+#[cfg(test)]
+mod cost {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::super::seal::tests::keys;
+    use super::super::{LogConfig, LogStore};
+    use super::*;
+
+    const SECRETS: usize = 100;
+    const BYTES: usize = 4_096;
+
+    fn key(number: usize) -> String {
+        format!("o//v1/secrets/shop/{number}")
+    }
+
+    /// Returns how long a batch of Secrets takes to be written and synced, and a Secret to be read: the least of many.
+    fn measure(store: &dyn Store) -> (Duration, Duration) {
+        let (mut write, mut read) = (Duration::MAX, Duration::MAX);
+        for round in 0..50_u8 {
+            let mut batch = Batch::new();
+            for number in 0..SECRETS {
+                batch.put(key(number), vec![round; BYTES]);
+            }
+            let began = Instant::now();
+            store.write(batch).unwrap();
+            store.sync().unwrap();
+            write = write.min(began.elapsed());
+            for number in 0..SECRETS {
+                let began = Instant::now();
+                store.get(key(number).as_bytes()).unwrap().unwrap();
+                read = read.min(began.elapsed());
+            }
+        }
+        (write, read)
+    }
+
+    #[test]
+    #[ignore = "a measurement: run it alone, on a quiet machine"]
+    fn sealing_costs_little() {
+        let (dir, sealed_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let clear = LogStore::open(dir.path(), LogConfig::default()).unwrap();
+        let sealed = LogStore::open(sealed_dir.path(), LogConfig::default()).unwrap();
+        let sealed = SealedStore::new(Arc::new(sealed), keys(&[1]));
+        let (write, read) = measure(&clear);
+        let (sealed_write, sealed_read) = measure(&sealed);
+        writeln!(
+            std::io::stderr(),
+            "{SECRETS} Secrets of {BYTES} bytes: written and synced in {write:?} clear, {sealed_write:?} sealed; \
+             one read in {read:?} clear, {sealed_read:?} sealed"
+        )
+        .unwrap();
+        assert!(sealed_read - read <= Duration::from_micros(15));
+    }
+}
+
 #[cfg(test)]
 mod conformance {
     use super::super::MemoryStore;

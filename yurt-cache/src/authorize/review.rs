@@ -5,8 +5,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Access;
-use crate::answer::RETRY;
+use super::{Access, RETRY};
 use crate::codec::Status;
 use crate::identity::Caller;
 use crate::upstream::client::{Content, JSON, outcome};

@@ -183,7 +183,9 @@ async fn drive(
         Some(Err(panicked)) => Some(panicked),
         Some(Ok(Ok(()))) | None => None,
     };
-    if let Some(error) = broken {
+    // A server that closes an idle connection of HTTP/1.1 does not always do it in order.
+    let was_idle = connection.is_http1() && connection.is_idle();
+    if let Some(error) = broken.filter(|_| !was_idle) {
         tracing::debug!(server = %server.address.authority, error, "a connection broke");
         // A request that was just being sent would otherwise wait for an answer for ever.
         connection.close();

@@ -81,6 +81,10 @@ impl Connection {
         self.sender.is_http1()
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight() == 0
+    }
+
     /// Closes the connection unless it is disarmed.
     pub(super) fn guard(&self) -> DropGuard {
         self.closed.clone().drop_guard()

@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::*;
 use crate::codec::{FieldSelector, LabelSelector, TypeMeta};
@@ -100,4 +101,15 @@ fn a_wider_scope_contains_a_narrower_one_and_never_the_other_way() {
     assert!(contains(&selected, &selected));
     assert_eq!(all.containing().count(), 1);
     assert_eq!(selected.containing().count(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_is_due_again_after_ten_minutes() {
+    let (_, mirrors) = mirrors_of([Scope::all(Resource::core("pods"))]);
+    let kind = &mirrors[0].kind;
+    let now = Instant::now();
+    assert!(kind.is_definition_due(now));
+    kind.note_definition(now);
+    assert!(!kind.is_definition_due(now + Duration::from_secs(599)));
+    assert!(kind.is_definition_due(now + Duration::from_secs(600)));
 }

@@ -9,6 +9,7 @@ pub mod egress;
 pub mod fuzzing;
 pub mod identity;
 pub mod link;
+mod local;
 mod network;
 pub mod nodes;
 pub mod server;

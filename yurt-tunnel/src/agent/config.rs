@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use yurt_core::name::NodeName;
 
-use super::{Allow, KeepAlive, local};
+use super::{Allow, KeepAlive};
 use crate::dial::Address;
 use crate::link::Buffers;
+use crate::local;
 
 /// What an agent is to do: the node, the servers and a folder; the rest has defaults.
 #[derive(Clone, Debug)]

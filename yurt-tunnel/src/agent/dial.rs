@@ -12,9 +12,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use yurt_core::name::NodeName;
 use yurt_core::transport::{Error, ErrorKind, Incoming, Stream, Target};
 
+use super::Shared;
 use super::metrics::Outcome;
 use super::policy::{Asked, Forbidden, canonical};
-use super::{Shared, local};
+use crate::local;
 use crate::servers;
 use crate::splice::{self, Socket};
 

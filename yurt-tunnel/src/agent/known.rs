@@ -17,16 +17,28 @@ const MAX_ADDRESSES: usize = 64;
 /// An address that a name leads to no more is a server for so long: many resolvers tell a part of them each time.
 const MISSING: Duration = Duration::from_secs(300);
 
+/// What a server has said counts for so long after it was there last: servers that are gone for good would vouch for each
+/// other for ever.
+const CONFIRMED: Duration = Duration::from_secs(7 * 86_400);
+
 /// Names, who told of them, and the addresses that they lead to.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     configured: Vec<Address>,
     /// What each server has said last.
-    told: BTreeMap<SocketAddr, Vec<Address>>,
+    told: BTreeMap<SocketAddr, Told>,
     /// What was known before the restart; until a server has said more.
     remembered: Vec<Address>,
     /// What each name has led to, and when it did last.
     addresses: BTreeMap<Address, BTreeMap<SocketAddr, Instant>>,
+}
+
+/// What a server has said.
+#[derive(Debug)]
+struct Told {
+    servers: Vec<Address>,
+    /// When the server was there last, as far as that was looked at.
+    confirmed: Option<Instant>,
 }
 
 impl Known {
@@ -52,9 +64,25 @@ impl Known {
     pub(super) fn told(&mut self, teller: SocketAddr, servers: Vec<Address>) {
         if self.servers().contains_key(&teller) {
             self.remembered.clear();
-            self.told.insert(teller, servers);
+            let told = Told {
+                servers,
+                confirmed: None,
+            };
+            self.told.insert(teller, told);
             self.forget();
         }
+    }
+
+    /// Drops what servers have said that were not there for long.
+    pub(super) fn expire(&mut self, now: Instant, is_up: impl Fn(&SocketAddr) -> bool) {
+        self.told.retain(|teller, told| {
+            let confirmed = match is_up(teller) {
+                true => *told.confirmed.insert(now),
+                false => *told.confirmed.get_or_insert(now),
+            };
+            now < confirmed + CONFIRMED
+        });
+        self.forget();
     }
 
     /// Takes the addresses that a name leads to now. Others are forgotten when they were missing for some minutes and
@@ -84,7 +112,8 @@ impl Known {
 
     /// Returns the names that are to be resolved.
     pub(super) fn names(&self) -> BTreeSet<Address> {
-        let told = self.told.values().flatten().chain(&self.remembered);
+        let told = self.told.values().flat_map(|told| &told.servers);
+        let told = told.chain(&self.remembered);
         let told = told.take(MAX_SERVERS * MAX_SERVERS);
         let mut names: BTreeSet<_> = self.configured.iter().cloned().collect();
         for name in told {
@@ -267,6 +296,27 @@ mod tests {
         assert!(known.names().contains(&name("b.one.example:443")));
         resolve(&mut known, &name("tunnel.one.example:443"), vec![at(1)]);
         assert!(!known.names().contains(&name("b.one.example:443")));
+    }
+
+    #[test]
+    fn what_a_server_has_said_is_forgotten_when_it_was_gone_for_a_week() {
+        let mut known = headless();
+        let b = name("b.one.example:443");
+        known.told(at(1), vec![b.clone()]);
+        resolve(&mut known, &b, vec![at(8)]);
+        // It vouches for itself, and is never there.
+        known.told(at(8), vec![b.clone()]);
+        let began = Instant::now();
+        let week = CONFIRMED - Duration::from_secs(1);
+        known.expire(began, |_| true);
+        known.expire(began + week, |_| false);
+        assert!(known.names().contains(&b));
+        known.expire(began + week, |server| *server == at(1));
+        known.expire(began + CONFIRMED, |_| false);
+        assert!(known.names().contains(&b), "the first was there lately");
+        known.expire(began + week + CONFIRMED, |_| false);
+        assert!(!known.names().contains(&b));
+        assert_eq!(of(&known), of(&headless()));
     }
 
     #[test]

@@ -83,6 +83,7 @@ async fn resolve_all(shared: &Shared) -> bool {
         for (name, addresses) in found {
             known.resolved(&name, addresses, now, |server| up.contains(server));
         }
+        known.expire(now, |server| up.contains(server));
         known.servers() != before
     };
     if is_changed {

@@ -1,7 +1,7 @@
 //! Links to other servers: this one connects to each, so that each can reach the agents that are connected here.
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::Shared;
 use super::router::Router;
 use crate::dial::{ABORTED, Address};
 use crate::identity::{Refusal, is_server};
+use crate::local;
 use crate::splice;
 use crate::transport::NamedTransport;
 
@@ -46,7 +47,7 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Address, shutdown: Cancellati
         let addresses = timeout(RESOLVE_LIMIT, lookup_host((peer.host.as_str(), peer.port))).await;
         match addresses {
             Ok(Ok(addresses)) => {
-                for address in addresses.filter(|address| !is_own(&shared, *address)) {
+                for address in addresses.filter(|address| !is_own(shared.address, *address)) {
                     if linked.insert(address) {
                         let (shared, name) = (shared.clone(), peer.host.clone());
                         let shutdown = shutdown.clone();
@@ -70,10 +71,9 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Address, shutdown: Cancellati
 }
 
 /// Whether an address is this server's own: a name may lead to all servers.
-fn is_own(shared: &Shared, address: SocketAddr) -> bool {
-    let own = shared.address;
+fn is_own(own: SocketAddr, address: SocketAddr) -> bool {
     let is_here = if own.ip().is_unspecified() {
-        UdpSocket::bind((address.ip(), 0)).is_ok()
+        local::is_own(address.ip())
     } else {
         own.ip() == address.ip()
     };
@@ -198,5 +198,25 @@ async fn answer(router: Arc<Router>, mut incoming: Box<dyn Incoming>) {
         debug!(%node, stream = agent.id(), %error, "a stream of a peer server was aborted");
         asker.reset(ABORTED);
         agent.reset(ABORTED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_servers_behind_a_name_only_this_one_is_left_out() {
+        let at = |text: &str| text.parse().unwrap();
+        for (own, address, expected) in [
+            ("0.0.0.0:443", "127.0.0.1:443", true),
+            ("0.0.0.0:443", "127.0.0.1:8443", false),
+            // Also where addresses may be bound that are not the machine's.
+            ("0.0.0.0:443", "192.0.2.77:443", false),
+            ("192.0.2.1:443", "192.0.2.1:443", true),
+            ("192.0.2.1:443", "192.0.2.2:443", false),
+        ] {
+            assert_eq!(is_own(at(own), at(address)), expected, "{address} at {own}");
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! Which addresses are this node's own, as its routes tell; no packet is sent.
+//! Which addresses are this machine's own, as its routes tell; no packet is sent.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// Returns the address of this node that packets to `remote` come from.
-pub(super) fn address_towards(remote: SocketAddr) -> io::Result<IpAddr> {
+/// Returns the address of this machine that packets to `remote` come from.
+pub(crate) fn address_towards(remote: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = match remote {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -14,11 +14,11 @@ pub(super) fn address_towards(remote: SocketAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip().to_canonical())
 }
 
-/// Returns whether an address is this node's own.
+/// Returns whether an address is this machine's own.
 ///
-/// It can be bound, and packets to it come from it: on a node that may bind addresses it does not have
+/// It can be bound, and packets to it come from it: on one that may bind addresses it does not have
 /// (`net.ipv4.ip_nonlocal_bind`), the first proves nothing.
-pub(super) fn is_own(address: IpAddr) -> bool {
+pub(crate) fn is_own(address: IpAddr) -> bool {
     const DISCARD: u16 = 9;
     let is_bound = UdpSocket::bind((address, 0)).is_ok();
     is_bound && address_towards((address, DISCARD).into()).is_ok_and(|source| source == address)

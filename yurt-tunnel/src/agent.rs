@@ -14,7 +14,6 @@ mod keep_alive;
 mod keeper;
 mod known;
 mod links;
-mod local;
 mod memory;
 mod metrics;
 mod network;

@@ -90,6 +90,10 @@ pub struct Link {
     offered: usize,
     /// Streams that have ended, and whose last bytes are on their way.
     tails: u64,
+    /// Whether the ends tell each other that they have read an end, as nothing else shows what has arrived.
+    tells_ends: bool,
+    /// The streams that have ended here, and whose end the peer has not read.
+    unread_ends: BTreeSet<StreamId>,
     budget: Budget,
     /// When to look for credit that was not used, if there is any to give back.
     release_at: Option<Duration>,
@@ -140,9 +144,20 @@ impl Link {
             placed: 0,
             offered: 0,
             tails: 0,
+            tells_ends: false,
+            unread_ends: BTreeSet::new(),
             events: VecDeque::new(),
             counts: Counts::default(),
         })
+    }
+
+    /// Tells the peer of each end that is read, and waits for it to do so: for what does not know what has arrived.
+    #[must_use]
+    pub fn telling_ends(self) -> Self {
+        Self {
+            tells_ends: true,
+            ..self
+        }
     }
 
     // === What the shell takes ===
@@ -187,7 +202,7 @@ impl Link {
     /// Returns how many streams have ended whose last bytes are on their way.
     #[must_use]
     pub fn tails(&self) -> u64 {
-        self.tails
+        self.tails + self.unread_ends.len() as u64
     }
 
     /// Returns how many bytes the peer may send before anything more is read.
@@ -212,7 +227,7 @@ impl Link {
     // === Inside ===
 
     fn used(&self) -> Use {
-        match self.streams.is_empty() && self.tails == 0 {
+        match self.streams.is_empty() && self.tails() == 0 {
             true => Use::Idle,
             false => Use::Busy,
         }
@@ -261,9 +276,17 @@ impl Link {
     }
 
     fn half_ended(&mut self, id: StreamId) {
-        if self.streams.get(&id).is_some_and(Stream::is_over) {
-            self.remove(id, false);
+        let Some(stream) = self.streams.get(&id).filter(|stream| stream.is_over()) else {
+            return;
+        };
+        if self.tells_ends && !stream.is_end_read() {
+            self.unread_ends.insert(id);
+            // An honest peer has no more streams than these.
+            if self.unread_ends.len() as u64 > self.config.streams.max(self.peer.streams) {
+                self.unread_ends.pop_first();
+            }
         }
+        self.remove(id, false);
     }
 
     fn remove(&mut self, id: StreamId, early: bool) {
@@ -322,6 +345,7 @@ impl Link {
         for (_, stream) in self.streams.drain() {
             self.budget.give_back(stream.window());
         }
+        self.unread_ends.clear();
         self.deadlines.clear();
         self.waiting.clear();
         self.placed = 0;

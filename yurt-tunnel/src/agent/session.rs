@@ -55,9 +55,12 @@ pub(super) async fn finish(
         let _ = timeout(ANSWER, session.ping()).await;
         let _ = count.wait_for(|count| *count == 0).await;
         // The last bytes of the last stream are on their way, which may be slow.
-        while session.stats().streams > 0 {
-            sleep(Duration::from_millis(20)).await;
-        }
+        let arrived = async {
+            while session.stats().streams > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = timeout(TAIL_LIMIT, arrived).await;
         let _ = timeout(ANSWER, session.ping()).await;
     };
     tokio::select! {
@@ -73,6 +76,9 @@ pub(super) async fn finish(
     drop(place);
     stop.cancel();
 }
+
+/// How long the last bytes may take: 8 MiB over a link of 256 kbit/s.
+const TAIL_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long a server may take to answer when nothing else is waited for.
 const ANSWER: Duration = Duration::from_secs(5);

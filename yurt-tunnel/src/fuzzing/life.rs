@@ -81,6 +81,7 @@ impl Life {
             window,
         };
         let link = Link::new(role, config.clone(), hello, Duration::ZERO).ok()?;
+        let link = link.telling_ends();
         Some(Self {
             link,
             role,

@@ -108,6 +108,10 @@ impl Link {
     pub fn ended(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.ended(&mut self.budget);
+            if self.tells_ends {
+                self.events
+                    .push_back(Event::Send(Frame::End { stream: id }));
+            }
         }
         self.half_ended(id);
     }

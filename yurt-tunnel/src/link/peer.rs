@@ -35,6 +35,7 @@ impl Link {
             }
             Frame::Drain => self.on_drain(),
             Frame::Reset { stream, code } => self.on_reset(stream, code),
+            Frame::End { stream } => self.on_end(stream),
             Frame::Close { kind, reason } => {
                 let kind = if kind == ErrorKind::Protocol {
                     kind
@@ -149,8 +150,17 @@ impl Link {
         }
     }
 
+    fn on_end(&mut self, id: StreamId) {
+        match self.streams.get_mut(&id) {
+            Some(stream) => stream.end_read(),
+            None => drop(self.unread_ends.remove(&id)),
+        }
+    }
+
     fn on_reset(&mut self, id: StreamId, code: u16) {
         let Some(stream) = self.streams.get_mut(&id) else {
+            // It will not be read to its end.
+            self.unread_ends.remove(&id);
             return;
         };
         match stream.phase() {

@@ -31,6 +31,8 @@ pub(super) struct Stream {
     /// When credit was asked for, or used, last.
     used: Duration,
     finished: bool,
+    /// The peer has read the end.
+    end_read: bool,
     ended: bool,
     /// The peer has reset it before its acceptance arrived.
     reset: Option<u16>,
@@ -69,6 +71,7 @@ impl Stream {
             limit,
             used: Duration::ZERO,
             finished: false,
+            end_read: false,
             ended: false,
             reset: None,
             inflow: Inflow::new(config.window),
@@ -168,6 +171,14 @@ impl Stream {
 
     pub(super) fn finished(&mut self) {
         self.finished = true;
+    }
+
+    pub(super) fn end_read(&mut self) {
+        self.end_read = true;
+    }
+
+    pub(super) fn is_end_read(&self) -> bool {
+        self.end_read
     }
 
     pub(super) fn ended(&mut self, budget: &mut Budget) {

@@ -408,3 +408,52 @@ fn a_link_whose_last_bytes_have_arrived_is_idle() {
     link.tail_arrives();
     assert_eq!(link.timeout(), Some(SECOND * 301));
 }
+
+#[test]
+fn a_stream_counts_until_the_peer_has_read_its_end_where_nothing_else_tells() {
+    let end = |stream| Frame::End { stream };
+    let mut link = link(Role::Opener, &small()).telling_ends();
+    let [first, second] = [(); 2].map(|()| open(&mut link, SECOND));
+    for id in [first, second] {
+        link.finished(id);
+        assert!(events(&mut link).is_empty());
+        if id == second {
+            link.on_frame(end(id), SECOND);
+        }
+        link.ended(id);
+        let told = format!("Send(End {{ stream: {id} }})");
+        assert_eq!(events(&mut link), [told], "the peer is told as well");
+    }
+    assert_eq!((link.streams(), link.tails()), (0, 1));
+    link.on_frame(end(7), SECOND);
+    assert_eq!(link.tails(), 1, "that is another's");
+    link.on_frame(end(first), SECOND);
+    assert_eq!(link.tails(), 0);
+}
+
+#[test]
+fn an_end_that_will_not_be_read_is_not_waited_for() {
+    let mut link = link(Role::Opener, &small()).telling_ends();
+    let pass = |link: &mut Link| {
+        let id = open(link, SECOND);
+        link.finished(id);
+        link.ended(id);
+        id
+    };
+    let reset = pass(&mut link);
+    let code = 0;
+    link.on_frame(
+        Frame::Reset {
+            stream: reset,
+            code,
+        },
+        SECOND,
+    );
+    assert_eq!(link.tails(), 0, "its owner has dropped it");
+    for _ in 0..10 {
+        pass(&mut link);
+    }
+    assert_eq!(link.tails(), 2, "a peer that never tells costs no more");
+    link.close("it goes");
+    assert_eq!(link.tails(), 0);
+}

@@ -24,6 +24,8 @@ pub(crate) trait Carrier: Send + Sync + 'static {
     type Send: SendPipe;
     /// The peer's direction of a pipe.
     type Receive: ReceivePipe;
+    /// Whether [`SendPipe::arrival`] tells when all has arrived; else the ends of a session tell each other.
+    const TELLS_ARRIVAL: bool;
 
     /// Begins a pipe; only the end that listened can.
     fn open(

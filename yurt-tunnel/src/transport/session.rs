@@ -113,6 +113,10 @@ impl<C: Carrier> Handle<C> {
             Role::Acceptor => Some(mpsc::channel(config.backlog)),
         };
         let link = Link::new(role, config, hello, Duration::ZERO)?;
+        let link = match C::TELLS_ARRIVAL {
+            true => link,
+            false => link.telling_ends(),
+        };
         let (state_tx, state) = watch::channel(State::Open);
         let (offers_tx, offers) = inbox.unzip();
         let (done_tx, done) = watch::channel(false);

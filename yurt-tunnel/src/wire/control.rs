@@ -16,6 +16,7 @@ const DRAIN: u8 = 5;
 const CLOSE: u8 = 6;
 const RESET: u8 = 7;
 const RELEASE: u8 = 8;
+const END: u8 = 9;
 
 /// A message about the session, or about the credit of one of its streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,11 @@ pub enum Frame {
         stream: u64,
         /// Why, for the program.
         code: u16,
+    },
+    /// The end of what the peer said on a stream was read; said where what carries the session does not tell.
+    End {
+        /// The stream.
+        stream: u64,
     },
 }
 
@@ -103,6 +109,7 @@ impl Frame {
                 put_number(out, *stream);
                 put_number(out, u64::from(*code));
             }),
+            Self::End { stream } => message(out, END, |out| put_number(out, *stream)),
         }
     }
 
@@ -138,6 +145,9 @@ impl Frame {
                 stream: body.number()?,
                 code: u16::try_from(body.number()?)
                     .map_err(|_| Malformed("a code that is too large"))?,
+            },
+            END => Self::End {
+                stream: body.number()?,
             },
             _ => return Ok(None),
         }))

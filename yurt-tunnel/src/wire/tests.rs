@@ -46,6 +46,10 @@ fn the_bytes_of_version_1_stay_what_they_are() {
         .encode(out)
     });
     assert_eq!(release, [8, 0, 3, 5, 63, 1]);
+    assert_eq!(
+        encoded(|out| Frame::End { stream: 5 }.encode(out)),
+        [9, 0, 1, 5]
+    );
     let close = Frame::Close {
         kind: ErrorKind::Reset(300),
         reason: "é".to_owned(),
@@ -173,6 +177,7 @@ proptest! {
             Frame::Ping(a),
             Frame::Pong(b),
             Frame::Drain,
+            Frame::End { stream: a },
             Frame::Reset { stream: 7, code: u16::MAX },
             Frame::Close { kind, reason },
         ] {

@@ -6,7 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UdpSocket;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -106,5 +107,81 @@ async fn a_stream_counts_until_its_last_bytes_have_arrived() {
         .await
         .unwrap()
         .unwrap();
+    assert!(heard == said);
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut held: watch::Receiver<bool>) {
+    let mut piece = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut piece).await {
+        drop(held.wait_for(|held| !held).await);
+        if to.write_all(&piece[..count]).await.is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown().await; // its peer may be gone
+}
+
+async fn tcp_relay(to: SocketAddr) -> Relay {
+    let front = TcpListener::bind(loopback()).await.unwrap();
+    let address = front.local_addr().unwrap();
+    let (is_held, held) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut passing = JoinSet::new();
+        while let Ok((front, _)) = front.accept().await {
+            let back = TcpStream::connect(to).await.unwrap();
+            let ((up, to_front), (down, to_back)) = (front.into_split(), back.into_split());
+            passing.spawn(pass(up, to_back, held.clone()));
+            passing.spawn(pass(down, to_front, held.clone()));
+        }
+    });
+    Relay {
+        address,
+        is_held,
+        _tasks: tasks,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_over_http2_counts_until_its_end_was_read() {
+    let site = Site::new();
+    let config = Config::default();
+    let listener = Way::H2.transport(site.server(), config.clone());
+    let listener = listener.listen(loopback()).await.unwrap();
+    let relay = tcp_relay(listener.address()).await;
+    let edge = Way::H2.transport(site.node("edge-1"), config);
+    let (acceptor, opener) = tokio::join!(
+        edge.connect(relay.address, "tunnel.test"),
+        listener.accept()
+    );
+    let (acceptor, opener) = (acceptor.unwrap(), opener.unwrap().unwrap());
+    let open = opener.open(Open::new(Target::Echo, PATIENCE));
+    let accept = async { acceptor.accept().await?.accept().await };
+    let (ours, theirs) = tokio::join!(open, accept);
+    let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+    ours.shutdown().await.unwrap();
+    assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
+
+    relay.is_held.send_replace(true);
+    let said = vec![7; 50_000];
+    theirs.write_all(&said).await.unwrap();
+    theirs.shutdown().await.unwrap();
+    drop(theirs);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(acceptor.stats().streams, 1, "nothing of it has arrived");
+
+    relay.is_held.send_replace(false);
+    let over = async {
+        while acceptor.stats().streams > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        // An agent closes its session now.
+        acceptor.close("nothing is left to be done").await;
+    };
+    let mut heard = Vec::new();
+    let hear = async { ours.read_to_end(&mut heard).await.unwrap() };
+    timeout(PATIENCE, async { tokio::join!(over, hear) })
+        .await
+        .expect("it comes to its end");
     assert!(heard == said);
 }

@@ -114,7 +114,14 @@ impl World {
             jitter: Duration::from_micros(rng.u64(0..100_000)),
             cut,
         };
-        let link = |role| Link::new(role, config.clone(), config.hello(), Duration::ZERO).unwrap();
+        let tells_ends = rng.bool();
+        let link = |role| {
+            let link = Link::new(role, config.clone(), config.hello(), Duration::ZERO).unwrap();
+            match tells_ends {
+                true => link.telling_ends(),
+                false => link,
+            }
+        };
         let mut world = Self {
             fate,
             now: Duration::ZERO,

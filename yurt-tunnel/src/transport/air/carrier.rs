@@ -68,6 +68,7 @@ impl Drop for AirCarrier {
 impl Carrier for AirCarrier {
     type Send = AirSend;
     type Receive = AirReceive;
+    const TELLS_ARRIVAL: bool = false;
 
     async fn open(&self, _: Priority) -> io::Result<Pipe> {
         let direction = || {

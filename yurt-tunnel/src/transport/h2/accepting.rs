@@ -71,6 +71,7 @@ impl AcceptingCarrier {
 impl Carrier for AcceptingCarrier {
     type Send = H2Send;
     type Receive = H2Receive;
+    const TELLS_ARRIVAL: bool = false;
 
     async fn open(&self, _: Priority) -> io::Result<(H2Send, H2Receive)> {
         Err(lost_error("the end that connects opens no streams"))

@@ -83,6 +83,7 @@ impl Opening {
 impl Carrier for OpeningCarrier {
     type Send = H2Send;
     type Receive = H2Receive;
+    const TELLS_ARRIVAL: bool = false;
 
     async fn open(&self, priority: Priority) -> io::Result<(H2Send, H2Receive)> {
         let second = match priority {

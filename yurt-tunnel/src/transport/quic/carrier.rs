@@ -68,6 +68,7 @@ impl QuicCarrier {
 impl Carrier for QuicCarrier {
     type Send = QuicSend;
     type Receive = QuicReceive;
+    const TELLS_ARRIVAL: bool = true;
 
     async fn open(&self, priority: Priority) -> io::Result<(QuicSend, QuicReceive)> {
         let opened = self.connection.open_bi().await;

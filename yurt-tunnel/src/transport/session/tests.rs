@@ -104,6 +104,7 @@ fn pipe(end: DuplexStream, fate: &Arc<Mutex<Fate>>) -> Pipe {
 impl Carrier for Slow {
     type Send = SlowSend;
     type Receive = SlowReceive;
+    const TELLS_ARRIVAL: bool = false;
 
     async fn open(&self, _: Priority) -> io::Result<Pipe> {
         let (near, far) = duplex(64 << 10);

@@ -19,7 +19,7 @@ impl World {
             .all(|state| matches!(state, State::Closed { .. }));
         self.to_open == 0
             && self.fate_is_past(is_closed)
-            && self.links.iter().all(|link| link.streams() == 0)
+            && (self.links.iter()).all(|link| link.streams() == 0 && link.tails() == 0)
             && self
                 .owners
                 .iter()

@@ -70,8 +70,7 @@ pub(crate) struct Flags {
     /// Where the hub remembers [default: /var/lib/yurthub]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
-    /// The keys that seal Secrets and tokens in dataDir, 32 bytes in base64 in a line; $CREDENTIALS_DIRECTORY/NAME is a
-    /// systemd credential
+    /// A file with the keys that seal Secrets and tokens in dataDir, one per line
     #[arg(long, value_name = "FILE")]
     seal_key_file: Option<String>,
     /// How long what the cloud said of a caller counts while it is away: 12h, 30d [default: 30d]

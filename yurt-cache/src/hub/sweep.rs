@@ -179,7 +179,7 @@ impl Collector for SweepCollector {
             MetricType::Counter,
         )?)?;
         let verdicts = Held {
-            objects: self.verdicts.held()[0].0,
+            objects: self.verdicts.held().map(|(held, _)| held).iter().sum(),
             bytes: 0,
         };
         let remembered = [

@@ -580,11 +580,15 @@ mod tests {
     async fn watches_over_http1_leave_connections_to_requests() {
         let pool = Arc::new(Pool::default());
         let watch = Purpose::Lasting(Tenant::Node);
-        let mut held = Vec::new();
+        let (mut peers, mut held) = (Vec::new(), Vec::new());
         loop {
             match pool.take(0, &watch) {
                 Taken::Stream(permit) => held.push(permit),
-                Taken::Dial => pool.add(http1_connection(&pool).await.0),
+                Taken::Dial => {
+                    let (connection, peer) = http1_connection(&pool).await;
+                    pool.add(connection);
+                    peers.push(peer);
+                }
                 Taken::Full | Taken::NoShare => break,
             }
         }
@@ -592,7 +596,9 @@ mod tests {
         for _ in held.len()..MAX_HTTP1 {
             assert!(take(&pool, 0).is_none());
             drop(pool.begin_dial().unwrap());
-            pool.add(http1_connection(&pool).await.0);
+            let (connection, peer) = http1_connection(&pool).await;
+            pool.add(connection);
+            peers.push(peer);
             held.push(take(&pool, 0).unwrap());
         }
         assert!(matches!(pool.take(0, &Purpose::Request), Taken::Full));

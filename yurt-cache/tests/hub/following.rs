@@ -211,6 +211,22 @@ async fn a_cloud_that_was_restored_from_a_backup_is_noticed_although_its_watch_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cloud_that_stands_before_the_mirror_proves_nothing_of_it() {
+    let (_cloud, site) = Cloud::with_hub(|asked| match (asked.is_watch(), asked.before) {
+        (true, _) => Say::silence(),
+        (false, 0) if !asked.is_barrier() => Say::list(500, &[("a", 400)]),
+        (false, _) if asked.is_revision() => Say::list(500, &[]),
+        (false, _) => Say::list(90, &[("b", 80)]),
+    })
+    .await;
+    site.node().get(FROM_MIRROR).await.unwrap().expect(200);
+    site.is_live(SCOPE).await;
+    let list = site.node().get(MAPS).await.unwrap();
+    assert_eq!(list.header("x-yurt-served-from"), "cloud");
+    assert_eq!(names(&list.expect(200)), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_whose_revisions_are_no_numbers_is_forwarded_and_not_asked_in_a_loop() {
     let (cloud, site) = Cloud::with_hub(|asked| match asked.is_watch() {
         true => Say::silence(),

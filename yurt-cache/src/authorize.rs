@@ -285,8 +285,9 @@ impl Verdicts {
             (*caller == Caller::Node || is_in_time) && verdict.is_of(caller.account_uid())
         };
         let known = self.known.rows();
-        let mut said = keys.iter().filter_map(|key| known.get(key.as_str()));
-        said.find(counts).cloned()
+        let said = keys.iter().filter_map(|key| known.get(key.as_str()));
+        let last = said.filter(counts).max_by_key(|verdict| verdict.said_at);
+        last.cloned()
     }
 
     /// Returns whether the cloud has said anything of just this.
@@ -349,9 +350,14 @@ impl Verdicts {
         if purpose == Purpose::Request {
             self.callers.note(caller);
         }
+        // Who was refused it before is told nothing new of its rights to more.
+        let known = self.known(caller, access);
+        let is_new = known.is_none_or(|before| before.is_allowed);
         let verdict = self.note(caller, access, (is_allowed, Instant::now()), purpose);
         if !is_allowed {
-            self.doubt(caller, access);
+            if is_new {
+                self.doubt(caller, access);
+            }
             let is_over =
                 |one: &Caller, watched: &Access| one.id() == caller.id() && watched == access;
             self.watches.end(is_over, &access.forbidden(""));

@@ -26,7 +26,7 @@ mod wait;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,7 @@ use self::mirrored::Asked;
 pub(crate) use self::public::{PublicAnswers, PublicPath};
 use self::route::{Have, Remember, Route, route};
 use self::unread::Unread;
-use crate::answer;
+use crate::answer::{self, RETRY};
 use crate::api::request::{ApiRequest, Verb};
 use crate::authorize::{Verdicts, local_write};
 use crate::body::{self, Body};
@@ -228,7 +228,17 @@ impl Proxy {
             }) => Err(unsent(&error, self.since())),
             Err(Broken { parts, error, .. }) if api.verb != Verb::Write && !api.is_upgrade => {
                 tracing::debug!(%error, uri = %parts.uri, "the link broke under a read");
-                self.cut_off(exchange, &parts).await
+                let answered = self.cut_off(exchange, &parts).await;
+                match answered {
+                    // Only the cloud refuses while it is there.
+                    Err(status) if is_refusal(status.code) && self.is_still_there().await => {
+                        Err(Status::unavailable(
+                            "the connection to the cloud broke under this read: send it again",
+                            Some(RETRY),
+                        ))
+                    }
+                    answered => answered,
+                }
             }
             Err(Broken { error, .. }) => Err(unsent(&error, self.since())),
         }
@@ -248,4 +258,8 @@ impl Proxy {
             route => self.local(exchange, route, parts, Link::Cut).await,
         }
     }
+}
+
+fn is_refusal(code: StatusCode) -> bool {
+    matches!(code, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }

@@ -98,7 +98,7 @@ impl OpenWatches {
             if is_over && let Some(open) = open.upgrade() {
                 open.ended.send_replace(Some(refusal.clone()));
             }
-            !is_over
+            !is_over && open.strong_count() > 0
         });
     }
 }

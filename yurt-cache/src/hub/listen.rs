@@ -293,6 +293,8 @@ impl Listening {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
+        // Over HTTP/2 the head is gone with the request.
+        let place = place.filter(|_| is_http1);
         response.map(|body| body::holding(body, place))
     }
 

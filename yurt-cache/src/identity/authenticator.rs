@@ -34,9 +34,6 @@ const RECOGNISED_FOR: Duration = Duration::from_secs(120);
 /// How old keys may be that say that a token which names one of them is forged.
 const KEYS_COUNT_FOR: Duration = Duration::from_secs(2 * 3_600);
 
-/// How old keys may be that say that there is no other one.
-const JUST_NOW: Duration = Duration::from_secs(10);
-
 /// Tokens whose signature is not verified again at each request.
 const VERIFIED: usize = 1_024;
 
@@ -131,7 +128,10 @@ impl Authenticator {
             return Ok(());
         };
         match token.stranger().and_then(|stranger| stranger.refused) {
-            Some(refused) => Err(Status::unauthorized().saying(refused.to_string())),
+            Some(refused) => {
+                tracing::debug!(%refused, "a token is refused without the cloud");
+                Err(Status::unauthorized())
+            }
             None => Ok(()),
         }
     }
@@ -148,10 +148,6 @@ impl Authenticator {
         let account = match vouch {
             Vouch::For(account) => account,
             Vouch::Forged if issuer == Issuer::Hub || are_keys_of(KEYS_COUNT_FOR) => {
-                return (Some(unknown(validity)), Some(Refused::Forged));
-            }
-            // It has just been looked whether there is such a key.
-            Vouch::UnknownKey if are_keys_of(JUST_NOW) => {
                 return (Some(unknown(validity)), Some(Refused::Forged));
             }
             Vouch::UnknownKey => {

@@ -24,6 +24,9 @@ const STILL_CUT: Duration = Duration::from_millis(400);
 /// shows what it remembers.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 
+/// How long it takes at most to see that the cloud is gone, once a connection to it broke.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long at most a write that the node can stand behind waits for a hub to know whether the cloud is there: as long
 /// as a connection that nobody answers.
 const WRITE_WAITS: Duration = Duration::from_secs(5);
@@ -75,6 +78,13 @@ impl Proxy {
             Reach::CutOff { .. } => Link::Cut,
             Reach::Unknown | Reach::Online => Link::Up,
         }
+    }
+
+    /// Returns whether the cloud is there although a connection to it broke; that takes a moment to be seen.
+    pub(super) async fn is_still_there(&self) -> bool {
+        let mut reach = self.reach();
+        let gone = reach.wait_for(|reach| *reach != Reach::Online);
+        timeout(GONE_WITHIN, gone).await.is_err()
     }
 
     /// Returns for how long the cloud has been away, `None` while it is there.

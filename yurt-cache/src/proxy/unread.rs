@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,6 +51,8 @@ struct Reading {
     /// Since when its client has something to read; `None` while the client waits.
     waits_since: Option<Instant>,
     is_given_up: bool,
+    /// Who waits for the body.
+    reader: Option<Waker>,
 }
 
 /// A body that tells whether it is read.
@@ -91,6 +93,7 @@ impl Unread {
                     body: Some(body),
                     waits_since: Some(Instant::now()),
                     is_given_up: false,
+                    reader: None,
                 }),
             });
             let is_heavy = answer.weight.bytes() > LIGHT;
@@ -180,6 +183,9 @@ impl Answer {
             let mut reading = self.reading.lock();
             reading.is_given_up = reading.body.is_some();
             reading.waits_since = None;
+            if let Some(reader) = reading.reader.take() {
+                reader.wake();
+            }
             reading.body.take()
         };
         drop(body);
@@ -200,7 +206,10 @@ impl http_body::Body for Attended {
             let unread = || Err("its client did not read this answer".into());
             return Poll::Ready(reading.is_given_up.then(unread));
         };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
+        let polled = Pin::new(body).poll_frame(cx);
+        // What the body waits for goes with it when it is given up.
+        reading.reader = polled.is_pending().then(|| cx.waker().clone());
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(_)) => reading.waits_since = Some(Instant::now()),
             Some(Err(_)) | None => reading.body = None,

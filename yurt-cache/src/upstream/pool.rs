@@ -31,6 +31,9 @@ const MAX_HTTP1: usize = 512;
 /// Dials at a time to a server of HTTP/1.1, where a connection does for one request only.
 const HTTP1_DIALS: usize = 32;
 
+/// The same where no request shares a connection.
+const EXCLUSIVE_DIALS: usize = 8;
+
 // === Connection ===
 
 /// One connection.
@@ -203,6 +206,8 @@ pub(super) struct Pool {
 struct Inner {
     connections: Vec<Arc<Connection>>,
     lasting: Lasting,
+    /// Each request has a connection of its own: a server ends that of one whose token it refuses.
+    is_exclusive: bool,
     dialing: usize,
     /// The server speaks HTTP/1.1, as far as the last connection says.
     is_http1: bool,
@@ -213,6 +218,18 @@ struct Inner {
 }
 
 impl Pool {
+    /// Makes one whose requests share no connection.
+    pub(super) fn exclusive() -> Self {
+        let inner = Inner {
+            is_exclusive: true,
+            ..Inner::default()
+        };
+        Self {
+            inner: Mutex::new(inner),
+            changed: Arc::default(),
+        }
+    }
+
     /// A stream on a connection with room, dialled since the TLS files last changed.
     pub(super) fn take(self: &Arc<Self>, generation: u64, purpose: &Purpose) -> Taken {
         let mut inner = self.inner.lock();
@@ -257,6 +274,15 @@ impl Pool {
         self.changed.clone()
     }
 
+    /// Whether there is a connection that takes requests.
+    pub(super) fn has_open(&self) -> bool {
+        let inner = self.inner.lock();
+        inner
+            .connections
+            .iter()
+            .any(|connection| connection.is_open())
+    }
+
     /// Whether the server speaks HTTP/1.1, as far as it is known.
     pub(super) fn is_http1(&self) -> bool {
         self.inner.lock().is_http1
@@ -267,6 +293,8 @@ impl Pool {
         let mut inner = self.inner.lock();
         let (dials, connections) = if inner.is_http1 {
             (HTTP1_DIALS, MAX_HTTP1)
+        } else if inner.is_exclusive {
+            (EXCLUSIVE_DIALS, MAX_CONNECTIONS)
         } else {
             (1, usize::MAX)
         };
@@ -327,10 +355,13 @@ impl Inner {
             let connections = self.connections.iter();
             connections.filter(move |connection| connection.generation >= generation)
         };
-        if let Some(connection) = current().find(|connection| connection.has_room()) {
+        let is_free = |connection: &&Arc<Connection>| {
+            connection.has_room() && (!self.is_exclusive || connection.in_flight() == 0)
+        };
+        if let Some(connection) = current().find(is_free) {
             return Some(connection);
         }
-        if self.is_http1 || self.connections.len() < MAX_CONNECTIONS {
+        if self.is_http1 || self.is_exclusive || self.connections.len() < MAX_CONNECTIONS {
             return None;
         }
         let allows = |connection: &&Arc<Connection>| {
@@ -351,8 +382,8 @@ impl Inner {
 
     /// Returns how many streams there can be.
     fn streams(&self) -> usize {
-        if self.is_http1 {
-            return MAX_HTTP1;
+        if self.is_http1 || self.is_exclusive {
+            return self.max_connections();
         }
         let connections = self.connections.iter();
         let limits =
@@ -449,6 +480,20 @@ mod tests {
             .collect();
         // Four fill the empty one, the others are spread.
         assert_eq!(used, [4, 4, 4, 4, 5, 5]);
+    }
+
+    #[tokio::test]
+    async fn in_an_exclusive_pool_no_request_shares_a_connection() {
+        let pool = Arc::new(Pool::exclusive());
+        let (first, _first) = connection(0).await;
+        pool.add(first.clone());
+        let permit = take(&pool, 0);
+        assert!(is_same(permit.as_ref(), &first));
+        assert!(matches!(pool.take(0, &Purpose::Request), Taken::Dial));
+        let dialing = [(); EXCLUSIVE_DIALS].map(|()| pool.begin_dial());
+        assert!(dialing.iter().all(Option::is_some) && pool.begin_dial().is_none());
+        drop(permit);
+        assert!(is_same(take(&pool, 0).as_ref(), &first));
     }
 
     #[tokio::test]

@@ -75,7 +75,7 @@ impl Set {
             address,
             node: Arc::default(),
             bearer: Arc::default(),
-            stranger: Arc::default(),
+            stranger: Arc::new(Pool::exclusive()),
             dialled_in: AtomicU64::new(0),
             epoch: Mutex::new(stop.child_token()),
             probe_now: Notify::new(),

@@ -13,6 +13,7 @@ mod owner;
 mod pace;
 mod peer;
 mod stream;
+mod unread;
 
 #[cfg(test)]
 mod simulation;
@@ -30,6 +31,7 @@ use self::credit::Budget;
 use self::liveness::{Liveness, Use};
 use self::pace::Pace;
 use self::stream::{Phase, Stream};
+use self::unread::UnreadEnds;
 use crate::wire::{Frame, Hello, VERSION};
 
 /// The number of a stream.
@@ -93,7 +95,7 @@ pub struct Link {
     /// Whether the ends tell each other that they have read an end, as nothing else shows what has arrived.
     tells_ends: bool,
     /// The streams that have ended here, and whose end the peer has not read.
-    unread_ends: BTreeSet<StreamId>,
+    unread_ends: UnreadEnds,
     budget: Budget,
     /// When to look for credit that was not used, if there is any to give back.
     release_at: Option<Duration>,
@@ -128,6 +130,7 @@ impl Link {
             let message = format!("the peer speaks version {} and not {VERSION}", peer.version);
             return Err(Error::new(ErrorKind::Protocol, message));
         }
+        let most_unread_ends = config.streams.min(peer.streams);
         Ok(Self {
             role,
             budget: Budget::new(&config),
@@ -145,17 +148,18 @@ impl Link {
             offered: 0,
             tails: 0,
             tells_ends: false,
-            unread_ends: BTreeSet::new(),
+            unread_ends: UnreadEnds::new(most_unread_ends),
             events: VecDeque::new(),
             counts: Counts::default(),
         })
     }
 
     /// Tells the peer of each end that is read, and waits for it to do so: for what does not know what has arrived.
+    /// With a peer that does not speak of ends, nothing changes.
     #[must_use]
     pub fn telling_ends(self) -> Self {
         Self {
-            tells_ends: true,
+            tells_ends: self.peer.tells_ends,
             ..self
         }
     }
@@ -174,8 +178,9 @@ impl Link {
             return None;
         }
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let unread = self.unread_ends.timeout();
         let silence = Some(self.liveness.timeout(self.used()));
-        [deadline, self.release_at, silence]
+        [deadline, self.release_at, unread, silence]
             .into_iter()
             .flatten()
             .min()
@@ -202,7 +207,7 @@ impl Link {
     /// Returns how many streams have ended whose last bytes are on their way.
     #[must_use]
     pub fn tails(&self) -> u64 {
-        self.tails + self.unread_ends.len() as u64
+        self.tails + self.unread_ends.count()
     }
 
     /// Returns how many bytes the peer may send before anything more is read.
@@ -275,16 +280,12 @@ impl Link {
             .push_back(Event::Fail(id, ErrorKind::Reset(code), message));
     }
 
-    fn half_ended(&mut self, id: StreamId) {
+    fn half_ended(&mut self, id: StreamId, now: Duration) {
         let Some(stream) = self.streams.get(&id).filter(|stream| stream.is_over()) else {
             return;
         };
         if self.tells_ends && !stream.is_end_read() {
-            self.unread_ends.insert(id);
-            // An honest peer has no more streams than these.
-            if self.unread_ends.len() as u64 > self.config.streams.max(self.peer.streams) {
-                self.unread_ends.pop_first();
-            }
+            self.unread_ends.insert(id, now);
         }
         self.remove(id, false);
     }

@@ -79,6 +79,7 @@ impl Life {
             version: VERSION,
             streams,
             window,
+            tells_ends: true,
         };
         let link = Link::new(role, config.clone(), hello, Duration::ZERO).ok()?;
         let link = link.telling_ends();
@@ -100,6 +101,7 @@ impl Life {
         let Some(event) = script.byte() else {
             return false;
         };
+        let now = self.now;
         match event % 16 {
             0 | 1 => self.hear(script),
             2 => self.hear_head(script),
@@ -107,8 +109,8 @@ impl Life {
             4 => self.answer(script),
             5 => self.send(script),
             6 => self.read(script),
-            7 => self.with_open(script, |link, id| link.finished(id)),
-            8 => self.with_open(script, |link, id| link.ended(id)),
+            7 => self.with_open(script, |link, id| link.finished(id, now)),
+            8 => self.with_open(script, |link, id| link.ended(id, now)),
             9 => self.forget(script),
             10 => self.link.drain(),
             11 => self.link.close("its owner has closed it"),

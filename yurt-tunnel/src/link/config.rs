@@ -59,6 +59,7 @@ impl Config {
             version: VERSION,
             streams: self.streams,
             window: self.window,
+            tells_ends: true,
         }
     }
 }

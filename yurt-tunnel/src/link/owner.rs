@@ -97,15 +97,15 @@ impl Link {
     }
 
     /// Notes that the owner has ended its direction, after all bytes.
-    pub fn finished(&mut self, id: StreamId) {
+    pub fn finished(&mut self, id: StreamId, now: Duration) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.finished();
         }
-        self.half_ended(id);
+        self.half_ended(id, now);
     }
 
     /// Notes that the owner has read the end of the peer's direction.
-    pub fn ended(&mut self, id: StreamId) {
+    pub fn ended(&mut self, id: StreamId, now: Duration) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.ended(&mut self.budget);
             if self.tells_ends {
@@ -113,7 +113,7 @@ impl Link {
                     .push_back(Event::Send(Frame::End { stream: id }));
             }
         }
-        self.half_ended(id);
+        self.half_ended(id, now);
     }
 
     /// Notes that a stream has ended whose last bytes are on their way.

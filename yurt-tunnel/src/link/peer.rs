@@ -98,6 +98,7 @@ impl Link {
             return;
         }
         self.expire(now);
+        self.unread_ends.expire(now);
         self.release(now);
         match self.liveness.on_timeout(now, self.used()) {
             Due::Nothing => {}
@@ -153,14 +154,14 @@ impl Link {
     fn on_end(&mut self, id: StreamId) {
         match self.streams.get_mut(&id) {
             Some(stream) => stream.end_read(),
-            None => drop(self.unread_ends.remove(&id)),
+            None => self.unread_ends.read(id),
         }
     }
 
     fn on_reset(&mut self, id: StreamId, code: u16) {
         let Some(stream) = self.streams.get_mut(&id) else {
             // It will not be read to its end.
-            self.unread_ends.remove(&id);
+            self.unread_ends.read(id);
             return;
         };
         match stream.phase() {

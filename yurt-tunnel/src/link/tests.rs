@@ -64,9 +64,9 @@ fn an_open_beyond_the_peers_limit_begins_when_a_stream_ends() {
     open(&mut link, SECOND);
     let third = link.open(&echo(5), SECOND).unwrap();
     assert!(events(&mut link).is_empty(), "there is no place");
-    link.finished(first);
+    link.finished(first, SECOND);
     assert!(events(&mut link).is_empty(), "half an end is none");
-    link.ended(first);
+    link.ended(first, SECOND);
     assert_eq!(events(&mut link), [format!("Begin({third})")]);
 }
 
@@ -326,7 +326,7 @@ fn what_a_direction_had_is_there_for_another_when_it_has_ended() {
             link.received(id, bytes, SECOND).unwrap();
         }
         if id == streams[0] {
-            link.ended(id);
+            link.ended(id, SECOND);
         }
     }
     assert_eq!(link.exposure(), 225, "the second has all that one may have");
@@ -415,12 +415,12 @@ fn a_stream_counts_until_the_peer_has_read_its_end_where_nothing_else_tells() {
     let mut link = link(Role::Opener, &small()).telling_ends();
     let [first, second] = [(); 2].map(|()| open(&mut link, SECOND));
     for id in [first, second] {
-        link.finished(id);
+        link.finished(id, SECOND);
         assert!(events(&mut link).is_empty());
         if id == second {
             link.on_frame(end(id), SECOND);
         }
-        link.ended(id);
+        link.ended(id, SECOND);
         let told = format!("Send(End {{ stream: {id} }})");
         assert_eq!(events(&mut link), [told], "the peer is told as well");
     }
@@ -434,13 +434,7 @@ fn a_stream_counts_until_the_peer_has_read_its_end_where_nothing_else_tells() {
 #[test]
 fn an_end_that_will_not_be_read_is_not_waited_for() {
     let mut link = link(Role::Opener, &small()).telling_ends();
-    let pass = |link: &mut Link| {
-        let id = open(link, SECOND);
-        link.finished(id);
-        link.ended(id);
-        id
-    };
-    let reset = pass(&mut link);
+    let reset = pass(&mut link, SECOND);
     let code = 0;
     link.on_frame(
         Frame::Reset {
@@ -451,9 +445,67 @@ fn an_end_that_will_not_be_read_is_not_waited_for() {
     );
     assert_eq!(link.tails(), 0, "its owner has dropped it");
     for _ in 0..10 {
-        pass(&mut link);
+        pass(&mut link, SECOND);
     }
     assert_eq!(link.tails(), 2, "a peer that never tells costs no more");
     link.close("it goes");
     assert_eq!(link.tails(), 0);
+}
+
+/// Opens a stream that ends in both directions.
+fn pass(link: &mut Link, now: Duration) -> StreamId {
+    let id = open(link, now);
+    link.finished(id, now);
+    link.ended(id, now);
+    id
+}
+
+#[test]
+fn a_peer_of_an_earlier_version_is_told_of_no_ends_and_asked_for_none() {
+    let config = small();
+    let earlier = Hello {
+        tells_ends: false,
+        ..config.hello()
+    };
+    let link = Link::new(Role::Opener, config, earlier, Duration::ZERO);
+    let mut link = link.unwrap().telling_ends();
+    pass(&mut link, SECOND);
+    assert!(events(&mut link).is_empty());
+    assert_eq!(link.tails(), 0);
+}
+
+#[test]
+fn an_end_that_is_never_read_is_forgotten_after_minutes_and_the_link_is_idle() {
+    let mut link = link(Role::Opener, &small()).telling_ends();
+    pass(&mut link, SECOND);
+    let mut now = SECOND;
+    let mut pings = 0;
+    while link.tails() > 0 {
+        now = link.timeout().unwrap();
+        link.on_timeout(now);
+        while let Some(event) = link.poll() {
+            if let Event::Send(Frame::Ping(number)) = event {
+                pings += 1;
+                link.on_frame(Frame::Pong(number), now);
+            }
+        }
+    }
+    assert_eq!(now, SECOND * 301);
+    assert!(pings > 10, "it is asked as any that is in use: {pings}");
+    assert!(link.timeout() > Some(now + SECOND * 60), "it is idle");
+}
+
+#[test]
+fn a_peer_that_claims_to_take_more_streams_has_no_more_ends_held_for_it() {
+    let config = small();
+    let boastful = Hello {
+        streams: 1 << 60,
+        ..config.hello()
+    };
+    let link = Link::new(Role::Opener, config, boastful, Duration::ZERO);
+    let mut link = link.unwrap().telling_ends();
+    for _ in 0..10 {
+        pass(&mut link, SECOND);
+    }
+    assert_eq!(link.tails(), 2);
 }

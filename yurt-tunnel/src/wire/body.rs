@@ -15,6 +15,10 @@ impl<'a> Body<'a> {
         Self(bytes)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
         let (byte, rest) = self
             .0

@@ -76,6 +76,8 @@ pub struct Hello {
     pub streams: u64,
     /// How many bytes of each stream it takes before the first [`Frame::Credit`].
     pub window: u64,
+    /// Whether it says [`Frame::End`]; earlier versions do not.
+    pub tells_ends: bool,
 }
 
 impl Frame {
@@ -86,6 +88,7 @@ impl Frame {
                 put_number(out, hello.version);
                 put_number(out, hello.streams);
                 put_number(out, hello.window);
+                put_number(out, u64::from(hello.tells_ends));
             }),
             Self::Credit { stream, limit } => message(out, CREDIT, |out| {
                 put_number(out, *stream);
@@ -124,6 +127,7 @@ impl Frame {
                 version: body.number()?,
                 streams: body.number()?,
                 window: body.number()?,
+                tells_ends: !body.is_empty() && body.number()? & 1 == 1,
             }),
             CREDIT => Self::Credit {
                 stream: body.number()?,

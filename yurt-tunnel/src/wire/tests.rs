@@ -26,9 +26,10 @@ fn the_bytes_of_version_1_stay_what_they_are() {
         version: 1,
         streams: 1024,
         window: 65536,
+        tells_ends: true,
     };
-    let hello = encoded(|out| Frame::Hello(hello).encode(out));
-    assert_eq!(hello, [1, 0, 7, 1, 0x44, 0, 0x80, 1, 0, 0]);
+    let bytes = encoded(|out| Frame::Hello(hello).encode(out));
+    assert_eq!(bytes, [1, 0, 8, 1, 0x44, 0, 0x80, 1, 0, 0, 1]);
     let credit = encoded(|out| {
         Frame::Credit {
             stream: 5,
@@ -84,6 +85,21 @@ fn what_a_later_version_adds_is_ignored() {
     let frame = Frame::decode(ping[0], &ping[PREFIX..]).unwrap();
     assert_eq!(frame, Some(Frame::Ping(7)));
     assert_eq!(Frame::decode(99, b"anything").unwrap(), None);
+}
+
+#[test]
+fn an_earlier_version_says_nothing_of_ends() {
+    let earlier = [1, 0x44, 0, 0x80, 1, 0, 0];
+    let hello = Hello {
+        version: 1,
+        streams: 1024,
+        window: 65536,
+        tells_ends: false,
+    };
+    assert_eq!(
+        Frame::decode(1, &earlier).unwrap(),
+        Some(Frame::Hello(hello))
+    );
 }
 
 #[test]
@@ -169,9 +185,10 @@ proptest! {
         kind in kinds(),
         reason in ".{0,200}",
         (a, b, c) in (0..1_u64 << 62, 0..1_u64 << 62, 0..1_u64 << 62),
+        tells_ends in any::<bool>(),
     ) {
         for frame in [
-            Frame::Hello(Hello { version: a, streams: b, window: c }),
+            Frame::Hello(Hello { version: a, streams: b, window: c, tells_ends }),
             Frame::Credit { stream: a, limit: b },
             Frame::Release { stream: a, from: b, to: c },
             Frame::Ping(a),

@@ -58,6 +58,7 @@ impl Rude {
             version: VERSION,
             streams: 10,
             window: 1 << 16,
+            tells_ends: false,
         };
         self.say_frame(&Frame::Hello(hello)).await;
     }
@@ -113,6 +114,7 @@ async fn a_hello_that_is_none_or_of_another_version_makes_no_session() {
         version: VERSION + 1,
         streams: 1,
         window: 1,
+        tells_ends: false,
     });
     let mut other_version = Vec::new();
     other.encode(&mut other_version);

@@ -309,7 +309,7 @@ impl World {
         let left = owner.to_write - owner.written;
         if left == 0 {
             owner.is_shut = true;
-            self.links[end].finished(id);
+            self.links[end].finished(id, self.now);
             self.send((end, Pipe::Stream(id)), Payload::End);
             return self.settle(end);
         }
@@ -345,7 +345,7 @@ impl World {
             received.expect("an honest peer keeps to its credit");
         } else if owner.end_arrived && !owner.is_ended {
             owner.is_ended = true;
-            self.links[end].ended(id);
+            self.links[end].ended(id, self.now);
         }
         if !owner.is_ended {
             // Some readers are slow, and some sleep.

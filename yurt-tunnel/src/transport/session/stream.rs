@@ -157,7 +157,7 @@ impl<C: Carrier> AsyncRead for TunnelStream<C> {
         let id = self.id;
         if bytes == 0 {
             self.is_ended = true;
-            self.core.with(|inner, _| inner.link.ended(id));
+            self.core.with(|inner, now| inner.link.ended(id, now));
             return Poll::Ready(Ok(()));
         }
         let received = self
@@ -220,7 +220,7 @@ impl<C: Carrier> AsyncWrite for TunnelStream<C> {
         }
         self.is_finished = true;
         let id = self.id;
-        self.core.with(|inner, _| inner.link.finished(id));
+        self.core.with(|inner, now| inner.link.finished(id, now));
         Poll::Ready(Ok(()))
     }
 }

@@ -113,7 +113,7 @@ impl Inflow {
         self.window = self.window.min(budget.initial);
     }
 
-    /// Takes bytes that were read; returns a new limit when half of the window is used up.
+    /// Takes bytes that were read; returns a higher limit when half of the window is used up.
     pub(super) fn received(
         &mut self,
         bytes: u64,
@@ -134,7 +134,12 @@ impl Inflow {
         let is_quick = now.saturating_sub(self.granted) < QUICK.max(round_trip * 2);
         self.window = budget.adjusted(self.window, is_quick);
         self.granted = now;
-        self.limit = self.read + self.window;
-        Ok(Some(self.limit))
+        let limit = self.read.saturating_add(self.window);
+        // The same again would raise a peer that has just given some of it back.
+        if limit <= self.limit {
+            return Ok(None);
+        }
+        self.limit = limit;
+        Ok(Some(limit))
     }
 }

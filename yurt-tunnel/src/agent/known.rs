@@ -18,7 +18,7 @@ const MAX_ADDRESSES: usize = 64;
 const MISSING: Duration = Duration::from_secs(300);
 
 /// What a server has said counts for so long after it was there last: servers that are gone for good would vouch for each
-/// other for ever.
+/// other for ever. Time in which no server is there does not count, as the node itself is cut off then.
 const CONFIRMED: Duration = Duration::from_secs(7 * 86_400);
 
 /// Names, who told of them, and the addresses that they lead to.
@@ -31,14 +31,18 @@ pub(super) struct Known {
     remembered: Vec<Address>,
     /// What each name has led to, and when it did last.
     addresses: BTreeMap<Address, BTreeMap<SocketAddr, Instant>>,
+    /// How long some server was there, as far as that was looked at.
+    connected: Duration,
+    /// When that was looked at last.
+    looked: Option<Instant>,
 }
 
 /// What a server has said.
 #[derive(Debug)]
 struct Told {
     servers: Vec<Address>,
-    /// When the server was there last, as far as that was looked at.
-    confirmed: Option<Instant>,
+    /// When the server was there last, by the time in which some server is.
+    confirmed: Duration,
 }
 
 impl Known {
@@ -66,7 +70,7 @@ impl Known {
             self.remembered.clear();
             let told = Told {
                 servers,
-                confirmed: None,
+                confirmed: self.connected,
             };
             self.told.insert(teller, told);
             self.forget();
@@ -74,13 +78,17 @@ impl Known {
     }
 
     /// Drops what servers have said that were not there for long.
-    pub(super) fn expire(&mut self, now: Instant, is_up: impl Fn(&SocketAddr) -> bool) {
+    pub(super) fn expire(&mut self, now: Instant, up: &BTreeSet<SocketAddr>) {
+        let before = self.looked.replace(now).unwrap_or(now);
+        if !up.is_empty() {
+            self.connected += now - before;
+        }
+        let connected = self.connected;
         self.told.retain(|teller, told| {
-            let confirmed = match is_up(teller) {
-                true => *told.confirmed.insert(now),
-                false => *told.confirmed.get_or_insert(now),
-            };
-            now < confirmed + CONFIRMED
+            if up.contains(teller) {
+                told.confirmed = connected;
+            }
+            connected < told.confirmed + CONFIRMED
         });
         self.forget();
     }
@@ -308,15 +316,33 @@ mod tests {
         known.told(at(8), vec![b.clone()]);
         let began = Instant::now();
         let week = CONFIRMED - Duration::from_secs(1);
-        known.expire(began, |_| true);
-        known.expire(began + week, |_| false);
+        let [first, second] = [1, 2].map(|last| BTreeSet::from([at(last)]));
+        known.expire(began, &BTreeSet::from([at(1), at(8)]));
+        known.expire(began + week, &second);
         assert!(known.names().contains(&b));
-        known.expire(began + week, |server| *server == at(1));
-        known.expire(began + CONFIRMED, |_| false);
+        known.expire(began + week, &first);
+        known.expire(began + CONFIRMED, &second);
         assert!(known.names().contains(&b), "the first was there lately");
-        known.expire(began + week + CONFIRMED, |_| false);
+        known.expire(began + week + CONFIRMED, &second);
         assert!(!known.names().contains(&b));
         assert_eq!(of(&known), of(&headless()));
+    }
+
+    #[test]
+    fn a_node_that_was_itself_cut_off_for_weeks_forgets_nothing() {
+        let mut known = headless();
+        let b = name("b.one.example:443");
+        known.told(at(1), vec![b.clone()]);
+        let began = Instant::now();
+        let up = BTreeSet::from([at(1)]);
+        known.expire(began, &up);
+        for week in 1..=4 {
+            known.expire(began + week * CONFIRMED, &BTreeSet::new());
+        }
+        // The first server that is back is another one.
+        let back = began + 4 * CONFIRMED + Duration::from_secs(30);
+        known.expire(back, &BTreeSet::from([at(2)]));
+        assert!(known.names().contains(&b));
     }
 
     #[test]

@@ -83,7 +83,7 @@ async fn resolve_all(shared: &Shared) -> bool {
         for (name, addresses) in found {
             known.resolved(&name, addresses, now, |server| up.contains(server));
         }
-        known.expire(now, |server| up.contains(server));
+        known.expire(now, &up);
         known.servers() != before
     };
     if is_changed {

@@ -168,8 +168,10 @@ impl Registry {
     /// Returns the sum of all sessions' counters, including closed ones.
     #[must_use]
     pub(super) fn totals(&self) -> Totals {
-        let mut totals = self.0.lock().past.clone();
-        for (_, entry) in self.all() {
+        // A session that is removed meanwhile must not be in neither: counters do not go back.
+        let inner = self.0.lock();
+        let mut totals = inner.past.clone();
+        for entry in inner.members.values().flatten() {
             totals.add(entry.transport, &entry.session.stats());
         }
         totals

@@ -80,6 +80,7 @@ impl Life {
             streams,
             window,
             tells_ends: true,
+            takes_credit_back: true,
         };
         let link = Link::new(role, config.clone(), hello, Duration::ZERO).ok()?;
         let link = link.telling_ends();

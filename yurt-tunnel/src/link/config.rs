@@ -60,6 +60,7 @@ impl Config {
             streams: self.streams,
             window: self.window,
             tells_ends: true,
+            takes_credit_back: true,
         }
     }
 }

@@ -123,7 +123,7 @@ impl Link {
         if stream.raise(limit) {
             self.events.push_back(Event::Credit(id));
         }
-        if stream.has_grown(self.peer.window) {
+        if self.peer.takes_credit_back && stream.has_grown(self.peer.window) {
             self.release_at.get_or_insert(now + UNUSED);
         }
     }

@@ -287,6 +287,23 @@ fn credit_that_was_not_used_for_long_is_given_back() {
 }
 
 #[test]
+fn a_peer_of_an_earlier_version_is_given_no_credit_back() {
+    let config = small();
+    let earlier = Hello {
+        takes_credit_back: false,
+        ..config.hello()
+    };
+    let mut link = Link::new(Role::Opener, config, earlier, Duration::ZERO).unwrap();
+    let stream = open(&mut link, SECOND);
+    link.on_frame(Frame::Credit { stream, limit: 300 }, SECOND);
+    link.on_timeout(SECOND * 20);
+    let sent = frames(&mut link);
+    let is_ping = |frame: &Frame| matches!(frame, Frame::Ping(_));
+    assert!(sent.iter().all(is_ping), "{sent:?}");
+    assert_eq!(link.credit(stream), 300, "it would wait for more in vain");
+}
+
+#[test]
 fn what_a_quiet_stream_gives_back_is_there_for_another() {
     let mut link = link(Role::Opener, &small());
     let [quiet, other] = [(); 2].map(|()| open(&mut link, SECOND));

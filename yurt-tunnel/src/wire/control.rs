@@ -78,6 +78,37 @@ pub struct Hello {
     pub window: u64,
     /// Whether it says [`Frame::End`]; earlier versions do not.
     pub tells_ends: bool,
+    /// Whether it understands [`Frame::Release`]; earlier versions do not.
+    pub takes_credit_back: bool,
+}
+
+const TELLS_ENDS: u64 = 1;
+const TAKES_CREDIT_BACK: u64 = 2;
+
+impl Hello {
+    /// What it can do, a bit for each.
+    fn abilities(&self) -> u64 {
+        let tells_ends = if self.tells_ends { TELLS_ENDS } else { 0 };
+        let takes_credit_back = if self.takes_credit_back {
+            TAKES_CREDIT_BACK
+        } else {
+            0
+        };
+        tells_ends | takes_credit_back
+    }
+
+    fn decode(body: &mut Body<'_>) -> Result<Self, Malformed> {
+        let (version, streams, window) = (body.number()?, body.number()?, body.number()?);
+        // An earlier version ends here.
+        let abilities = if body.is_empty() { 0 } else { body.number()? };
+        Ok(Self {
+            version,
+            streams,
+            window,
+            tells_ends: abilities & TELLS_ENDS != 0,
+            takes_credit_back: abilities & TAKES_CREDIT_BACK != 0,
+        })
+    }
 }
 
 impl Frame {
@@ -88,7 +119,7 @@ impl Frame {
                 put_number(out, hello.version);
                 put_number(out, hello.streams);
                 put_number(out, hello.window);
-                put_number(out, u64::from(hello.tells_ends));
+                put_number(out, hello.abilities());
             }),
             Self::Credit { stream, limit } => message(out, CREDIT, |out| {
                 put_number(out, *stream);
@@ -123,12 +154,7 @@ impl Frame {
     pub fn decode(kind: u8, body: &[u8]) -> Result<Option<Self>, Malformed> {
         let mut body = Body::new(body);
         Ok(Some(match kind {
-            HELLO => Self::Hello(Hello {
-                version: body.number()?,
-                streams: body.number()?,
-                window: body.number()?,
-                tells_ends: !body.is_empty() && body.number()? & 1 == 1,
-            }),
+            HELLO => Self::Hello(Hello::decode(&mut body)?),
             CREDIT => Self::Credit {
                 stream: body.number()?,
                 limit: body.number()?,

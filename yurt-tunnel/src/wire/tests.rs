@@ -27,9 +27,10 @@ fn the_bytes_of_version_1_stay_what_they_are() {
         streams: 1024,
         window: 65536,
         tells_ends: true,
+        takes_credit_back: true,
     };
     let bytes = encoded(|out| Frame::Hello(hello).encode(out));
-    assert_eq!(bytes, [1, 0, 8, 1, 0x44, 0, 0x80, 1, 0, 0, 1]);
+    assert_eq!(bytes, [1, 0, 8, 1, 0x44, 0, 0x80, 1, 0, 0, 3]);
     let credit = encoded(|out| {
         Frame::Credit {
             stream: 5,
@@ -88,13 +89,14 @@ fn what_a_later_version_adds_is_ignored() {
 }
 
 #[test]
-fn an_earlier_version_says_nothing_of_ends() {
+fn an_earlier_version_has_none_of_the_abilities_of_this_one() {
     let earlier = [1, 0x44, 0, 0x80, 1, 0, 0];
     let hello = Hello {
         version: 1,
         streams: 1024,
         window: 65536,
         tells_ends: false,
+        takes_credit_back: false,
     };
     assert_eq!(
         Frame::decode(1, &earlier).unwrap(),
@@ -185,10 +187,10 @@ proptest! {
         kind in kinds(),
         reason in ".{0,200}",
         (a, b, c) in (0..1_u64 << 62, 0..1_u64 << 62, 0..1_u64 << 62),
-        tells_ends in any::<bool>(),
+        (tells_ends, takes_credit_back) in (any::<bool>(), any::<bool>()),
     ) {
         for frame in [
-            Frame::Hello(Hello { version: a, streams: b, window: c, tells_ends }),
+            Frame::Hello(Hello { version: a, streams: b, window: c, tells_ends, takes_credit_back }),
             Frame::Credit { stream: a, limit: b },
             Frame::Release { stream: a, from: b, to: c },
             Frame::Ping(a),

@@ -59,6 +59,7 @@ impl Rude {
             streams: 10,
             window: 1 << 16,
             tells_ends: false,
+            takes_credit_back: false,
         };
         self.say_frame(&Frame::Hello(hello)).await;
     }
@@ -115,6 +116,7 @@ async fn a_hello_that_is_none_or_of_another_version_makes_no_session() {
         streams: 1,
         window: 1,
         tells_ends: false,
+        takes_credit_back: false,
     });
     let mut other_version = Vec::new();
     other.encode(&mut other_version);

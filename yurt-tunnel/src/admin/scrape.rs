@@ -41,7 +41,7 @@ impl Collector for Held {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Bytes that sessions hold for slow readers beyond the first windows of streams";
         gauge(&mut to, "buffers_used_bytes", help, self.0.used())?;
-        let help = "Bytes that all sessions together may hold so";
+        let help = "The most bytes that all sessions together may hold for slow readers";
         gauge(&mut to, "buffers_limit_bytes", help, self.0.limit())
     }
 }
@@ -104,10 +104,8 @@ impl Totals {
                 ConstCounter::new(of(traffic)).encode(family.encode_family(&labels)?)?;
             }
         }
-        let (name, help) = (
-            format!("wire_{name}"),
-            "The same, all together, with what carries them: all but the headers of IP and of UDP or TCP",
-        );
+        let name = format!("wire_{name}");
+        let help = "Bytes on the wire by transport, for all purposes: with TLS and the frames of QUIC or HTTP/2, without the headers of IP, UDP and TCP";
         let mut family = to.encode_descriptor(&name, help, None, MetricType::Counter)?;
         for (transport, stats) in &self.0 {
             let labels = [("transport", *transport)];
@@ -143,7 +141,7 @@ fn encode_sum(to: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
     for (name, help, value) in [
         (
             "streams",
-            "Streams that are open or being opened",
+            "Streams that are open or being opened, or whose last bytes are on their way",
             stats.streams,
         ),
         (

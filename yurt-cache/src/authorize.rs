@@ -39,7 +39,7 @@ use self::verdict::Verdict;
 use crate::codec::Status;
 use crate::identity::{Authenticator, Caller, later};
 use crate::store::layout;
-use crate::store::table::{Place, Table};
+use crate::store::table::{Place, Rows, Table};
 use crate::tasks::Tasks;
 use crate::upstream::{Link, Reach, Upstream};
 
@@ -398,13 +398,14 @@ impl Verdicts {
             written: stands.as_ref().map_or(said_at, |before| before.written),
         };
         let key: Arc<str> = access.key(caller.id()).into();
-        let room = self.room(&self.known.rows(), &key, &verdict, now);
-        let Ok(gone) = room else {
+        let room = |known: &Rows<Verdict>| {
+            let gone = self.room(known, &key, &verdict, now).ok()?;
+            Some(gone.into_iter().collect())
+        };
+        let inserted = self.known.insert_if(key.clone(), verdict.clone(), room);
+        let Some(mut changed) = inserted else {
             return verdict;
         };
-        let mut changed = self
-            .known
-            .insert(key.clone(), verdict.clone(), |_| gone.into_iter().collect());
         // A denial of what was never allowed is as good as nothing after a restart.
         let is_worth_it = is_allowed || was_allowed || self.takes_back(caller, access);
         if stands.is_none() && is_worth_it {

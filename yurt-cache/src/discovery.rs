@@ -200,7 +200,9 @@ impl Documents {
         let Some(place) = place(uri) else {
             return Ok(None);
         };
-        for wanted in form::wanted(headers) {
+        // kube-apiserver names no form for `/openapi/v3`, whatever is asked for: Go's library calls it text.
+        let sniffed = Wanted::Form("text/plain".to_owned());
+        for wanted in form::wanted(headers).into_iter().chain([sniffed]) {
             let Some(key) = self.find(&place, &wanted) else {
                 continue;
             };
@@ -322,6 +324,10 @@ fn answer(value: &Bytes, accepts_gzip: bool) -> Option<Response<Body>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::header::ACCEPT;
+
     use super::*;
 
     fn place_of(uri: &str) -> String {
@@ -344,6 +350,31 @@ mod tests {
         assert_ne!(place_of("/openapi/v3/api?hash=B"), hashed);
         assert_eq!(place_of("/openapi/v3/api?hash="), "/openapi/v3/api");
         assert_ne!(place_of("/api"), place_of("/apis"));
+    }
+
+    #[test]
+    fn what_a_server_calls_text_whatever_is_asked_for_is_found_again() {
+        let bounds = Bounds {
+            age: Duration::MAX,
+            budget: Budget::new(10, 10_000),
+        };
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let now = Instant::now();
+        let documents = Documents::open(store, bounds, 10, now).unwrap();
+        let header = |name, value: &'static str| {
+            HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+        };
+        let text = header(CONTENT_TYPE, "text/plain; charset=utf-8");
+        let (uri, tenant) = (Uri::from_static("/openapi/v3"), Tenant::of("a"));
+        documents
+            .remember(&uri, (&text, b"{}"), &tenant, now)
+            .unwrap();
+        let json = header(ACCEPT, "application/json");
+        let found = documents.answer(&uri, &json, &tenant, now).unwrap();
+        assert_eq!(
+            found.unwrap().headers()[CONTENT_TYPE],
+            "text/plain; charset=utf-8"
+        );
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(crate) struct Flags {
     /// How long what the cloud said of a caller counts while it is away: 12h, 30d [default: 30d]
     #[arg(long, value_name = "TIME")]
     verdict_limit: Option<String>,
-    /// The same for who may read Secrets, if that is shorter; not for the node itself [default: 24h]
+    /// The same for reading Secrets, if shorter; the node is exempt [default: 24h]
     #[arg(long, value_name = "TIME")]
     secret_verdict_limit: Option<String>,
     /// Where pods reach the hub, such as 169.254.2.1:10268; without it none is sent here

@@ -87,6 +87,20 @@ impl<V: Send + 'static> Table<V> {
         gone
     }
 
+    /// The same, but only if `room` makes some.
+    pub(crate) fn insert_if(
+        &self,
+        key: Arc<str>,
+        row: V,
+        room: impl FnOnce(&Rows<V>) -> Option<Vec<Arc<str>>>,
+    ) -> Option<Vec<Arc<str>>> {
+        let mut rows = self.rows.lock();
+        let gone = room(&rows)?;
+        let gone = take_out(&mut rows, |_| gone);
+        rows.insert(key, row);
+        Some(gone)
+    }
+
     /// Takes out what `evict` names; returns it.
     pub(crate) fn evict(&self, evict: impl FnOnce(&Rows<V>) -> Vec<Arc<str>>) -> Vec<Arc<str>> {
         take_out(&mut self.rows.lock(), evict)

@@ -98,23 +98,17 @@ impl Shared {
         dialing: Dialing,
     ) {
         let within = self.config.connect_timeout;
+        let pool = self.set.server(index).pool(credential);
         match self.dial(index, credential, &epoch, within).await {
-            Ok(connection) => self.set.server(index).pool(credential).add(connection),
+            Ok(connection) => pool.add(connection),
             // One of many dials that fails says little of a server to which there are connections: it is probed.
-            Err(error) if credential == Credential::Stranger || self.is_connected(index) => {
+            Err(error) if credential == Credential::Stranger || pool.has_open() => {
                 tracing::debug!(%error, ?credential, "no further connection");
                 self.set.server(index).probe_now.notify_one();
             }
             Err(error) => self.set.mark_down(index, &epoch, &error),
         }
         drop(dialing);
-    }
-
-    fn is_connected(&self, index: usize) -> bool {
-        let server = self.set.server(index);
-        [Credential::Node, Credential::Bearer]
-            .iter()
-            .any(|credential| server.pool(*credential).has_open())
     }
 
     /// Opens a connection, which is driven from then on and closed when `epoch` ends.

@@ -75,8 +75,12 @@ impl Proxy {
                 return Waited::Forward;
             }
             let is_shown = || self.registry.prove(mirror, caller, arrived);
+            // Another client's proof, or the list for which this one has waited, will do.
+            let was_proven = || self.registry.was_proven(mirror);
             match wanted.fresh {
-                Freshness::Any if wanted.proof && !is_shown().await => return Waited::Forward,
+                Freshness::Any if wanted.proof && !was_proven() && !is_shown().await => {
+                    return Waited::Forward;
+                }
                 Freshness::Any | Freshness::Exactly(_) => {}
                 Freshness::AtLeast(revision) if revision <= mirror.revision() => {}
                 Freshness::AtLeast(revision) => {

@@ -21,6 +21,7 @@ use hyper_util::server::conn::auto;
 use jiff::Timestamp;
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,9 @@ use crate::proxy::exchange::Speaks;
 use crate::proxy::{Proxy, PublicPath, own_word};
 use crate::tasks::{Tasks, contained};
 use crate::tls::Protocol;
+
+/// For how long after a cut a node whose certificate has expired meanwhile is heard by the cloud.
+const RENEWS_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// How long a client may take for the handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -387,7 +391,11 @@ impl Listening {
             let own = own.and_then(|own| subject::peer_public_key(&own));
             own.is_some() && own == certificate.public_key
         };
-        if certificate.is_valid_at(self.authenticator.time()) || has_its_key() {
+        let back_for = self.authenticator.back_for(Instant::now());
+        if certificate.is_valid_at(self.authenticator.time())
+            || has_its_key()
+            || may_renew(back_for)
+        {
             Speaks::WithTheCloud
         } else {
             Speaks::WithTheNode
@@ -428,6 +436,12 @@ impl NodeCertificate {
         self.validity
             .is_some_and(|validity| (validity.not_before..=validity.not_after).contains(&time))
     }
+}
+
+/// Returns whether a node whose certificate has expired is heard by the cloud, for which the link has been back for so long:
+/// a kubelet that was cut off has to ask for another one, and its pods for what they need meanwhile.
+fn may_renew(back_for: Option<Duration>) -> bool {
+    back_for.is_some_and(|back_for| back_for < RENEWS_WITHIN)
 }
 
 /// How a client is spoken to.
@@ -480,6 +494,22 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[test]
+    fn an_expired_certificate_is_heard_for_an_hour_after_a_cut() {
+        for (back_for, may) in [
+            (None, false),
+            (Some(0), true),
+            (Some(3_599), true),
+            (Some(3_600), false),
+        ] {
+            assert_eq!(
+                may_renew(back_for.map(Duration::from_secs)),
+                may,
+                "{back_for:?}"
+            );
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_of_http1_stays_open() {

@@ -426,7 +426,7 @@ impl Authenticator {
     }
 
     /// Returns for how long the cloud has been there, `None` while it is not.
-    pub(super) fn back_for(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn back_for(&self, now: Instant) -> Option<Duration> {
         self.contact.back_for(now)
     }
 

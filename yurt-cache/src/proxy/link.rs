@@ -49,14 +49,24 @@ impl Proxy {
         }
         let mut reach = self.reach();
         let is_known = reach.wait_for(|reach| !matches!(reach, Reach::Unknown));
-        if api.verb == Verb::Write {
-            // It is not decided on what was; one that the node can stand behind waits to be.
-            if local_write(api, caller, &self.node).is_some() {
-                let _known_or_not = timeout(WRITE_WAITS, is_known).await;
-            }
-            return Ok(self.link());
-        }
         let (contact, takes_any) = (&self.authenticator.contact, api.takes_any_version());
+        if api.verb == Verb::Write {
+            if local_write(api, caller, &self.node).is_none() {
+                return Ok(self.link());
+            }
+            // One that the node can stand behind waits to be decided; a node that was cut off is still, as for a read.
+            let wait = if contact.was_cut() {
+                STILL_CUT
+            } else {
+                WRITE_WAITS
+            };
+            let _known_or_not = timeout(wait, is_known).await;
+            return Ok(if contact.was_cut() && self.is_reach_unknown() {
+                Link::Cut
+            } else {
+                self.link()
+            });
+        }
         let wait = match (contact.was_cut(), takes_any) {
             (true, true) => Duration::ZERO,
             (true, false) => STILL_CUT,

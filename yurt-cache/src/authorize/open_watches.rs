@@ -140,6 +140,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn watches_that_have_ended_leave_nothing_behind_though_nobody_asks_for_what_is_due() {
+        let watches = OpenWatches::default();
+        let (node, now) = (Caller::Node, Instant::now());
+        for number in 0..10 {
+            let access = access(&format!("pods{number}"));
+            drop(watches.open(Permit::new(), &node, &access, now));
+        }
+        let held = watches.open(Permit::new(), &node, &access("pods"), now);
+        watches.end(|_, _| false, &Status::unauthorized());
+        assert_eq!(watches.0.lock().len(), 1);
+        assert!(held.refusal().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_watch_is_due_by_when_the_cloud_was_asked() {
         let watches = OpenWatches::default();
         let (now, pods) = (Instant::now(), access("pods"));

@@ -61,11 +61,7 @@ impl Proxy {
                 WRITE_WAITS
             };
             let _known_or_not = timeout(wait, is_known).await;
-            return Ok(if contact.was_cut() && self.is_reach_unknown() {
-                Link::Cut
-            } else {
-                self.link()
-            });
+            return Ok(self.link_as_before());
         }
         let wait = match (contact.was_cut(), takes_any) {
             (true, true) => Duration::ZERO,
@@ -76,11 +72,16 @@ impl Proxy {
         };
         let wait = wait.saturating_sub(contact.open_for(Instant::now()));
         let _known_or_not = timeout(wait, is_known).await;
-        Ok(if contact.was_cut() && self.is_reach_unknown() {
+        Ok(self.link_as_before())
+    }
+
+    /// Returns the link; while nobody knows it, a hub that was cut off when it stopped is still.
+    fn link_as_before(&self) -> Link {
+        if self.authenticator.contact.was_cut() && self.is_reach_unknown() {
             Link::Cut
         } else {
             self.link()
-        })
+        }
     }
 
     pub(super) fn link(&self) -> Link {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use yurt_core::transport::{Open, State, Target};
+use yurt_core::transport::{Acceptor, Listener, Open, Opener, State, Stream, Target};
 use yurt_tunnel::link::Config;
 
 use crate::site::{Site, Way, loopback};
@@ -60,14 +61,26 @@ async fn relay(to: SocketAddr) -> Relay {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_counts_until_its_last_bytes_have_arrived() {
+/// A session over a relay that holds the last bytes of its only stream.
+struct Held {
+    _kept: (Site, Box<dyn Listener>),
+    relay: Relay,
+    acceptor: Arc<dyn Acceptor>,
+    opener: Arc<dyn Opener>,
+    ours: Box<dyn Stream>,
+    said: Vec<u8>,
+}
+
+async fn held(way: Way) -> Held {
     let site = Site::new();
     let config = Config::default();
-    let listener = Way::Quic.transport(site.server(), config.clone());
+    let listener = way.transport(site.server(), config.clone());
     let listener = listener.listen(loopback()).await.unwrap();
-    let relay = relay(listener.address()).await;
-    let edge = Way::Quic.transport(site.node("edge-1"), config);
+    let relay = match way {
+        Way::Quic => relay(listener.address()).await,
+        Way::H2 => tcp_relay(listener.address()).await,
+    };
+    let edge = way.transport(site.node("edge-1"), config);
     let (acceptor, opener) = tokio::join!(
         edge.connect(relay.address, "tunnel.test"),
         listener.accept()
@@ -87,8 +100,21 @@ async fn a_stream_counts_until_its_last_bytes_have_arrived() {
     drop(theirs);
     sleep(Duration::from_millis(200)).await;
     assert_eq!(acceptor.stats().streams, 1, "nothing of it has arrived");
+    Held {
+        _kept: (site, listener),
+        relay,
+        acceptor,
+        opener,
+        ours,
+        said,
+    }
+}
 
-    relay.is_held.send_replace(false);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_counts_until_its_last_bytes_have_arrived() {
+    let held = held(Way::Quic).await;
+    let (acceptor, opener, mut ours) = (held.acceptor, held.opener, held.ours);
+    held.relay.is_held.send_replace(false);
     let over = async {
         while acceptor.stats().streams > 0 {
             sleep(Duration::from_millis(5)).await;
@@ -107,7 +133,7 @@ async fn a_stream_counts_until_its_last_bytes_have_arrived() {
         .await
         .unwrap()
         .unwrap();
-    assert!(heard == said);
+    assert!(heard == held.said);
 }
 
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut held: watch::Receiver<bool>) {
@@ -144,33 +170,9 @@ async fn tcp_relay(to: SocketAddr) -> Relay {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_over_http2_counts_until_its_end_was_read() {
-    let site = Site::new();
-    let config = Config::default();
-    let listener = Way::H2.transport(site.server(), config.clone());
-    let listener = listener.listen(loopback()).await.unwrap();
-    let relay = tcp_relay(listener.address()).await;
-    let edge = Way::H2.transport(site.node("edge-1"), config);
-    let (acceptor, opener) = tokio::join!(
-        edge.connect(relay.address, "tunnel.test"),
-        listener.accept()
-    );
-    let (acceptor, opener) = (acceptor.unwrap(), opener.unwrap().unwrap());
-    let open = opener.open(Open::new(Target::Echo, PATIENCE));
-    let accept = async { acceptor.accept().await?.accept().await };
-    let (ours, theirs) = tokio::join!(open, accept);
-    let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
-    ours.shutdown().await.unwrap();
-    assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
-
-    relay.is_held.send_replace(true);
-    let said = vec![7; 50_000];
-    theirs.write_all(&said).await.unwrap();
-    theirs.shutdown().await.unwrap();
-    drop(theirs);
-    sleep(Duration::from_millis(200)).await;
-    assert_eq!(acceptor.stats().streams, 1, "nothing of it has arrived");
-
-    relay.is_held.send_replace(false);
+    let held = held(Way::H2).await;
+    let (acceptor, mut ours) = (held.acceptor, held.ours);
+    held.relay.is_held.send_replace(false);
     let over = async {
         while acceptor.stats().streams > 0 {
             sleep(Duration::from_millis(5)).await;
@@ -183,5 +185,5 @@ async fn a_stream_over_http2_counts_until_its_end_was_read() {
     timeout(PATIENCE, async { tokio::join!(over, hear) })
         .await
         .expect("it comes to its end");
-    assert!(heard == said);
+    assert!(heard == held.said);
 }
